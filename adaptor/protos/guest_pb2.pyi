@@ -1,0 +1,47 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HelloRequest(_message.Message):
+    __slots__ = ("protocol", "nonce")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    nonce: bytes
+    def __init__(self, protocol: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("protocol", "proof", "version", "bound")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    proof: bytes
+    version: str
+    bound: bool
+    def __init__(self, protocol: _Optional[int] = ..., proof: _Optional[bytes] = ..., version: _Optional[str] = ..., bound: _Optional[bool] = ...) -> None: ...
+
+class BindRequest(_message.Message):
+    __slots__ = ("sandbox_id", "pod_namespace", "pod_name", "initdata", "registry_auth", "network", "scratch_space")
+    SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    POD_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POD_NAME_FIELD_NUMBER: _ClassVar[int]
+    INITDATA_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_AUTH_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SCRATCH_SPACE_FIELD_NUMBER: _ClassVar[int]
+    sandbox_id: str
+    pod_namespace: str
+    pod_name: str
+    initdata: bytes
+    registry_auth: bytes
+    network: bytes
+    scratch_space: bool
+    def __init__(self, sandbox_id: _Optional[str] = ..., pod_namespace: _Optional[str] = ..., pod_name: _Optional[str] = ..., initdata: _Optional[bytes] = ..., registry_auth: _Optional[bytes] = ..., network: _Optional[bytes] = ..., scratch_space: _Optional[bool] = ...) -> None: ...
+
+class BindResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
