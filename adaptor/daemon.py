@@ -1,0 +1,263 @@
+"""The composition root: builds every room once, serves until told to stop, and leaves the pods running.
+
+    load journal ─► plan with relay sessions ─► listen on hypervisor.sock ─► ready
+    SIGTERM, SIGINT ─► no new calls, let starts finish (a second signal: at once) ─► exit; the relay stays
+
+Cloud SDK and relay are brought up side by side: the SDK's import is most of a start.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from adaptor import __version__
+from adaptor.clock import Clock, RealClock
+from adaptor.config import Config
+from adaptor.errors import AdaptorError, Unavailable
+from adaptor.hypervisor import Hypervisor
+from adaptor.pki import NodePki
+from adaptor.podnet.netlink import HostNetworks
+from adaptor.relay.client import RelayClient, ensure_relay
+from adaptor.sandbox import recovery
+from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.metered import Metered
+from adaptor.sandbox.model import SandboxState, fold
+from adaptor.sandbox.registry import Registry
+from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.watch import InstanceWatch
+from adaptor.telemetry import logs, metrics
+from adaptor.telemetry.http import Http
+from adaptor.ttrpc.aio import Server
+from providers import registry as clouds
+from providers.base import Ownership, Provider
+from providers.errors import ProviderError
+
+# After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
+# Kubernetes sends SIGKILL after terminationGracePeriodSeconds, 30 by default. Seconds.
+DRAIN: Final = 25.0
+# Between looks at a relay that does not answer. Seconds.
+_RELAY_RETRY: Final = 1.0
+
+log = logs.get("daemon")
+
+
+def main(config: Config) -> int:
+    """Run the adaptor until a signal; returns the process's exit code.
+
+    Raises: AdaptorError when it cannot start.
+    """
+    logs.setup(config.log.format, config.log.level)
+    for warning in config.warnings:
+        log.warning("configuration", note=warning)
+    return asyncio.run(_run(config))
+
+
+async def _run(config: Config) -> int:
+    async with AsyncExitStack() as stack:
+        daemon = Daemon(config, RealClock())
+        stack.push_async_callback(daemon.aclose)
+        stop = _signals()
+        await daemon.open()
+        _notify("READY=1")
+        await _until(stop, daemon.follow_relay())
+        log.info("stopping; pods keep running", drain=DRAIN)
+        _notify("STOPPING=1")
+        draining = asyncio.create_task(daemon.drain(DRAIN))
+        second = asyncio.create_task(stop.wait())
+        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, second):
+            task.cancel()
+    return 0
+
+
+class Daemon:
+    """Every room of one adaptor."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._server: Server | None = None
+        self._relay: RelayClient | None = None
+        self._unready: list[str] = ["starting"]
+
+    async def open(self) -> None:
+        """Come up, recover, serve; raises AdaptorError saying what is in the way."""
+        config = self._config
+        state_dir = Path(config.node.state_dir)
+        if config.http.listen is not None:
+            self._stack.callback(Http(config.http.listen, self.readiness).close)
+        pki = NodePki.load(state_dir / "pki")
+        journal = await Journal.open(state_dir / "journal.db", self._clock)
+        self._stack.push_async_callback(journal.aclose)
+        owner = Ownership(config.node.cluster or _cluster_id(state_dir), config.node.name)
+        provider, relay = await asyncio.gather(_provider(config, owner), ensure_relay(config.node.relay_socket))
+        self._relay = relay
+        self._stack.push_async_callback(relay.aclose)
+        self._stack.push_async_callback(provider.aclose)
+        networks = HostNetworks(config.network.vxlan_port)
+        rooms = self._rooms(owner, provider, relay, journal, pki, networks)
+        self._stack.push_async_callback(rooms.watch.aclose)
+        registry = Registry(rooms)
+        self._stack.push_async_callback(registry.aclose)
+        await self._recover(registry, journal, relay)
+        self._server = Server([Hypervisor(registry, networks).service()])
+        _make_directory(Path(config.node.hypervisor_socket).parent)
+        await self._server.listen_unix(config.node.hypervisor_socket)
+        self._stack.push_async_callback(self._server.aclose)
+        self._unready.clear()
+        log.info(
+            "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
+        )
+
+    async def follow_relay(self) -> None:
+        """For ever: keep readiness and metrics true to what the relay says, and bring one up when there is none."""
+        assert self._relay is not None
+        generation = 0
+        while True:
+            try:
+                listing = await self._relay.watch(generation)
+            except AdaptorError as error:
+                metrics.RELAY_UP.set(0)
+                self._unready = ["the relay does not answer"]
+                log.error("the relay does not answer", error=str(error))
+                await self._clock.sleep(_RELAY_RETRY)
+                await self._revive_relay()
+                continue
+            generation = listing.generation
+            self._unready.clear()
+            metrics.RELAY_UP.set(1)
+            _count_sessions([session.state.name.lower() for session in listing.sessions])
+
+    async def drain(self, grace: float) -> None:
+        """Take no new call; wait for those under way, `grace` seconds at most."""
+        self._unready = ["stopping"]
+        if self._server is not None:
+            await self._server.aclose(grace)
+
+    async def aclose(self) -> None:
+        """Let go of everything; sandboxes, VMs and the relay live on."""
+        await self._stack.aclose()
+
+    def readiness(self) -> tuple[bool, Sequence[str]]:
+        """For /readyz."""
+        reasons = tuple(self._unready)
+        return not reasons, reasons
+
+    def _rooms(
+        self,
+        owner: Ownership,
+        provider: Provider,
+        relay: RelayClient,
+        journal: Journal,
+        pki: NodePki,
+        networks: HostNetworks,
+    ) -> Rooms:
+        guest = self._config.guest
+        return Rooms(
+            owner=owner,
+            provider=provider,
+            relay=relay,
+            journal=journal,
+            pki=pki,
+            networks=networks,
+            watch=InstanceWatch(provider, self._clock),
+            clock=self._clock,
+            guest=GuestSettings(
+                flavor=guest.flavor,
+                port=guest.port,
+                start_timeout=guest.start_timeout,
+                initdata=guest.initdata,
+                scratch_space=guest.scratch_space,
+            ),
+            pods_dir=self._config.node.pods_dir,
+            creates=asyncio.Semaphore(self._config.limits.creates_at_once),
+        )
+
+    async def _recover(self, registry: Registry, journal: Journal, relay: RelayClient) -> None:
+        states: dict[str, SandboxState] = {
+            sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()
+        }
+        plan = recovery.plan(states, await relay.sessions())
+        if plan:
+            log.info("recovering what the last adaptor left", sandboxes=len(plan))
+        await registry.recover(plan)
+
+    async def _revive_relay(self) -> None:
+        """The pods of a relay that died are over; the next ones need one."""
+        try:
+            fresh = await ensure_relay(self._config.node.relay_socket)
+        except AdaptorError as error:
+            log.error("no relay can be started", error=str(error))
+        else:
+            await fresh.aclose()
+
+
+async def _provider(config: Config, owner: Ownership) -> Provider:
+    """The cloud's provider, its SDK imported in a thread: half a second of a start."""
+    name = config.cloud.provider
+    try:
+        return Metered(await asyncio.to_thread(clouds.open_provider, name, config.settings, owner))
+    except ModuleNotFoundError as error:
+        raise Unavailable(str(error)) from error
+    except ProviderError as error:
+        raise Unavailable(f"the {name} provider cannot be used: {error}") from error
+
+
+def _cluster_id(state_dir: Path) -> str:
+    """This node's own mark on its cloud resources when no cluster id is configured; made once."""
+    path = state_dir / "cluster"
+    if not path.exists():
+        path.write_text(f"node-{secrets.token_hex(8)}\n")
+    return path.read_text().strip()
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"cannot make {path} for the hypervisor socket: {error}") from error
+
+
+def _signals() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until(stop: asyncio.Event, task: "asyncio.Future[None] | object") -> None:
+    """Run `task` until `stop`; an end of the task before that is a bug and ends the daemon with its error."""
+    running = asyncio.ensure_future(task)  # type: ignore[arg-type]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        for each in (running, stopped):
+            each.cancel()
+        await asyncio.gather(running, stopped, return_exceptions=True)
+    stop.clear()
+
+
+def _count_sessions(states: Sequence[str]) -> None:
+    metrics.RELAY_SESSIONS.clear()
+    for state in states:
+        metrics.RELAY_SESSIONS.labels(state=state).inc()
+
+
+def _notify(message: str) -> None:
+    """Tell systemd, when it started us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,0 +1,11 @@
+"""One pod's life on this node, from CreateVM to nothing left.
+
+    hypervisor ──► registry ──► driver (one task per sandbox, sole writer of its state)
+                                  │ decides by lifecycle (pure), acts by steps ((do, undo) chain)
+                                  ├─► journal   intent before deed, result after; state is a fold (model)
+                                  ├─► provider  the VM            watch: one describe for all that wait
+                                  └─► relay     agent socket, link, bind
+
+recovery: at start, journal x relay sessions -> a plan -> drivers that go on where the last process stopped.
+Never here: sockets, TLS, a cloud's SDK, Kubernetes.
+"""

@@ -1,0 +1,91 @@
+"""What a VM is launched with, as pure values: its name, tokens and user-data."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from typing import Any, Final
+
+from adaptor import names
+from adaptor.errors import InvalidRequest
+from adaptor.sandbox.model import SandboxSpec
+from providers import tags
+from providers.base import LaunchSpec, Offering, Ownership
+
+# Clouds' shortest limit for a machine's name.
+_NAME_LIMIT: Final = 63
+
+
+def vm_name(spec: SandboxSpec) -> str:
+    """`podvm-<pod>-<8 characters of the sandbox id>`, as upstream names it."""
+    clean = re.sub(r"[^a-z0-9-]+", "-", spec.pod_name.lower()).strip("-")
+    suffix = re.sub(r"[^a-z0-9]+", "", spec.id.lower())[:8] or "x"
+    room = _NAME_LIMIT - len("podvm--") - len(suffix)
+    return "-".join(x for x in ("podvm", clean[:room].strip("-"), suffix) if x)
+
+
+def client_token(owner: Ownership, sandbox_id: str, launch: int) -> str:
+    """The provider's idempotency token of a sandbox's n-th create: the same after any crash, 64 hex characters."""
+    return hashlib.sha256(f"{owner.cluster}\0{owner.node}\0{sandbox_id}\0{launch}".encode()).hexdigest()
+
+
+def launch_spec(spec: SandboxSpec, offering: Offering, user_data: bytes, token: str) -> LaunchSpec:
+    """The machine to ask the provider for."""
+    return LaunchSpec(
+        name=vm_name(spec),
+        instance_type=offering.instance_type,
+        zone=offering.zone,
+        image=spec.image or "",
+        user_data=user_data,
+        tags={
+            tags.SANDBOX: spec.id,
+            tags.TOKEN: token,
+            tags.POD_NAMESPACE: spec.pod_namespace,
+            tags.POD_NAME: spec.pod_name,
+        },
+    )
+
+
+def own_user_data(launch_token: bytes, worker_ca: bytes, port: int) -> bytes:
+    """User-data for our own guest: nothing secret but the launch token (D2)."""
+    document = {
+        "peerpods": names.GUEST_PROTOCOL,
+        "launch_token": base64.b64encode(launch_token).decode(),
+        "worker_ca": worker_ca.decode(),
+        "port": port,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def upstream_user_data(apf: dict[str, Any], initdata: str | None) -> bytes:
+    """User-data for stock upstream images: their parser knows write_files entries of exactly path and content."""
+    files = {names.UPSTREAM_APF: json.dumps(apf, indent=2)}
+    if initdata:
+        files[f"{names.GUEST_RUN_DIR}/initdata"] = encode_initdata(initdata)
+    lines = ["#cloud-config", "write_files:"]
+    for path, content in files.items():
+        lines += [f"  - path: {path}", "    content: |", *(f"      {line}" for line in content.splitlines())]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def encode_initdata(toml: str) -> str:
+    """base64(gzip(TOML)), the form in which initdata travels; the same bytes every time."""
+    import gzip
+
+    return base64.b64encode(gzip.compress(toml.encode(), mtime=0)).decode()
+
+
+def verify_proof(proof: bytes, launch_token: bytes, nonce: bytes, certificate: bytes) -> bool:
+    """Whether the guest that showed `certificate` (DER) on this link holds the launch token."""
+    bound = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(certificate).digest()
+    return hmac.compare_digest(proof, hmac.new(launch_token, bound, hashlib.sha256).digest())
+
+
+def check_user_data(user_data: bytes, limit: int) -> bytes:
+    """`user_data`, unless it is larger than the cloud takes; raises InvalidRequest saying by how much."""
+    if len(user_data) > limit:
+        raise InvalidRequest(
+            f"the VM's user-data is {len(user_data)} bytes and this cloud takes {limit}: the pod's initdata is too large"
+        )
+    return user_data

@@ -1,0 +1,138 @@
+"""Every sandbox of this node: id -> driver. Calls find, join or make one here."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from adaptor import names
+from adaptor.errors import Conflict, InvalidRequest, UnknownSandbox
+from adaptor.sandbox.driver import Driver
+from adaptor.sandbox.lifecycle import Answer, Call, decide
+from adaptor.sandbox.model import SandboxSpec, SandboxState
+from adaptor.sandbox.recovery import Adopt, Plan, TearDown
+from adaptor.sandbox.rooms import Rooms
+from adaptor.telemetry import logs, metrics
+
+# The id becomes a directory's name. CRI ids are 64 hex characters, `ctr run` takes what people type.
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+# struct sockaddr_un's path, less its closing zero byte.
+_SOCKET_PATH_LIMIT: Final = 107
+
+log = logs.get("registry")
+
+
+class Registry:
+    """The sandboxes of this node."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._drivers: dict[str, Driver] = {}
+        self._creating: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def sandboxes(self) -> Mapping[str, SandboxState]:
+        """Every sandbox's state now."""
+        return {sandbox_id: driver.state for sandbox_id, driver in self._drivers.items()}
+
+    async def create(self, spec: SandboxSpec) -> str:
+        """The path the shim shall dial, its listener bound. Repeating it with the same spec changes nothing.
+
+        Raises: InvalidRequest, Conflict (the id lives with another spec, or is being taken down), Unavailable.
+        """
+        path = self._socket_path(spec.id)
+        known = self._drivers.get(spec.id)
+        if known is not None:
+            self._check_repeat(known, spec)
+        else:
+            known = self._drivers[spec.id] = Driver(SandboxState(spec), self._rooms, self._forget)
+            self._creating[spec.id] = asyncio.create_task(self._create(known), name=f"create-{spec.id[:12]}")
+        if creating := self._creating.get(spec.id):
+            try:
+                await asyncio.shield(creating)
+            except asyncio.CancelledError:
+                creating.add_done_callback(lambda task: self._abandon(spec.id, task))
+                raise
+        return path
+
+    async def start(self, sandbox_id: str) -> None:
+        """Return once its VM is bound. A cancelled caller counts as gone: the start is rolled back.
+
+        Raises: UnknownSandbox, Conflict, StartFailed.
+        """
+        driver = self._drivers.get(sandbox_id)
+        if driver is None:
+            raise UnknownSandbox(f"sandbox {sandbox_id} is not known on this node: CreateVM comes first")
+        try:
+            await driver.start()
+        except asyncio.CancelledError:
+            driver.caller_gone()
+            raise
+
+    async def stop(self, sandbox_id: str, reason: str) -> None:
+        """Take a sandbox down; one that is unknown is down already."""
+        if creating := self._creating.get(sandbox_id):
+            await asyncio.wait({creating})
+        driver = self._drivers.get(sandbox_id)
+        if driver is not None:
+            await driver.stop(reason)
+
+    async def recover(self, plan: Plan) -> None:
+        """Go on where the last adaptor stopped."""
+        for action in plan:
+            log.info("recovering", **action.fields())
+            match action:
+                case Adopt(state):
+                    self._resume(state).begin()
+                case TearDown(state, reason):
+                    self._resume(state).begin(Call.STOP, reason)
+                case _:
+                    await self._rooms.relay.close(action.sandbox_id)
+
+    async def aclose(self) -> None:
+        """End every driver's task; the sandboxes live on in journal, relay and cloud."""
+        await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
+
+    def _resume(self, state: SandboxState) -> Driver:
+        driver = self._drivers[state.spec.id] = Driver(state, self._rooms, self._forget)
+        metrics.sandbox_moved(None, state.phase)
+        return driver
+
+    async def _create(self, driver: Driver) -> None:
+        try:
+            await driver.create()
+            metrics.sandbox_moved(None, driver.state.phase)
+        except BaseException:
+            del self._drivers[driver.state.spec.id]
+            raise
+        finally:
+            del self._creating[driver.state.spec.id]
+
+    def _abandon(self, sandbox_id: str, creating: asyncio.Task[None]) -> None:
+        """CreateVM's caller died before the answer: no StopVM will come."""
+        failed = creating.cancelled() or creating.exception() is not None
+        if not failed and (driver := self._drivers.get(sandbox_id)):
+            driver.abandon("the shim's connection closed during CreateVM")
+
+    def _check_repeat(self, driver: Driver, spec: SandboxSpec) -> None:
+        edge = decide(driver.state, Call.CREATE)
+        if edge.answer is Answer.REFUSE:
+            raise Conflict(f"sandbox {spec.id} is being taken down: {edge.why}")
+        if driver.state.spec != spec:
+            raise Conflict(
+                f"sandbox {spec.id} exists already, for {driver.state.spec.pod}, and was created differently"
+            )
+
+    def _forget(self, sandbox_id: str) -> None:
+        self._drivers.pop(sandbox_id, None)
+
+    def _socket_path(self, sandbox_id: str) -> str:
+        if not _ID.fullmatch(sandbox_id):
+            raise InvalidRequest(f"sandbox id {sandbox_id[:140]!r} cannot be used: letters, digits, '.', '_', '-' only")
+        path = f"{self._rooms.pods_dir}/{sandbox_id}/{names.AGENT_SOCKET}"
+        if len(path.encode()) > _SOCKET_PATH_LIMIT:
+            raise InvalidRequest(
+                f"the agent socket's path {path} is longer than a unix socket's may be ({_SOCKET_PATH_LIMIT} bytes): "
+                "choose a shorter pods_dir"
+            )
+        return path

@@ -1,0 +1,79 @@
+"""What a driver works with: one frozen bundle, built once by the daemon."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adaptor.clock import Clock
+from adaptor.pki import NodePki
+from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
+from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.watch import InstanceWatch
+from providers.base import Ownership, Provider
+
+
+class Relay(Protocol):
+    """The adaptor's side of relay.sock (`relay.client.RelayClient`); every call idempotent."""
+
+    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None: ...
+
+    async def dial(
+        self,
+        sandbox_id: str,
+        addresses: Sequence[str],
+        port: int,
+        timeout: float,
+        identity: Identity,
+        trust: OwnGuest | UpstreamGuest,
+    ) -> Dialled: ...
+
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None: ...
+
+    async def close(self, sandbox_id: str) -> None: ...
+
+    async def sessions(self) -> Sequence[Session]: ...
+
+
+class PodNetworks(Protocol):
+    """Reads a pod's network namespace (`podnet.netlink`)."""
+
+    def check(self, netns: str) -> None: ...
+
+    async def apf(self, netns: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSettings:
+    """How VMs of this node are booted and reached."""
+
+    flavor: str  # own | upstream
+    port: int
+    start_timeout: float  # seconds from StartVM to a bound guest
+    initdata: str | None = None  # TOML for pods that bring none
+    user_data_limit: int = 16 * 1024  # bytes; the smallest of the clouds we know
+    scratch_space: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Everything a sandbox's life touches."""
+
+    owner: Ownership
+    provider: Provider
+    relay: Relay
+    journal: Journal
+    pki: NodePki
+    networks: PodNetworks
+    watch: InstanceWatch
+    clock: Clock
+    guest: GuestSettings
+    pods_dir: str
+    creates: "CreateLimit"
+
+
+class CreateLimit(Protocol):
+    """Bounds how many create calls are under way at once (asyncio.Semaphore)."""
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
