@@ -1,6 +1,7 @@
 """The forms a setting's value can take; each accepts TOML's own type and the text an environment gives."""
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -50,8 +51,8 @@ def _duration(value: Any) -> float:
         if not parts or "".join(n + u for n, u in parts) != str(value):
             raise ValueError("is not a duration")
         seconds = sum(float(n) * _UNITS[u] for n, u in parts)
-    if seconds < 0:
-        raise ValueError("is negative")
+    if seconds < 0 or not math.isfinite(seconds):  # TOML has inf and nan
+        raise ValueError("is no length of time")
     return seconds
 
 
@@ -147,3 +148,8 @@ def matching(pattern: str, allowed: str) -> Form:
 def optional(form: Form, unset: Callable[[Any], bool] = lambda value: value in ("", None)) -> Form:
     """`form`, or nothing (None) when the value is empty."""
     return Form(f"{form.allowed}, or empty", lambda value: None if unset(value) else form.parse(value))
+
+
+def each(form: Form) -> Form:
+    """A list of texts, every one of them as `form` wants it."""
+    return Form(f"a list, each {form.allowed}", lambda value: tuple(form.parse(part) for part in _strings(value)))

@@ -55,13 +55,20 @@ class Setting:
     help: str
     env: tuple[str, ...]  # names in order of precedence; upstream's come as they are
     secret: bool
+    inverted: tuple[str, ...] = ()  # those of `env` whose true is our false
 
 
 def setting(
-    form: Form, default: Any = MISSING, help: str = "", *, env: tuple[str, ...] = (), secret: bool = False
+    form: Form,
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    env: tuple[str, ...] = (),
+    secret: bool = False,
+    inverted: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field read by `read`. No default = it must be given."""
-    metadata = {"setting": Setting(form, help, env, secret)}
+    metadata = {"setting": Setting(form, help, env, secret, inverted)}
     if isinstance(default, (list, dict, set)):
         raise TypeError("defaults are shared: use a tuple or a frozen value")
     return dataclasses.field(default=default, metadata=metadata)
@@ -80,7 +87,8 @@ def read(cls: type[T], table: Mapping[str, Any], *, where: str, env: Mapping[str
             values[field.name] = _default(field, rule, key, faults)
             continue
         try:
-            values[field.name] = rule.form.parse(raw)
+            value = rule.form.parse(raw)
+            values[field.name] = not value if key in rule.inverted else value
         except ValueError as error:
             shown = "(secret)" if rule.secret else repr(raw)
             faults.append(Fault(key, f"{shown} {error}", rule.form.allowed))

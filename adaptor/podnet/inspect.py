@@ -12,6 +12,8 @@ from adaptor.errors import InvalidRequest
 
 # rtnetlink's numbers
 FAMILY_IPV4: Final = 2
+_PROTOCOLS: Final = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp"}
+_SCOPES: Final = {253: "link"}
 _MAIN_TABLE: Final = 254
 
 
@@ -28,12 +30,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A neighbour entry that will not be learnt again (static)."""
+    """A neighbour entry that will not be learnt again (permanent)."""
 
     address: str
     hardware_address: str
     device: str
-    state: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def describe(
 
     links: {index, name, address, mtu, up, loopback}; addresses: {index, address, prefix, family};
     routes: {index, destination, gateway, protocol, scope, table, family}; neighbours: {index, address,
-    hardware_address, state, permanent}.
+    hardware_address, permanent}.
 
     Raises: InvalidRequest when there is not exactly one interface with exactly one IPv4 address.
     """
@@ -84,7 +85,7 @@ def describe(
             if row["family"] == FAMILY_IPV4 and row["table"] == _MAIN_TABLE and row["index"] == link["index"]
         ),
         neighbours=tuple(
-            Neighbour(row["address"], row["hardware_address"], names.get(row["index"], ""), row["state"])
+            Neighbour(row["address"], row["hardware_address"], names.get(row["index"], ""))
             for row in neighbours
             if row["permanent"] and row["index"] == link["index"]
         ),
@@ -92,19 +93,20 @@ def describe(
 
 
 def apf(network: PodNetwork, *, worker_address: str, vxlan_port: int, vxlan_id: int) -> dict[str, Any]:
-    """apf.json's "pod-network" as stock upstream images read it."""
+    """apf.json's "pod-network" as stock upstream images read it.
+
+    Their parser takes words for protocol and scope, refuses those it does not know, and takes absence for boot and
+    universe; it deletes the connected route that its kernel adds, so that one must be listed.
+    """
     return {
         "podip": network.address,
         "pod-hw-addr": network.hardware_address,
         "interface": network.interface,
         "worker-node-ip": worker_address,
         "tunnel-type": "vxlan",
-        "routes": [
-            {"dst": r.destination, "gw": r.gateway, "dev": r.device, "protocol": r.protocol, "scope": r.scope}
-            for r in network.routes
-        ],
+        "routes": [_apf_route(route) for route in network.routes],
         "neighbors": [
-            {"ip": n.address, "hw-addr": n.hardware_address, "dev": n.device, "state": n.state}
+            {"ip": n.address, "hw-addr": n.hardware_address, "dev": n.device, "state": "permanent"}
             for n in network.neighbours
         ],
         "mtu": network.mtu,
@@ -113,3 +115,12 @@ def apf(network: PodNetwork, *, worker_address: str, vxlan_port: int, vxlan_id: 
         "vxlan-id": vxlan_id,
         "dedicated": False,
     }
+
+
+def _apf_route(route: Route) -> dict[str, str]:
+    written = {"dst": route.destination or "0.0.0.0/0", "gw": route.gateway, "dev": route.device}
+    if word := _PROTOCOLS.get(route.protocol):
+        written["protocol"] = word
+    if word := _SCOPES.get(route.scope):
+        written["scope"] = word
+    return written

@@ -118,7 +118,6 @@ def _neighbours(ip: Any) -> list[dict[str, Any]]:
             "index": row.get("ifindex"),
             "address": row.get("dst"),
             "hardware_address": row.get("lladdr") or "",
-            "state": row.get("state"),
             "permanent": bool(row.get("state") & _NUD_PERMANENT),
         }
         for row in ip.get_neighbours()

@@ -1,0 +1,2 @@
+protos:
+	$(PY) -m adaptor.protos.generate

@@ -1,0 +1,11 @@
+"""The `peerpods` command, one module per family of verbs.
+
+    parser ──add_parser(verbs)──► serve     adaptor, relay
+                                  check     check, config
+                                  simcloud  simcloud
+                                  demo      demo
+
+Each family declares its verbs in `add_parser` and imports what they need only when they run, so that `--help` is
+quick and the relay stays small. Only `adaptor.__main__` calls this room. Nothing is decided here: arguments in, one
+call down, errors out as one readable line.
+"""

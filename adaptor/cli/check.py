@@ -1,0 +1,54 @@
+"""`peerpods check` and `peerpods config`: is the configuration right, and what could it say?"""
+
+import os
+import sys
+from argparse import Namespace
+
+from adaptor import names
+from adaptor.cli.verbs import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Declare both."""
+    check = verbs.add_parser(
+        "check",
+        help="say what is wrong with the configuration, or what it comes to",
+        description="Reads the file and the environment as `peerpods adaptor` would and starts nothing. Prints every "
+        "fault (exit status 1), or every setting in force and where it comes from (0).",
+    )
+    check.add_argument("--config", metavar="FILE", help=f"settings (default: {names.CONFIG_FILE} if there is one)")
+    check.set_defaults(run=run_check)
+    config = verbs.add_parser(
+        "config",
+        help="print a configuration to start from, every setting explained",
+        description="Prints a TOML file with every setting, its meaning and its default, commented out.",
+    )
+    config.add_argument("--cloud", metavar="NAME", help="this cloud's settings too (default: every built-in cloud's)")
+    config.set_defaults(run=run_config)
+
+
+def run_check(arguments: Namespace) -> int:
+    """0 when `peerpods adaptor` would accept the configuration."""
+    from adaptor.cli import reference
+    from adaptor.config import ConfigError, load
+
+    try:
+        config = load(arguments.config, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows = [("setting", "value", "from"), *reference.in_force(config)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, value, source in rows:
+        print(f"{key:{widths[0]}}  {value:{widths[1]}}  {source}")
+    for warning in config.warnings:
+        print(f"warning: {warning}")
+    return 0
+
+
+def run_config(arguments: Namespace) -> int:
+    """Print the commented defaults."""
+    from adaptor.cli import reference
+
+    print(reference.toml(arguments.cloud), end="")
+    return 0

@@ -1,0 +1,298 @@
+"""Every setting of the adaptor, typed: one TOML file and the environment (which wins) become a `Config`.
+
+    [node] [guest] [network] [cloud] [log] [http] [limits]   rooms below
+    [aws], [azure], ...                                      the selected cloud's own, read by its provider
+
+`load` returns a whole Config or raises ConfigError with every fault at once. Nothing else in the adaptor reads the
+environment. Environment names other than PEERPODS_* are upstream's and mean what they mean there.
+"""
+
+import dataclasses
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from adaptor import config_forms as own
+from adaptor import names, upstream_env
+from adaptor.errors import AdaptorError
+from providers import forms, registry
+from providers.settings import Fault, Faults, read, setting, settings_of
+
+T = TypeVar("T")
+Env = Mapping[str, str]
+
+# Bytes that a pod's agent socket adds to pods_dir: two slashes, a sandbox id of 64, `agent.ttrpc`; 107 is the kernel's.
+_LONGEST_PODS_DIR: Final = 107 - 2 - 64 - len(names.AGENT_SOCKET)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The worker itself and its paths."""
+
+    name: str = setting(own.node_name, "", "this node's name; empty: the machine's", env=("NODE_NAME",))
+    cluster: str | None = setting(
+        own.cluster_id,
+        None,
+        "marks this cluster's machines in the cloud; empty: an id made at the first start and kept in state_dir",
+        env=("PEERPODS_CLUSTER",),
+    )
+    hypervisor_socket: str = setting(
+        own.unix_socket,
+        names.HYPERVISOR_SOCKET,
+        "where kata's shim calls; the same as remote_hypervisor_socket in kata's configuration",
+        env=("REMOTE_HYPERVISOR_ENDPOINT",),
+    )
+    pods_dir: str = setting(
+        forms.path, names.PODS_DIR, "one directory per pod, with its agent socket", env=("PODS_DIR",)
+    )
+    relay_socket: str = setting(own.unix_socket, names.RELAY_SOCKET, "where the adaptor finds the relay")
+    state_dir: str = setting(
+        forms.path, names.STATE_DIR, "journal and keys of this node; must survive a reboot", env=("PEERPODS_STATE_DIR",)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The pod VMs: what runs in them and how they are reached."""
+
+    flavor: str = setting(
+        forms.choice("own", "upstream"), "own", "own: our pod VM image; upstream: a stock one of cloud-api-adaptor"
+    )
+    port: int = setting(forms.port, names.GUEST_PORT, "TCP port the guest listens on", env=("FORWARDER_PORT",))
+    start_timeout: float = setting(
+        own.seconds_between(1, 3600),
+        300.0,  # as upstream; kubelet's own patience (4 minutes by default) usually ends first
+        "from StartVM to a pod VM that is ready; then the start fails and the VM is deleted",
+        env=("PROXY_TIMEOUT",),
+    )
+    initdata: str | None = setting(own.initdata, None, "initdata for pods that bring none", env=("INITDATA",))
+    scratch_space: bool = setting(
+        forms.boolean, False, "encrypted scratch disk for container images", env=("ENABLE_SCRATCH_SPACE",)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The tunnel between a pod's network namespace here and its VM."""
+
+    vxlan_port: int = setting(
+        forms.port,
+        4789,
+        "UDP port of the tunnel; Calico drops 4789 from strangers: take 8472 there",
+        env=("VXLAN_PORT",),
+    )
+    first_vni: int = setting(
+        forms.integer(1, (1 << 24) - 1), 555_000, "tunnels are numbered from here, one number per pod of this node"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Which cloud; its own settings are in the table of its name."""
+
+    provider: str = setting(forms.text, "", "the cloud that gives pod VMs", env=("CLOUD_PROVIDER",))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is written to stderr."""
+
+    format: str = setting(
+        forms.choice("auto", "text", "json"),
+        "auto",
+        "auto: text on a terminal, else JSON",
+        env=("PEERPODS_LOG_FORMAT",),
+    )
+    level: str = setting(
+        forms.choice("debug", "info", "warning", "error"),
+        "info",
+        "the least that is written",
+        env=("PEERPODS_LOG_LEVEL",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Metrics and probes."""
+
+    listen: tuple[str, int] | None = setting(
+        own.listen, ("127.0.0.1", 8000), "address of /metrics, /healthz, /readyz", env=("PROBE_PORT",)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once."""
+
+    creates_at_once: int = setting(
+        forms.integer(1, 1000), 16, "machines being asked for at the same time; more pods wait their turn"
+    )
+    peerpods_per_node: int = setting(
+        forms.integer(-1, 10_000),
+        10,
+        "pod VMs the scheduler may place here (kata.peerpods.io/vm); -1: do not advertise",
+        env=("PEERPODS_LIMIT_PER_NODE",),
+    )
+
+
+ROOMS: Final[Mapping[str, type]] = {
+    "node": Node,
+    "guest": Guest,
+    "network": Network,
+    "cloud": Cloud,
+    "log": Log,
+    "http": Http,
+    "limits": Limits,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, valid configuration. `settings` is the selected cloud's own, `sources` says where each key came from."""
+
+    node: Node
+    guest: Guest
+    network: Network
+    cloud: Cloud
+    log: Log
+    http: Http
+    limits: Limits
+    settings: Any
+    sources: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+    def tables(self) -> Iterator[tuple[str, Any]]:
+        """(table name, its settings), the cloud's last."""
+        for name in ROOMS:
+            yield name, getattr(self, name)
+        if dataclasses.is_dataclass(self.settings):
+            yield self.cloud.provider, self.settings
+
+
+class ConfigError(AdaptorError):
+    """The configuration cannot be used; `faults` is everything that is wrong with it."""
+
+    def __init__(self, faults: Sequence[Fault], file: str) -> None:
+        self.faults = tuple(faults)
+        count = "1 setting is" if len(faults) == 1 else f"{len(faults)} settings are"
+        super().__init__("\n  ".join([f"{count} wrong ({file} and environment):", *map(str, faults)]))
+
+
+def load(path: str | None, env: Env) -> Config:
+    """The configuration from the file at `path` and from `env`.
+
+    Without `path` the default file is read if there is one; the environment alone may be enough.
+    Raises: ConfigError.
+    """
+    file = path or names.CONFIG_FILE
+    table = _parse_file(file) if path or Path(file).exists() else {}
+    faults: Faults = [
+        Fault(f"{name.name}={env[name.name]}", name.why, "to leave it unset")
+        for name in upstream_env.told(upstream_env.REFUSED, env)
+    ]
+    rooms: dict[str, Any] = {
+        name: read(room, _table(table, name, faults), where=name, env=env, faults=faults)
+        for name, room in ROOMS.items()
+    }
+    rooms["node"] = _named(rooms["node"], faults)
+    settings = _cloud_settings(rooms["cloud"].provider, table, env, faults)
+    faults += _unknown_tables(table)
+    if faults:
+        raise ConfigError([_with_hint(fault) for fault in faults], file if table else "no file")
+    config = Config(**rooms, settings=settings, sources={})
+    sources = {key: source for name, room in config.tables() for key, source in _sources(room, name, table, env, file)}
+    return dataclasses.replace(config, sources=sources, warnings=_warnings(config, sources, env, file))
+
+
+def _parse_file(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        fault = Fault(file, f"is not TOML: {error}", 'TOML: [table] lines with key = "value" lines below them')
+    except UnicodeDecodeError as error:
+        fault = Fault(file, f"is not UTF-8 text (byte {error.start})", "a TOML file, which is always UTF-8")
+    except OSError as error:
+        fault = Fault(
+            file, f"cannot be read: {error.strerror}", "a TOML file; `peerpods config` prints one to start from"
+        )
+    raise ConfigError([fault], file)
+
+
+def _table(tables: Mapping[str, Any], name: str, faults: Faults) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if isinstance(table, dict):
+        return table
+    faults.append(Fault(name, f"{table!r} is not a table", f"[{name}] and its keys below"))
+    return {}
+
+
+def _named(node: Node, faults: Faults) -> Node:
+    if node.name:
+        return node
+    machine = os.uname().nodename.lower()
+    try:
+        return dataclasses.replace(node, name=own.node_name.parse(machine))
+    except ValueError:
+        faults.append(
+            Fault("node.name", f"must be given, for the machine's name {machine!r} will not do", own.node_name.allowed)
+        )
+        return node
+
+
+def _cloud_settings(provider: str, table: Mapping[str, Any], env: Env, faults: Faults) -> Any:
+    known = registry.names()
+    if provider in known:
+        return registry.parse_config(provider, _table(table, provider, faults), env, faults)
+    problem = f"{provider!r} is no cloud known here{_near(provider, known)}" if provider else "must be given"
+    faults.append(Fault("cloud.provider", problem, f"{' | '.join(known)}, also as CLOUD_PROVIDER in the environment"))
+    return None
+
+
+def _unknown_tables(table: Mapping[str, Any]) -> Faults:
+    known = [*ROOMS, *registry.names()]  # a table for a cloud that is not selected may stay in the file
+    return [Fault(key, f"unknown table{_near(key, known)}", ", ".join(known)) for key in table if key not in known]
+
+
+def _with_hint(fault: Fault) -> Fault:
+    if fault.problem != "unknown key":
+        return fault
+    return dataclasses.replace(
+        fault, problem=fault.problem + _near(fault.key.rpartition(".")[2], fault.allowed.split(", "))
+    )
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _sources(room: Any, where: str, tables: Mapping[str, Any], env: Env, file: str) -> Iterator[tuple[str, str]]:
+    for field, rule in settings_of(type(room)):
+        variable = next((name for name in rule.env if env.get(name)), None)
+        yield f"{where}.{field.name}", variable or (file if field.name in tables.get(where, {}) else "default")
+
+
+def _warnings(config: Config, sources: Mapping[str, str], env: Env, file: str) -> tuple[str, ...]:
+    found = [
+        f"{name.name} is set and has no effect: {name.why}" for name in upstream_env.told(upstream_env.IGNORED, env)
+    ]
+    if len(config.node.pods_dir.encode()) > _LONGEST_PODS_DIR:
+        found.append(
+            f"node.pods_dir is longer than {_LONGEST_PODS_DIR} bytes: with containerd's 64-character sandbox ids the "
+            "path of an agent socket will be too long for the kernel"
+        )
+    secret = {
+        f"{name}.{field.name}"
+        for name, room in config.tables()
+        for field, rule in settings_of(type(room))
+        if rule.secret
+    }
+    shown = sorted(key for key in secret if sources[key] == file)
+    if shown and Path(file).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        found.append(f"{file} holds {', '.join(shown)} and others may read it: chmod 600 {file}")
+    return tuple(found)

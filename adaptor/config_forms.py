@@ -1,0 +1,90 @@
+"""Forms of settings that only the adaptor has; the common ones are in `providers.forms`."""
+
+import base64
+import binascii
+import tomllib
+import zlib
+from typing import Any, Final
+
+from providers import forms
+from providers.settings import Form
+
+# Bytes of a node's default initdata, unpacked. It travels in user-data or in one Bind: more than this would not pass.
+_INITDATA_LIMIT: Final = 1 << 20
+_GZIP_AS_BASE64: Final = "H4sI"  # how every base64 of gzip begins; no TOML document can
+_ALGORITHMS: Final = ("sha256", "sha384", "sha512")
+_UNIX_PATH_LIMIT: Final = 107  # bytes of a socket's path that the kernel takes
+
+
+def _socket(value: Any) -> str:
+    path = str(forms.path.parse(value))
+    if len(path.encode()) > _UNIX_PATH_LIMIT:
+        raise ValueError(f"is longer than the {_UNIX_PATH_LIMIT} bytes a socket's path may have")
+    return path
+
+
+def _listen(value: Any) -> tuple[str, int] | None:
+    if value == "":
+        return None
+    if isinstance(value, int) or str(value).isdecimal():  # upstream's PROBE_PORT
+        return "", forms.port_number(value)
+    host, port = forms.host_port.parse(value)
+    return str(host), int(port)
+
+
+def _initdata(value: Any) -> str | None:
+    """The TOML text exactly as its author wrote it: its hash is what gets attested."""
+    if not isinstance(value, str):
+        raise ValueError("is not a text")
+    if not value.strip():
+        return None
+    text = _unpacked(value) if value.lstrip().startswith(_GZIP_AS_BASE64) else value
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is not TOML: {error}") from None
+    if not isinstance(table.get("version"), str):
+        raise ValueError('has no version = "..."')
+    if table.get("algorithm") not in _ALGORITHMS:
+        raise ValueError(f"has no algorithm among {', '.join(_ALGORITHMS)}")
+    data = table.get("data")
+    if not isinstance(data, dict) or not all(isinstance(entry, str) for entry in data.values()):
+        raise ValueError("has no [data] table of texts")
+    return text
+
+
+def _unpacked(value: str) -> str:
+    try:
+        unzip = zlib.decompressobj(wbits=31)
+        raw = unzip.decompress(base64.b64decode("".join(value.split()), validate=True), _INITDATA_LIMIT)
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(f"is not base64 of gzip: {error}") from None
+    if unzip.unconsumed_tail:
+        raise ValueError(f"is more than {_INITDATA_LIMIT} bytes unpacked")
+    if not unzip.eof:
+        raise ValueError("is cut off: the gzip inside has no end")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 inside") from None
+
+
+node_name = forms.matching(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?", "a node's name as Kubernetes has it: a-z, 0-9, '-', '.'; at most 253"
+)
+cluster_id = forms.optional(forms.matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a-z, 0-9 and '-'; at most 63"))
+unix_socket = Form("an absolute path without ':' of at most 107 bytes", _socket)
+listen = Form('an address and a port ("127.0.0.1:8000"), a port alone for every address, or "" for no server', _listen)
+initdata = Form("initdata as TOML, or as upstream has it: base64 of its gzip; empty for none", _initdata)
+
+
+def seconds_between(low: float, high: float) -> Form:
+    """A duration within these bounds, in seconds."""
+
+    def parse(value: Any) -> float:
+        seconds = float(forms.duration.parse(value))
+        if not low <= seconds <= high:
+            raise ValueError("is out of range")
+        return seconds
+
+    return Form(f'{low:g} to {high:g} seconds, or a text like "30s", "5m"', parse)

@@ -1,0 +1,101 @@
+"""Proof that a pod left nothing: everything countable, before and after.
+
+Taken inside the demo's own pid, mount and network namespaces, so whatever differs is the pod's.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+# What SQLite keeps beside an open database comes and goes with its checkpoints; the rows are counted on their own.
+_SQLITE_OWN: Final = ("-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What exists at one moment; each field a set of names."""
+
+    instances: frozenset[str]
+    processes: frozenset[str]
+    namespaces: frozenset[str]
+    interfaces: frozenset[str]
+    mounts: frozenset[str]
+    sockets: frozenset[str]
+    files: frozenset[str]
+    journal_rows: frozenset[str]
+
+    def added_since(self, before: "Inventory") -> dict[str, list[str]]:
+        """What is here now and was not then, by kind; every kind is named, also those with nothing."""
+        return {
+            field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(Inventory)
+        }
+
+
+def take(instances: Iterable[str], places: Iterable[str], journal: str) -> Inventory:
+    """Count everything now. `places`: directories whose files count; `journal`: the adaptor's database."""
+    pids = [pid for pid in os.listdir("/proc") if pid.isdigit()]
+    return Inventory(
+        instances=frozenset(instances),
+        processes=frozenset(filter(None, map(_command, pids))),
+        namespaces=frozenset(name for pid in pids for name in _namespaces(pid)),
+        interfaces=frozenset(os.listdir("/sys/class/net")) | _interfaces(),
+        mounts=frozenset(line.split()[4] for line in _lines("/proc/self/mountinfo")),
+        sockets=frozenset(filter(None, (_socket_path(line) for line in _lines("/proc/net/unix")))),
+        files=frozenset(str(path) for place in places for path in _walk(place)),
+        journal_rows=frozenset(_rows(journal)),
+    )
+
+
+def _command(pid: str) -> str:
+    """`pid command line`; empty for one that has just ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return (
+        f"{pid} {b' '.join(words).decode(errors='replace')[:120]}"
+        if words != [b""]
+        else f"{pid} (ended, not waited for)"
+    )
+
+
+def _namespaces(pid: str) -> Iterable[str]:
+    for kind in ("net", "mnt", "pid", "uts"):
+        try:
+            yield os.readlink(f"/proc/{pid}/ns/{kind}")
+        except OSError:
+            return
+
+
+def _interfaces() -> frozenset[str]:
+    """/sys shows the network namespace it was mounted in; the kernel itself is asked for ours."""
+    return frozenset(line.split(":")[0].strip() for line in _lines("/proc/net/dev")[2:])
+
+
+def _socket_path(line: str) -> str:
+    words = line.split()
+    return words[7] if len(words) == 8 and words[7].startswith("/") else ""
+
+
+def _walk(place: str) -> Iterable[Path]:
+    return (path for path in Path(place).rglob("*") if not path.name.endswith(_SQLITE_OWN))
+
+
+def _rows(journal: str) -> Iterable[str]:
+    if not Path(journal).exists():
+        return []
+    db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True)
+    try:
+        return [
+            f"{seq} {kind} of {sandbox[:12]}"
+            for seq, sandbox, kind in db.execute("SELECT seq, sandbox, kind FROM journal")
+        ]
+    finally:
+        db.close()
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()

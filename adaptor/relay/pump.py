@@ -1,0 +1,310 @@
+"""Moves bytes between a unix socket and a TLS link: the hot path of relay and guest.
+
+    unix ──recv_into──► shared buffer ──► splice.requests ───► link
+    unix ◄── splice.responses ◄── shared buffer ◄──recv_into── link
+
+Readiness callbacks on non-blocking sockets: no task, no transport, and no copy while the other side takes what comes.
+What it does not take is kept (one buffer at most, and a held frame), and nothing is read for it until that has gone.
+`_settle` alone decides what to wait for; it runs only when something is in the way or has ended.
+
+Ends. The unix peer closes: what it sent goes on, then close_notify and FIN; answers under way are still delivered, or
+dropped where nobody is left. The link ends: what came of it reaches the unix peer, whose socket is closed then.
+"""
+
+import asyncio
+import enum
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from adaptor.relay.splice import Piece, Splice
+
+# One for the process: callbacks run one after the other, and what must outlive a callback is copied. The size is more
+# than a unix socket holds and 16 TLS records: however busy a tunnel is, it moves no more than this in one go.
+_BUFFER: Final = memoryview(bytearray(256 << 10))
+# What one record holds, and so one read of the link brings, at most. With this much room a read never leaves part of a
+# record behind in OpenSSL, where no readiness event would tell of it.
+_RECORD: Final = 16 << 10
+_LAST_READ: Final = len(_BUFFER) - _RECORD
+# Seconds that the last bytes get after the unix peer has closed. They fill one buffer at most: enough on a slow link.
+_LINGER: Final = 5.0
+
+_READ_UNIX, _WRITE_UNIX, _READ_LINK, _WRITE_LINK = 1, 2, 4, 8
+
+
+class Side(enum.Enum):
+    UNIX = "unix"
+    LINK = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Which side ended first, and why, for people."""
+
+    side: Side
+    reason: str
+
+
+class Pump:
+    """Joins two connected, non-blocking sockets and owns them from `start` on. Needs a running loop.
+
+    `ended` is called once, when everything that the ended side had sent is on its way, or given up on; the pump closes
+    both sockets by itself.
+    """
+
+    __slots__ = (
+        "_closed", "_ended", "_goodbye", "_link", "_link_deaf", "_link_end", "_link_out", "_loop", "_read_wants_write",
+        "_splice", "_unix", "_unix_deaf", "_unix_end", "_unix_out", "_watched", "_write_wants_read",
+        "bytes_from_link", "bytes_to_link",
+    )  # fmt: skip
+
+    def __init__(
+        self, unix: socket.socket, link: ssl.SSLSocket, ended: Callable[[End], None], splice: Splice | None = None
+    ) -> None:
+        self.bytes_to_link = 0
+        self.bytes_from_link = 0
+        self._loop = asyncio.get_running_loop()
+        self._unix = unix
+        self._link = link
+        self._splice = splice
+        self._ended: Callable[[End], None] | None = ended
+        self._unix_out = bytearray()  # what the unix peer did not take yet
+        self._link_out = bytearray()
+        self._unix_end: End | None = None
+        self._link_end: End | None = None
+        self._unix_deaf = False  # it takes nothing any more; its end is found by reading
+        self._link_deaf = False
+        self._write_wants_read = False  # TLS: sending goes on when something can be received
+        self._read_wants_write = False
+        self._goodbye = False  # close_notify has been sent
+        self._closed = False
+        self._watched = 0
+
+    def start(self) -> None:
+        self._settle()
+        self._link_readable()  # a handshake may have left bytes in OpenSSL
+
+    def close(self) -> None:
+        """Close both sides at once, `ended` is not called. May be repeated."""
+        self._ended = None
+        if not (self._closed or self._goodbye):
+            with suppress(OSError):
+                self._link.unwrap()
+        self._finish()
+
+    def _unix_readable(self) -> None:
+        try:
+            size = self._unix.recv_into(_BUFFER)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._unix_ended(error.strerror or str(error))
+            return
+        if not size:
+            self._unix_ended("closed by its peer")
+            return
+        self.bytes_to_link += size
+        splice = self._splice
+        if splice is None:
+            self._to_link(_BUFFER[:size])
+            return
+        for piece in splice.requests(_BUFFER[:size]):
+            self._to_link(piece)
+        if splice.answers:
+            self._to_unix(splice.take_answers())
+            self._settle()
+
+    def _to_link(self, data: Piece) -> None:
+        if self._link_deaf:
+            return
+        if not self._link_out:
+            try:
+                while (sent := self._link.send(data)) < len(data):
+                    data = memoryview(data)[sent:]
+                return
+            except ssl.SSLWantWriteError:
+                pass
+            except ssl.SSLWantReadError:
+                self._write_wants_read = True
+            except OSError:
+                self._link_deafened()
+                return
+        self._link_out += data
+        self._settle()
+
+    def _link_writable(self) -> None:
+        if self._read_wants_write:
+            self._read_wants_write = False
+            self._link_readable()
+        self._flush_link()
+
+    def _flush_link(self) -> None:
+        self._write_wants_read = False
+        out = self._link_out
+        try:
+            while out:
+                del out[: self._link.send(out)]
+        except ssl.SSLWantWriteError:
+            pass
+        except ssl.SSLWantReadError:
+            self._write_wants_read = True
+        except OSError:
+            self._link_deafened()
+        self._settle()
+
+    def _link_deafened(self) -> None:
+        """Sending failed: what the VM had sent before, and its end, are still to be read."""
+        self._link_deaf = True
+        self._link_out.clear()
+        self._settle()
+
+    def _link_readable(self) -> None:
+        if self._write_wants_read:
+            self._flush_link()
+        if self._unix_out or self._link_end or self._closed:
+            return
+        size = 0
+        try:
+            while size <= _LAST_READ:
+                got = self._link.recv_into(_BUFFER[size:])
+                if not got:
+                    self._link_end = _link_end(None)
+                size += got
+                if got < _RECORD:
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            self._read_wants_write = True
+        except OSError as error:
+            self._link_end = _link_end(error)
+        if size:
+            self.bytes_from_link += size
+            splice = self._splice
+            if splice is None:
+                self._to_unix(_BUFFER[:size])
+            else:
+                for piece in splice.responses(_BUFFER[:size]):
+                    self._to_unix(piece)
+        if self._link_end or self._read_wants_write or not self._watched & _READ_UNIX:
+            self._settle()
+
+    def _to_unix(self, data: Piece) -> None:
+        if self._unix_deaf or not data:
+            return
+        if not self._unix_out:
+            try:
+                sent = self._unix.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._unix_deaf = True
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._unix_out += data
+        self._settle()
+
+    def _unix_writable(self) -> None:
+        out = self._unix_out
+        try:
+            while out:
+                del out[: self._unix.send(out)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unix_deaf = True
+            out.clear()
+        self._settle()
+
+    def _unix_ended(self, reason: str) -> None:
+        self._unix_end = End(Side.UNIX, reason)
+        self._loop.call_later(_LINGER, self._finish)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Whatever has become due by what just happened; then wait for exactly what can go on."""
+        if self._unix_end and not (self._goodbye or self._link_out or self._closed):
+            self._say_goodbye()
+        if self._link_end and not self._unix_out:
+            self._finish()
+        if not self._closed:
+            self._watch(self._wants())
+
+    def _say_goodbye(self) -> None:
+        """End our direction of the link, and stay to hear the rest of the other."""
+        self._goodbye = True
+        self._link_readable()  # unwrap reads too, and would take an answer that is waiting for a breach of protocol
+        if self._closed:
+            return
+        try:
+            self._link.unwrap()
+            self._link_end = self._link_end or _link_end(None)
+        except OSError:
+            pass  # want-read: said, and not answered yet; anything else shows in the next read
+        with suppress(OSError):
+            socket.socket.shutdown(self._link, socket.SHUT_WR)  # SSLSocket's own would end both directions
+        self._report()
+
+    def _wants(self) -> int:
+        waiting = len(self._unix_out) + (len(self._splice.answers) if self._splice else 0)
+        wants = 0
+        # Answers are made of requests: a shim that does not read its answers is not read either, beyond one buffer.
+        if not (self._unix_end or self._link_out or self._link_deaf or waiting > len(_BUFFER)):
+            wants |= _READ_UNIX
+        if self._unix_out:
+            wants |= _WRITE_UNIX
+        elif not self._link_end:
+            wants |= _READ_LINK
+        if self._write_wants_read:
+            wants |= _READ_LINK
+        if self._read_wants_write or (self._link_out and not self._write_wants_read):
+            wants |= _WRITE_LINK
+        return wants
+
+    def _watch(self, wants: int) -> None:
+        changed = wants ^ self._watched
+        if not changed:
+            return
+        self._watched = wants
+        loop, unix, link = self._loop, self._unix.fileno(), self._link.fileno()
+        if changed & _READ_UNIX:
+            loop.add_reader(unix, self._unix_readable) if wants & _READ_UNIX else loop.remove_reader(unix)
+        if changed & _WRITE_UNIX:
+            loop.add_writer(unix, self._unix_writable) if wants & _WRITE_UNIX else loop.remove_writer(unix)
+        if changed & _READ_LINK:
+            loop.add_reader(link, self._link_readable) if wants & _READ_LINK else loop.remove_reader(link)
+        if changed & _WRITE_LINK:
+            loop.add_writer(link, self._link_writable) if wants & _WRITE_LINK else loop.remove_writer(link)
+
+    def _report(self) -> None:
+        end = self._unix_end or self._link_end
+        if self._ended and end:
+            ended, self._ended = self._ended, None
+            ended(end)
+
+    def _finish(self) -> None:
+        if self._closed:
+            return
+        self._watch(0)
+        self._closed = True
+        self._unix.close()
+        self._link.close()
+        self._report()
+
+
+def _link_end(error: OSError | None) -> End:
+    match error:
+        case None | ssl.SSLZeroReturnError():
+            reason = "closed in order by the other end"
+        case ssl.SSLEOFError():
+            reason = "cut: it ended without a goodbye; the other end's program, machine or network has failed"
+        case ssl.SSLError():
+            reason = f"TLS failed: {error.reason or error}"
+        case _:
+            reason = error.strerror or str(error)
+    return End(Side.LINK, reason)

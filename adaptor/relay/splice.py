@@ -1,0 +1,230 @@
+"""What becomes of an agent call as it passes: the same bytes (nearly always), another message, or an answer from here.
+
+    requests   shim ──bytes──► pieces for the VM      cut by frame header; a call that the rules name is held until it
+                                                      is whole, then its rule decides
+    responses  VM ───bytes───► pieces for the shim    counted only, to know where a frame ends: answers from here go
+                                                      between two frames, never into one
+
+Views in, views out: nothing is copied but a call that a rule wants, and the beginning of one that was cut before its
+method. Whatever is oversize, malformed or of unknown type passes as it came, for it is the agent's judgement that the
+shim must see. This is no defence either: what a guest must refuse, its agent refuses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from adaptor.errors import Code, StatusError
+from adaptor.protos.ttrpc_pb2 import Request
+from adaptor.ttrpc import messages
+from adaptor.ttrpc.frames import HEADER, MAX_PAYLOAD, Frame, MessageType, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Reply from here, with a message or with an error; nothing of the request goes on."""
+
+    message: bytes = b""
+    error: StatusError | None = None
+
+
+# What a rule says of a request's message: another one, an answer, or None to let it pass as it came.
+Verdict = bytes | Answer | None
+Rule = Callable[[bytes], Verdict]
+Rules = Mapping[tuple[str, str], Rule]  # by service and method
+
+# Never empty. A view is of the caller's buffer and good until that changes.
+Piece = memoryview | bytes
+
+_REQUEST: Final = int(MessageType.REQUEST)
+_HEAD: Final = HEADER.size
+_LENGTH: Final = Struct(">I")
+# Envelopes begin with tag, length, service, tag, length, method; every encoder in the field writes them so.
+_SERVICE_TAG: Final = 0x0A
+_METHOD_TAG: Final = 0x12
+_SHORT: Final = 0x80  # lengths below this are one byte
+_SNIFF: Final = 2 * (2 + _SHORT - 1)  # bytes that hold any service and method of such lengths
+
+
+class Splice:
+    """Both directions of one agent connection, from its first byte on."""
+
+    __slots__ = ("_held", "_left", "_partial", "_prefixes", "_rules", "_skip", "_wanted", "answers", "requests_seen")
+
+    def __init__(self, rules: Rules) -> None:
+        self.answers = bytearray()  # whole frames that wait for `take_answers`
+        self.requests_seen = 0
+        self._rules = rules
+        self._prefixes = frozenset(Request(service=s, method=m).SerializeToString() for s, m in rules)
+        self._skip = 0  # requests: bytes still to come of a frame that passes
+        self._held = bytearray()  # requests: the beginning of a frame that nothing is decided on yet
+        self._wanted = 0  # bytes of it that are needed to decide
+        self._left = 0  # responses: bytes still to come of the frame under way
+        self._partial = b""  # responses: the beginning of a cut header
+
+    def requests(self, data: memoryview) -> Sequence[Piece]:
+        """What the VM must be sent now that these bytes of the shim have come, in order."""
+        size = len(data)
+        if self._skip >= size:
+            self._skip -= size
+            return (data,)
+        pieces: list[Piece] = []
+        start, at = 0, self._skip  # between them lies what passes; at `at` begins a frame
+        if self._held:
+            start, at = self._resume(data, pieces)
+        while at < size:
+            needed, whole = self._look(data, at, size - at)
+            if not needed:
+                at += whole
+                continue
+            if start < at:
+                pieces.append(data[start:at])
+            start = at + needed
+            if start > size:
+                self._held += data[at:]
+                self._wanted = needed
+                return pieces
+            pieces += self._decide(bytes(data[at:start]))
+            at = start
+        self._skip = at - size
+        if start < size:
+            pieces.append(data[start:] if start else data)
+        return pieces
+
+    def responses(self, data: memoryview) -> Sequence[Piece]:
+        """What the shim must be sent now that these bytes of the VM have come, in order."""
+        if self.answers:
+            return self._insert_answers(data)
+        self._count(data)
+        return (data,)
+
+    def take_answers(self) -> bytes:
+        """Answers that may be sent to the shim at once: none while a response is under way. Handed out once."""
+        if self._left or self._partial:
+            return b""
+        answers = bytes(self.answers)
+        self.answers.clear()
+        return answers
+
+    def _look(self, data: memoryview | bytearray, at: int, have: int) -> tuple[int, int]:
+        """Of the frame at `at`: how many bytes are needed to go on (none: it passes), and how many it has in all."""
+        if have < _HEAD:
+            return _HEAD, 0
+        length, _, kind, _ = HEADER.unpack_from(data, at)
+        whole = _HEAD + length
+        if kind == _REQUEST:
+            if length <= MAX_PAYLOAD and self._prefixes:
+                at += _HEAD
+                seen = bytes(data[at : at + (length if length < _SNIFF else _SNIFF)])
+                needed = self._sniff(seen, length)
+                if needed:
+                    return _HEAD + needed, whole
+            self.requests_seen += 1
+        return 0, whole
+
+    def _sniff(self, seen: bytes, length: int) -> int:
+        """How many bytes are needed of a request's payload that begins with `seen`; none if no rule names the call."""
+        try:
+            size = _prefix_size(seen)
+        except IndexError:
+            size = len(seen) + 1
+        if size > len(seen):
+            enough = min(length, _SNIFF)
+            return enough if len(seen) < enough else length
+        if size and seen[:size] not in self._prefixes:
+            return 0
+        return length
+
+    def _resume(self, data: memoryview, pieces: list[Piece]) -> tuple[int, int]:
+        """Go on with the held frame; returns where in `data` the rest to pass begins, and where the next frame does."""
+        held, taken = self._held, 0
+        while True:
+            more = data[taken : taken + self._wanted - len(held)]
+            held += more
+            taken += len(more)
+            if len(held) < self._wanted:
+                return taken, taken
+            needed, whole = self._look(held, 0, len(held))
+            if needed <= len(held):
+                break
+            self._wanted = needed
+        frame = bytes(held)
+        held.clear()
+        if needed:
+            pieces += self._decide(frame)
+            return taken, taken
+        pieces.append(frame)
+        return taken, taken + whole - len(frame)
+
+    def _decide(self, frame: bytes) -> tuple[Piece, ...]:
+        """Ask the rule of this whole request what to send instead of it."""
+        self.requests_seen += 1
+        _, stream_id, kind, flags = HEADER.unpack_from(frame)
+        try:
+            envelope = Request.FromString(frame[_HEAD:])
+        except DecodeError:
+            return (frame,)
+        rule = self._rules.get((envelope.service, envelope.method))
+        verdict = rule(envelope.payload) if rule else None
+        if verdict is None:
+            return (frame,)
+        if isinstance(verdict, bytes):
+            envelope.payload = verdict  # timeout, metadata and what we do not know stay as they are
+            payload = envelope.SerializeToString()
+            if len(payload) <= MAX_PAYLOAD:
+                return (encode(Frame(stream_id, kind, flags, payload)),)
+            verdict = Answer(error=_grown(envelope.method, len(frame) - _HEAD, len(payload)))
+        payload = messages.encode_failure(verdict.error) if verdict.error else messages.encode_response(verdict.message)
+        self.answers += encode(Frame(stream_id, MessageType.RESPONSE, 0, payload))
+        return ()
+
+    def _insert_answers(self, data: memoryview) -> Sequence[Piece]:
+        cut = self._end_of_frame(data, 0) if self._left or self._partial else 0
+        answers = self.take_answers()
+        if not answers:
+            return (data,)
+        rest = data[cut:]
+        self._count(rest)
+        return [piece for piece in (data[:cut], answers, rest) if piece]
+
+    def _count(self, data: memoryview) -> None:
+        size = len(data)
+        at = min(self._left, size)
+        self._left -= at
+        while at < size:
+            at = self._end_of_frame(data, at)
+
+    def _end_of_frame(self, data: memoryview, at: int) -> int:
+        """Count on in the frame that begins or goes on at `at`; returns where it ends, or the end of `data`."""
+        if not self._left:
+            head = self._partial + bytes(data[at : at + _HEAD - len(self._partial)])
+            at += len(head) - len(self._partial)
+            self._partial = b""
+            if len(head) < _HEAD:
+                self._partial = head
+                return at
+            self._left = _LENGTH.unpack_from(head)[0]
+        step = min(self._left, len(data) - at)
+        self._left -= step
+        return at + step
+
+
+def _prefix_size(seen: bytes) -> int:
+    """Bytes of service and method at the start of a payload, 0 if it starts otherwise; IndexError if it ends before."""
+    if seen[0] != _SERVICE_TAG or seen[1] >= _SHORT:
+        return 0
+    method = 2 + seen[1]
+    if seen[method] != _METHOD_TAG or seen[method + 1] >= _SHORT:
+        return 0
+    return method + 2 + seen[method + 1]
+
+
+def _grown(method: str, before: int, after: int) -> StatusError:
+    return StatusError(
+        Code.RESOURCE_EXHAUSTED,
+        f"{method} has {after} bytes with what this node adds to it ({before} without), over ttrpc's limit of"
+        f" {MAX_PAYLOAD}: make the container's spec or annotations smaller",
+    )

@@ -1,0 +1,81 @@
+"""Every metric of the adaptor, in one place, so that a dashboard can be written from this page alone.
+
+Labels hold words from small fixed sets, never ids or pod names: each combination is kept in memory for good.
+The relay has no metrics of its own (this import costs it memory); the adaptor reports what it hears from it.
+"""
+
+import platform
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+import adaptor
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a `_created` series beside each counter doubles the page and answers no question
+
+# Seconds. From a TLS handshake (tens of ms) over a cloud's accept (1 s) and a boot (10-60 s) to the start limit (5 m).
+_START_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600)
+# Seconds. One HTTPS round trip up to an SDK's read time-out.
+_CALL_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Seconds. An fsync on NVMe, on a network disk, on a disk that is dying.
+_WRITE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
+
+BUILD: Final = Gauge("peerpods_build_info", "Always 1; the labels say what runs.", ["version", "python"])
+BUILD.labels(version=adaptor.__version__, python=platform.python_version()).set(1)
+
+SANDBOXES: Final = Gauge("peerpods_sandboxes", "Sandboxes on this node by state of their life.", ["state"])
+PHASE_SECONDS: Final = Histogram(
+    "peerpods_phase_seconds",
+    "Time of one phase of a pod VM's life (sandbox.start is the whole start); outcome: complete, failed, cancelled.",
+    ["phase", "outcome"],
+    buckets=_START_BUCKETS,
+)
+
+HYPERVISOR_CALLS: Final = Counter(
+    "peerpods_hypervisor_calls",
+    "Calls of kata's shim by method and the status they were answered with.",
+    ["method", "code"],
+)
+
+CLOUD_CALLS: Final = Counter(
+    "peerpods_cloud_calls", "Calls of a cloud's verbs; outcome: ok, error.", ["cloud", "verb", "outcome"]
+)
+CLOUD_CALL_SECONDS: Final = Histogram(
+    "peerpods_cloud_call_seconds",
+    "Time of a call of a cloud's verb, retries included.",
+    ["cloud", "verb"],
+    buckets=_CALL_BUCKETS,
+)
+CLOUD_ERRORS: Final = Counter(
+    "peerpods_cloud_errors",
+    "Refusals by what they mean: Capacity, Quota, Throttled, Denied, ...",
+    ["cloud", "verb", "kind"],
+)
+
+RELAY_UP: Final = Gauge("peerpods_relay_up", "1 while the relay answers on its socket.")
+RELAY_SESSIONS: Final = Gauge(
+    "peerpods_relay_sessions", "Agent sockets the relay holds, by state of their link.", ["state"]
+)
+LINKS_LOST: Final = Counter(
+    "peerpods_links_lost", "Times a running pod VM's tunnel broke; outcome: resumed, given_up.", ["outcome"]
+)
+
+JOURNAL_WRITES: Final = Counter(
+    "peerpods_journal_writes", "Rows written to the journal; outcome: ok, error.", ["outcome"]
+)
+JOURNAL_WRITE_SECONDS: Final = Histogram(
+    "peerpods_journal_write_seconds", "Time of a journal commit, the disk's flush included.", buckets=_WRITE_BUCKETS
+)
+
+
+def sandbox_moved(old: str | None, new: str | None) -> None:
+    """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""
+    if old is not None:
+        SANDBOXES.labels(state=old).dec()
+    if new is not None:
+        SANDBOXES.labels(state=new).inc()
+
+
+def page() -> tuple[bytes, str]:
+    """All of it as Prometheus reads it, and that text's content type."""
+    return generate_latest(), CONTENT_TYPE_LATEST

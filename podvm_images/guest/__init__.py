@@ -1,0 +1,15 @@
+"""The program in the pod VM that a worker's relay talks to, on TCP 15150.
+
+    user-data ─ userdata ◄─ imds        who may command this VM, and the token that proves it is the one launched
+                   │
+                program ── identity     its key and certificate, in memory only
+                   │
+    worker ═TLS═► service ─ control     Hello: prove the launch token; Bind: once, for the VM's life
+                   │   └─── bind        checks and writes what Bind brought (initdata, registry credentials, ...)
+                   │   └─── agent       starts or awaits the agent
+                   └─ forwarder ──────► kata-agent's socket: after Bind the link is the agent's
+
+It is part of the measured trust base, so it is small and imports little; it must listen soon after exec, because
+every pod start waits for that. It never writes its key to a disk, never logs a secret, and lets no byte reach the
+agent before Bind. Stock upstream images run upstream's own programs instead of this one.
+"""

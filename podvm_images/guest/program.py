@@ -1,0 +1,109 @@
+"""The guest program from start to end: what it needs before it can listen, in order, and what it owes as PID 1."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import uvloop
+
+from adaptor import names
+from adaptor.errors import AdaptorError
+from adaptor.relay import tls
+from adaptor.telemetry import logs
+from podvm_images.guest import bind, identity, imds, userdata
+from podvm_images.guest.agent import Agent
+from podvm_images.guest.control import Control
+from podvm_images.guest.service import Service
+
+DEVELOPMENT_AGENT: Final = (sys.executable, "-m", "podvm_images.guest.development_agent", "--socket")
+_BACKLOG: Final = 64  # connections the kernel holds while this program shakes hands with others
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line. Without `port` user-data's is used; `development` starts the stand-in agent after Bind."""
+
+    host: str = "0.0.0.0"
+    port: int | None = None
+    development: bool = False
+    agent_socket: str = names.KATA_AGENT_SOCKET
+    user_data: str = names.CIDATA_USER_DATA
+    user_data_timeout: float = 180.0
+    run_dir: str = names.GUEST_RUN_DIR
+    imds_url: str = imds.URL
+
+
+def run(options: Options) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. What keeps it from serving is told in one line."""
+    signal.signal(signal.SIGTERM, _end)  # PID 1 is sent no signal that it has no handler for
+    agent = Agent(options.agent_socket, (*DEVELOPMENT_AGENT, options.agent_socket) if options.development else ())
+    try:
+        service = _service(options, agent)
+    except (AdaptorError, OSError) as error:
+        log.error("the guest cannot serve", reason=error)
+        return 1
+    uvloop.run(_serve(service, agent))
+    log.info("the guest has ended")
+    return 0
+
+
+def _service(options: Options, agent: Agent) -> Service:
+    """Everything up to listening. The key first: it needs nothing, and user-data may be a while in coming."""
+    me = identity.generate()
+    told = userdata.read(options.user_data, options.imds_url, options.user_data_timeout)
+    context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
+    run_dir = Path(options.run_dir)
+    bind.prepare(run_dir)
+    control = Control(told.launch_token, me.der, run_dir, agent)
+    listener = socket.create_server(
+        (options.host, told.port if options.port is None else options.port),
+        family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
+        backlog=_BACKLOG,
+    )
+    log.info("the guest is listening", address="{}:{}".format(*listener.getsockname()))
+    return Service(listener, context, control)
+
+
+async def _serve(service: Service, agent: Agent) -> None:
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(service.serve())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    # A handler of Python's own, because uvloop keeps SIGCHLD from others; the work waits for the loop, because the
+    # handler may have interrupted code that is itself looking at a child.
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: loop.call_soon_threadsafe(_reap, agent))
+    _reap(agent)
+    _notify("READY=1")
+    with suppress(asyncio.CancelledError):
+        await serving
+    _notify("STOPPING=1")
+    await agent.stop()
+
+
+def _reap(agent: Agent) -> None:
+    """Collect every child that has ended: ours, and those orphans whose parent PID 1 has become."""
+    with suppress(ChildProcessError):
+        while (child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if not agent.collect(child.si_pid):
+                os.waitpid(child.si_pid, 0)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it runs this program (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
+            notify.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)

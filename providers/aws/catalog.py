@@ -1,0 +1,62 @@
+"""EC2's own description of its instance types, as offerings. The API tells all we need: no table to keep."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from providers.aws.config import AwsConfig
+from providers.base import Offering, Tee
+from providers.errors import InvalidSpec
+
+SNP_FEATURE: Final = "amd-sev-snp"  # as ProcessorInfo.SupportedFeatures spells it
+
+# A type may list several (i386 too on old x86 families); the first of ours that it has is what an image must be.
+_ARCHITECTURES: Final = ("x86_64", "arm64")
+
+
+def described(types: Iterable[Mapping[str, Any]], *, zone: str, sold: Collection[str]) -> tuple[Offering, ...]:
+    """DescribeInstanceTypes' items as offerings in `zone`, without those the zone does not sell."""
+    return tuple(_offering(shape, zone) for shape in types if shape["InstanceType"] in sold)
+
+
+def allowed(found: Sequence[Offering], config: AwsConfig) -> tuple[Offering, ...]:
+    """Those the settings let be launched, the default first and the others in the settings' order.
+
+    A listed type that the zone does not sell, or that cannot be confidential where that is asked for, is left
+    out; raises InvalidSpec when that happens to the default, which every pod without wishes would get.
+    """
+    by_type = {offer.instance_type: offer for offer in found}
+    default = by_type.get(config.instance_type)
+    if default is None:
+        raise InvalidSpec(
+            f"{config.instance_type} is not sold in the zone of {config.subnet_id or 'the subnet'}:"
+            " choose another aws.instance_type or aws.subnet_id"
+        )
+    if config.tee not in default.tees:
+        raise InvalidSpec(
+            f"{config.instance_type} does not give its guest {config.tee}: choose another aws.instance_type"
+            " (m6a, c6a and r6a do), or set aws.confidential = false"
+        )
+    candidates = (by_type[name] for name in config.allowed_types if name in by_type)
+    return tuple(offer for offer in candidates if config.tee in offer.tees)
+
+
+def _offering(shape: Mapping[str, Any], zone: str) -> Offering:
+    processor = shape.get("ProcessorInfo", {})
+    gpus = shape.get("GpuInfo", {}).get("Gpus", [])
+    # AMD SEV-SNP is the only TEE that EC2 gives a guest; what the type lacks, RunInstances refuses.
+    snp = SNP_FEATURE in processor.get("SupportedFeatures", [])
+    return Offering(
+        instance_type=shape["InstanceType"],
+        vcpus=shape["VCpuInfo"]["DefaultVCpus"],
+        memory_mib=shape["MemoryInfo"]["SizeInMiB"],
+        gpus=sum(gpu.get("Count", 0) for gpu in gpus),  # whole ones: g6f's slices have Count 0
+        gpu_model=gpus[0].get("Name", "") if gpus else "",
+        architecture=_architecture(processor.get("SupportedArchitectures", [])),
+        tees=frozenset({Tee.NONE, Tee.SNP}) if snp else frozenset({Tee.NONE}),
+        zone=zone,
+    )
+
+
+def _architecture(supported: Collection[str]) -> str:
+    ours = [name for name in _ARCHITECTURES if name in supported]
+    return (ours or sorted(supported) or ["x86_64"])[0]

@@ -1,0 +1,213 @@
+"""EC2 behind the Provider protocol: boto3's blocking calls in threads of this provider's own."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Generic, TypeVar
+
+import boto3
+from botocore.config import Config
+
+from providers.aws import catalog, requests, worker
+from providers.aws.config import AwsConfig
+from providers.aws.errors import INSTANCE_TERMINATED, translate
+from providers.base import Instance, InstanceState, LaunchSpec, Offering, Ownership, Tee
+from providers.errors import InvalidSpec, NotFound, ProviderError
+
+T = TypeVar("T")
+
+# Seconds. A regional endpoint accepts in milliseconds; five leave room for two lost SYNs (1 s, 2 s).
+CONNECT_TIMEOUT: Final = 5.0
+# Seconds. RunInstances answers in 1-2 s, at worst in some ten; the pod's whole start must fit in kubelet's four
+# minutes, so a hung call is given up while there is time for two more with the same token.
+READ_TIMEOUT: Final = 30.0
+
+
+def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
+    """A provider for one node; no call is made yet, so faulty credentials show with the first verb."""
+    return AwsProvider(config, owner)
+
+
+class AwsProvider:
+    """`providers.base.Provider` for EC2, in one region and one subnet."""
+
+    name = "aws"
+
+    def __init__(self, config: AwsConfig, owner: Ownership) -> None:
+        self._config = config
+        self._owner = owner
+        self._threads = ThreadPoolExecutor(config.api_concurrency, thread_name_prefix="aws")
+        self._closed = False
+        self._making = threading.Lock()
+        self._made: Any = None
+        self._images: _Answers[requests.Image] = _Answers()  # an AMI never changes under its id
+        self._place: _Answers[requests.Place] = _Answers()
+        self._catalog: _Answers[tuple[Offering, ...]] = _Answers()  # nor does a type
+
+    async def create(self, spec: LaunchSpec, token: str) -> Instance:
+        """See Provider.create. The token is EC2's ClientToken: EC2 itself launches at most one instance for it."""
+        requests.check(spec, token, self._config)
+        await self._check_offer(spec)
+        place = await self._place.get("", self._find_place)
+        image_id = spec.image or self._config.image
+        image = await self._images.get(image_id, lambda: self._find_image(image_id))
+        request = requests.run_instances(spec, token, config=self._config, owner=self._owner, image=image, place=place)
+        try:
+            answer = await self._call(f"cannot launch {spec.name} ({spec.instance_type})", "run_instances", request)
+        except InvalidSpec as error:
+            if error.code != INSTANCE_TERMINATED:
+                raise
+            return await self._departed(token, error)
+        return requests.instance(answer["Instances"][0])
+
+    async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
+        """See Provider.get: one call per 200 ids, all at once."""
+        doing = f"cannot describe {len(ids)} instances"
+        found = await asyncio.gather(*(self._describe(doing, request) for request in requests.by_id(ids)))
+        return {instance.id: instance for page in found for instance in page}
+
+    async def list(self) -> Sequence[Instance]:
+        """See Provider.list."""
+        doing = f"cannot list the instances of node {self._owner.node}"
+        found = await self._describe(doing, requests.owned_by(self._owner))
+        return [instance for instance in found if instance.state is not InstanceState.GONE]
+
+    async def delete(self, instance_id: str) -> None:
+        """See Provider.delete. Volumes and interfaces go with the instance: it was launched so."""
+        try:
+            await self._call(f"cannot delete {instance_id}", "terminate_instances", {"InstanceIds": [instance_id]})
+        except NotFound:
+            return
+        except InvalidSpec as error:
+            if error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
+                raise
+
+    async def offerings(self) -> Sequence[Offering]:
+        """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
+        return catalog.allowed(await self._catalog.get("", self._find_catalog), self._config)
+
+    async def aclose(self) -> None:
+        """See Provider.aclose; returns when the calls under way have ended (cancelling stops only the waiting)."""
+        self._closed = True
+        await asyncio.to_thread(self._threads.shutdown)
+        if self._made is not None:
+            self._made.close()
+
+    async def _check_offer(self, spec: LaunchSpec) -> None:
+        tee = requests.tee_of(spec, self._config)
+        if tee is Tee.NONE and not spec.zone:
+            return
+        for offer in await self._catalog.get("", self._find_catalog):
+            if spec.zone and spec.zone != offer.zone:
+                raise InvalidSpec(f"cannot launch {spec.name} in {spec.zone}: the subnet is in {offer.zone}")
+            if offer.instance_type == spec.instance_type and tee not in offer.tees:
+                raise InvalidSpec(f"cannot launch {spec.name}: {offer.instance_type} does not give its guest {tee}")
+
+    async def _departed(self, token: str, error: InvalidSpec) -> Instance:
+        """The dead instance of a token, while EC2 still shows it (about an hour)."""
+        for instance in await self._describe("cannot find what the token launched", requests.by_token(token)):
+            return instance
+        raise error
+
+    async def _describe(self, doing: str, request: requests.Request) -> Sequence[Instance]:
+        pages = await self._call(doing, "describe_instances", request, paged=True)
+        return [instance for page in pages for instance in requests.instances(page)]
+
+    async def _find_place(self) -> requests.Place:
+        # Without groups EC2 would take the network's default one, which does not let the worker in.
+        groups = self._config.security_group_ids or await self._in_thread(worker.security_group_ids)
+        if self._config.subnet_id:
+            return requests.Place(self._config.subnet_id, groups)
+        return requests.Place(await self._in_thread(worker.subnet_id), groups)
+
+    async def _find_image(self, image_id: str) -> requests.Image:
+        doing = f"cannot read about the image {image_id}"
+        answer = await self._call(doing, "describe_images", {"ImageIds": [image_id]})
+        if not answer["Images"]:
+            raise NotFound(f"{doing}: it does not exist, or is not shared with this account")
+        return requests.image(answer["Images"][0])
+
+    async def _find_catalog(self) -> tuple[Offering, ...]:
+        place = await self._place.get("", self._find_place)
+        names, doing = self._config.allowed_types, "cannot read about the allowed instance types"
+        subnets = await self._call(doing, "describe_subnets", {"SubnetIds": [place.subnet_id]})
+        zone = subnets["Subnets"][0]["AvailabilityZone"]
+        types = [await self._call(doing, "describe_instance_types", each) for each in requests.types(names)]
+        sold = [
+            await self._call(doing, "describe_instance_type_offerings", each) for each in requests.types_in(zone, names)
+        ]
+        return catalog.described(
+            _items(types, "InstanceTypes"),
+            zone=zone,
+            sold={item["InstanceType"] for item in _items(sold, "InstanceTypeOfferings")},
+        )
+
+    async def _call(self, doing: str, method: str, request: requests.Request, *, paged: bool = False) -> Any:
+        """One call, or all pages of one, with whatever goes wrong as an error of ours that says `doing`."""
+
+        def ask() -> Any:
+            try:
+                client = self._client()
+                if paged:
+                    return list(client.get_paginator(method).paginate(**request))
+                return getattr(client, method)(**request)
+            except ProviderError:
+                raise
+            except Exception as error:
+                raise translate(error, doing) from error
+
+        return await self._in_thread(ask)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Cancelling the caller drops work that waits for a thread, and lets work that has one finish."""
+        if self._closed:
+            raise ProviderError("the aws provider has been closed")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _client(self) -> Any:
+        """The one EC2 client, made in a thread by the first call: it reads 10 MB of service model (0.3 s)."""
+        with self._making:
+            if self._made is None:
+                session = boto3.Session(profile_name=self._config.profile, region_name=self._config.region)
+                region = session.region_name or worker.region()
+                self._made = session.client(
+                    "ec2", region_name=region, endpoint_url=self._config.endpoint_url, config=_sdk_config(self._config)
+                )
+            return self._made
+
+
+def _sdk_config(config: AwsConfig) -> Config:
+    return Config(
+        user_agent_extra="peerpods",
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        max_pool_connections=config.api_concurrency,
+        tcp_keepalive=True,
+        # The SDK's retries would sleep in our few threads and hide throttling from whoever paces the calls.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
+
+
+def _items(answers: Iterable[Mapping[str, Any]], key: str) -> Iterable[Mapping[str, Any]]:
+    return (item for answer in answers for item in answer[key])
+
+
+class _Answers(Generic[T]):
+    """Answers worth keeping, by key. Who asks while the question is under way waits for the same answer, and
+    may give up waiting without harm to the others; a failure goes to all who wait and is not kept.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[str, asyncio.Task[T]] = {}
+
+    async def get(self, key: str, ask: Callable[[], Awaitable[T]]) -> T:
+        task = self._asked.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._asked[key] = asyncio.ensure_future(_awaited(ask))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
+        return await asyncio.shield(task)
+
+
+async def _awaited(ask: Callable[[], Awaitable[T]]) -> T:
+    return await ask()

@@ -1,0 +1,215 @@
+"""What is asked of EC2, and how its answers read: pure functions between our values and the API's dicts."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from providers import tags
+from providers.aws.config import AwsConfig, tag_problem
+from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Tee
+from providers.errors import InvalidSpec
+
+USER_DATA_LIMIT: Final = 16_384  # bytes before base64: EC2's own limit
+TOKEN_LIMIT: Final = 64  # ASCII characters of a ClientToken
+TAGS_LIMIT: Final = 50  # per resource
+IDS_PER_CALL: Final = 200  # EC2 takes at most 200 values per filter
+PAGE: Final = 1000  # the largest page EC2 gives: fewest calls
+TYPES_PER_CALL: Final = 100  # DescribeInstanceTypes takes no more names
+
+_TAGGED: Final = ("instance", "volume", "network-interface")  # all that RunInstances makes and bills
+_LIVE: Final = ("pending", "running", "stopping", "stopped")
+_STATES: Final = {
+    "pending": InstanceState.PENDING,
+    "running": InstanceState.RUNNING,
+    "stopping": InstanceState.STOPPED,
+    "stopped": InstanceState.STOPPED,
+    "shutting-down": InstanceState.GONE,
+    "terminated": InstanceState.GONE,
+}
+
+Request = dict[str, Any]
+Shape = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What of an AMI shapes a launch."""
+
+    root_device: str
+    root_gib: int
+    volumes: tuple[str, ...]  # device names of every EBS volume it brings, the root's included
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where instances are put: the settings, completed by what the worker knows about itself."""
+
+    subnet_id: str
+    security_group_ids: tuple[str, ...]
+
+
+def check(spec: LaunchSpec, token: str, config: AwsConfig) -> None:
+    """Refuse what EC2 would refuse, before a call is spent on it. Raises: InvalidSpec."""
+    problem = _problem(spec, token, config)
+    if problem:
+        raise InvalidSpec(f"cannot launch {spec.name or 'an instance'}: {problem}")
+
+
+def _problem(spec: LaunchSpec, token: str, config: AwsConfig) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", spec.name):
+        return f"the name {spec.name!r} is not 1 to 63 of a-z, 0-9 and '-'"
+    if not re.fullmatch(rf"[!-~]{{1,{TOKEN_LIMIT}}}", token):
+        return f"the token is not 1 to {TOKEN_LIMIT} visible ASCII characters"
+    if spec.instance_type not in config.allowed_types:
+        return f"{spec.instance_type} is not among the instance types allowed here: {', '.join(config.allowed_types)}"
+    if len(spec.user_data) > USER_DATA_LIMIT:
+        return f"its user data has {len(spec.user_data)} bytes; EC2 takes {USER_DATA_LIMIT}"
+    if spec.tee not in (None, Tee.NONE, Tee.SNP):
+        return f"EC2 has no instances with {spec.tee}; it has some with {Tee.SNP}"
+    return _tags_problem({**dict(config.tags), **spec.tags})
+
+
+def _tags_problem(asked: Mapping[str, str]) -> str:
+    for key, value in asked.items():
+        if problem := tag_problem(key, value):
+            return f"its tag {key[:40]!r} {problem}"
+    ours = {"Name", tags.CLUSTER, tags.NODE, tags.TOKEN}
+    if len(ours | asked.keys()) > TAGS_LIMIT:
+        return f"it would carry {len(ours | asked.keys())} tags; EC2 takes {TAGS_LIMIT}"
+    return ""
+
+
+def run_instances(
+    spec: LaunchSpec, token: str, *, config: AwsConfig, owner: Ownership, image: Image, place: Place
+) -> Request:
+    """RunInstances for one instance. Equal arguments give equal requests: EC2 compares them under a token."""
+    request: Request = {
+        "ClientToken": token,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": spec.image or config.image,
+        "InstanceType": spec.instance_type,
+        "SubnetId": place.subnet_id,
+        "SecurityGroupIds": list(place.security_group_ids),
+        "UserData": spec.user_data,  # the SDK does the base64
+        "BlockDeviceMappings": _volumes(spec, config, image),
+        # A pod VM switches itself off when it is done for: nothing of it shall stay behind.
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        # Session tokens only, and answers that live one hop: the pod's own network namespace is a second hop.
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "TagSpecifications": _tag_specifications(_all_tags(spec, token, config, owner)),
+    }
+    if config.key_name:
+        request["KeyName"] = config.key_name
+    if tee_of(spec, config) is Tee.SNP:
+        request["CpuOptions"] = {"AmdSevSnp": "enabled"}
+    return request
+
+
+def tee_of(spec: LaunchSpec, config: AwsConfig) -> Tee:
+    """What the guest is to get."""
+    return config.tee if spec.tee is None else spec.tee
+
+
+def _volumes(spec: LaunchSpec, config: AwsConfig, image: Image) -> list[Request]:
+    """Every volume of the image goes with its instance, whatever the image says: kept ones would leak."""
+    asked = spec.root_volume_gib or config.root_volume_gib or 0
+    root = {"VolumeSize": max(asked, image.root_gib)} if asked else {}
+    return [
+        {"DeviceName": device, "Ebs": {"DeleteOnTermination": True, **(root if device == image.root_device else {})}}
+        for device in image.volumes
+    ]
+
+
+def _all_tags(spec: LaunchSpec, token: str, config: AwsConfig, owner: Ownership) -> dict[str, str]:
+    ours = {"Name": spec.name, tags.TOKEN: token, **tags.ownership(owner)}
+    return {**dict(config.tags), **spec.tags, **ours}
+
+
+def _tag_specifications(all_tags: Mapping[str, str]) -> list[Request]:
+    pairs = [{"Key": key, "Value": value} for key, value in sorted(all_tags.items())]
+    return [{"ResourceType": kind, "Tags": pairs} for kind in _TAGGED]
+
+
+def by_id(ids: Collection[str]) -> Iterator[Request]:
+    """DescribeInstances for these ids, in as few calls as EC2 allows.
+
+    By filter, not by `InstanceIds`: one unknown id in that list fails the whole call, and its message would
+    have to be taken apart to ask again; a filter leaves unknown ones out, as `Provider.get` promises.
+    """
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), IDS_PER_CALL):
+        yield _instances(("instance-id", ordered[start : start + IDS_PER_CALL]))
+
+
+def owned_by(owner: Ownership) -> Request:
+    """DescribeInstances for everything alive that carries this ownership."""
+    marks = ((f"tag:{key}", [value]) for key, value in sorted(tags.ownership(owner).items()))
+    return _instances(*marks, ("instance-state-name", _LIVE))
+
+
+def by_token(token: str) -> Request:
+    """DescribeInstances for what this token launched; a terminated instance loses its tags before its token."""
+    return _instances(("client-token", [token]))
+
+
+def _instances(*filters: tuple[str, Sequence[str]]) -> Request:
+    literal = ({"Name": name, "Values": [_literal(value) for value in values]} for name, values in filters)
+    return {"Filters": list(literal), "MaxResults": PAGE}
+
+
+def _literal(value: str) -> str:
+    """Filters take wildcards: a cluster called "prod*" would see the instances of "prod-two"."""
+    return re.sub(r"([*?\\])", r"\\\1", value)
+
+
+def types(names: Sequence[str]) -> Iterator[Request]:
+    """DescribeInstanceTypes for these names; an unknown one is EC2's error, as it is a faulty setting."""
+    for start in range(0, len(names), TYPES_PER_CALL):
+        yield {"InstanceTypes": list(names[start : start + TYPES_PER_CALL])}
+
+
+def types_in(zone: str, names: Sequence[str]) -> Iterator[Request]:
+    """DescribeInstanceTypeOfferings: which of these the zone sells."""
+    for start in range(0, len(names), IDS_PER_CALL):
+        yield {
+            "LocationType": "availability-zone",
+            "Filters": [
+                {"Name": "location", "Values": [zone]},
+                {"Name": "instance-type", "Values": list(names[start : start + IDS_PER_CALL])},
+            ],
+        }
+
+
+def instances(answer: Shape) -> Iterator[Instance]:
+    """Every instance of a DescribeInstances page."""
+    for reservation in answer.get("Reservations", []):
+        yield from map(instance, reservation.get("Instances", []))
+
+
+def instance(shape: Shape) -> Instance:
+    """One of RunInstances' or DescribeInstances' instances."""
+    found = {tag["Key"]: tag["Value"] for tag in shape.get("Tags", [])}
+    address = shape.get("PrivateIpAddress")
+    launched = shape.get("LaunchTime")
+    return Instance(
+        id=shape["InstanceId"],
+        # A state EC2 has not had until now is not proof of death: nothing may be given up for it.
+        state=_STATES.get(shape["State"]["Name"], InstanceState.PENDING),
+        addresses=(address,) if address else (),
+        name=found.get("Name", ""),
+        instance_type=shape.get("InstanceType", ""),
+        zone=shape.get("Placement", {}).get("AvailabilityZone", ""),
+        image=shape.get("ImageId", ""),
+        tags=found,
+        launched_at=launched.timestamp() if launched else None,
+        reason=shape.get("StateReason", {}).get("Message") or shape.get("StateTransitionReason") or "",
+    )
+
+
+def image(shape: Shape) -> Image:
+    """One of DescribeImages' images."""
+    ebs = {m["DeviceName"]: m["Ebs"] for m in shape.get("BlockDeviceMappings", []) if "Ebs" in m}
+    root = shape.get("RootDeviceName", "")
+    return Image(root, ebs.get(root, {}).get("VolumeSize", 0), tuple(sorted({*ebs, root} - {""})))

@@ -1,0 +1,23 @@
+"""An instance's console."""
+
+from typing import Final
+
+LIMIT: Final = 64 * 1024  # bytes; what EC2 keeps
+
+
+class Console:
+    """The last 64 KiB an instance has printed, over all its boots."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self._kept += data
+        del self._kept[:-LIMIT]
+
+    def read(self) -> bytes:
+        return bytes(self._kept)
+
+    def text(self) -> str:
+        """For people: what is not UTF-8 is shown as replacement characters."""
+        return self._kept.decode(errors="replace")

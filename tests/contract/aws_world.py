@@ -1,0 +1,134 @@
+"""EC2 as simcloud plays it, for the contract suite."""
+
+import asyncio
+import base64
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+
+from providers import registry
+from providers.aws.config import AwsConfig
+from providers.aws.requests import USER_DATA_LIMIT
+from providers.base import LaunchSpec, Offering, Ownership, Provider, Tee
+from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
+from providers.simcloud.testing import running
+from tests.contract.world import Verb
+
+REGION = "us-east-1"
+IMAGE = "ami-03cf127a"  # one of moto's own
+ACTIONS = {
+    Verb.CREATE: "RunInstances",
+    Verb.GET: "DescribeInstances",
+    Verb.LIST: "DescribeInstances",
+    Verb.DELETE: "TerminateInstances",
+    Verb.OFFERINGS: "DescribeInstanceTypes",
+}
+ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
+    Capacity: {"error": "InsufficientInstanceCapacity"},
+    Quota: {"error": "VcpuLimitExceeded"},
+    Throttled: {"error": "RequestLimitExceeded"},
+    Denied: {"error": "UnauthorizedOperation"},
+    Transient: {"http_status": 503},  # a page of the load balancer's, not of EC2's
+}
+# As AWS publishes them on its pages of instance types.
+TRUTHS = (
+    Offering("m6a.large", 2, 8192, tees=frozenset({Tee.NONE, Tee.SNP})),
+    Offering("m7g.large", 2, 8192, architecture="arm64"),
+    Offering("g5.xlarge", 4, 16384, gpus=1, gpu_model="A10G"),
+)
+HELD = 0.5  # seconds an answer is held back: longer than a test needs to see the call arrive and give up
+
+
+class AwsWorld:
+    """World for EC2."""
+
+    unknown_id = "i-0123456789abcdef0"
+    user_data_limit = USER_DATA_LIMIT
+    truths = TRUTHS
+    confidential = ("m6a.large", "g5.xlarge")
+
+    def __init__(self, cloud: Any, admin: Any, config: AwsConfig, closing: AsyncExitStack) -> None:
+        self.cloud = cloud
+        self.admin = admin  # a plain client, to look behind the provider
+        self.config = config
+        self.owner = Ownership("cluster-a", "node-1")
+        self._closing = closing
+        self.provider = self.connect(self.owner)
+
+    def spec(self, **changes: Any) -> LaunchSpec:
+        plain = LaunchSpec("podvm-nginx-1a2b3c4d", "m6a.large", b"user data", IMAGE, {"team": "blue"})
+        return replace(plain, **changes)
+
+    def connect(self, owner: Ownership) -> Provider:
+        return self.opened(self.config, owner)
+
+    def unreachable(self) -> Provider:
+        with socket.socket() as freed:
+            freed.bind(("127.0.0.1", 0))
+            port = freed.getsockname()[1]
+        return self.opened(replace(self.config, endpoint_url=f"http://127.0.0.1:{port}"), self.owner)
+
+    def opened(self, config: AwsConfig, owner: Ownership) -> Provider:
+        provider = registry.open_provider("aws", config, owner)
+        self._closing.push_async_callback(provider.aclose)
+        return provider
+
+    def refuse(self, verb: Verb, kind: type[ProviderError]) -> None:
+        self.cloud.faults.next(action=ACTIONS[verb], **ANSWERS[kind])
+
+    def refuse_strangely(self, verb: Verb) -> None:
+        self.cloud.faults.next(action=ACTIONS[verb], error="Strange.Novelty")
+
+    def lose_reply(self, verb: Verb) -> None:
+        self.cloud.faults.next(action=ACTIONS[verb], lose_reply=True)
+
+    def hold_reply(self, verb: Verb) -> None:
+        self.cloud.faults.next(action=ACTIONS[verb], delay_reply=HELD)
+
+    def calls(self, verb: Verb) -> int:
+        return list(self.cloud.calls).count(ACTIONS[verb])
+
+    async def user_data(self, instance_id: str) -> bytes:
+        answer = await self.ask("describe_instance_attribute", InstanceId=instance_id, Attribute="userData")
+        return base64.b64decode(answer["UserData"].get("Value", ""))
+
+    async def ask(self, method: str, **request: Any) -> Any:
+        """A call of the admin's."""
+        return await asyncio.to_thread(getattr(self.admin, method), **request)
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[AwsWorld]:
+    """A fresh EC2 with a default network, and one node's provider for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        async with running(instances="api-only") as cloud, AsyncExitStack() as closing:
+            admin = await asyncio.to_thread(boto3.client, "ec2", region_name=REGION, endpoint_url=cloud.endpoint_url)
+            closing.callback(admin.close)
+            yield AwsWorld(cloud, admin, await _settings(admin, cloud.endpoint_url), closing)
+
+
+async def _settings(admin: Any, endpoint_url: str) -> AwsConfig:
+    subnets = (await asyncio.to_thread(admin.describe_subnets))["Subnets"]
+    groups = (await asyncio.to_thread(admin.describe_security_groups))["SecurityGroups"]
+    subnet = min(subnets, key=lambda each: each["AvailabilityZone"])
+    return AwsConfig(
+        region=REGION,
+        subnet_id=subnet["SubnetId"],
+        security_group_ids=tuple(g["GroupId"] for g in groups if g["VpcId"] == subnet["VpcId"])[:1],
+        image=IMAGE,
+        instance_type="m6a.large",
+        instance_types=("m7g.large", "g5.xlarge"),
+        confidential=False,
+        endpoint_url=endpoint_url,
+    )

@@ -1,0 +1,67 @@
+"""What the contract suite needs of a cloud besides its provider: strings to pull behind the provider's back.
+
+To put a new provider under the contract, write a World for it and name it in conftest.CLOUDS.
+"""
+
+from enum import StrEnum
+from typing import Any, Protocol
+
+from providers.base import LaunchSpec, Offering, Ownership, Provider
+from providers.errors import ProviderError
+
+
+class Verb(StrEnum):
+    """The verbs whose calls a world can count and spoil."""
+
+    CREATE = "create"
+    GET = "get"
+    LIST = "list"
+    DELETE = "delete"
+    OFFERINGS = "offerings"
+
+
+class World(Protocol):
+    """One cloud, used up by one test. Every fault applies to the next call of its verb, and once."""
+
+    owner: Ownership
+    provider: Provider  # the one under test, with `owner`
+    unknown_id: str  # of the right form, and no machine's
+    user_data_limit: int  # bytes
+    truths: tuple[Offering, ...]  # what must be offered, known from elsewhere than the provider; zones left open
+    confidential: tuple[str, str]  # an allowed type that gives a TEE, and one that does not
+
+    def spec(self, **changes: Any) -> LaunchSpec:
+        """A launch this cloud accepts, with some fields changed."""
+        ...
+
+    def connect(self, owner: Ownership) -> Provider:
+        """Somebody else's provider for the same account."""
+        ...
+
+    def unreachable(self) -> Provider:
+        """A provider whose cloud refuses connections."""
+        ...
+
+    def refuse(self, verb: Verb, kind: type[ProviderError]) -> None:
+        """Nothing is done; the cloud answers with one of its own errors that means `kind`."""
+        ...
+
+    def refuse_strangely(self, verb: Verb) -> None:
+        """Nothing is done; the cloud answers with an error that nobody has heard of."""
+        ...
+
+    def lose_reply(self, verb: Verb) -> None:
+        """The deed is done, and the connection breaks before a byte of the answer."""
+        ...
+
+    def hold_reply(self, verb: Verb) -> None:
+        """The deed is done, and the answer takes long enough for a test to give up waiting for it."""
+        ...
+
+    def calls(self, verb: Verb) -> int:
+        """How many calls of this verb have reached the cloud, refused ones included."""
+        ...
+
+    async def user_data(self, instance_id: str) -> bytes:
+        """What this machine reads as its user data."""
+        ...
