@@ -50,9 +50,10 @@ _OPTIONS: Final = (
 class Link:
     """A VM that has been reached and greeted; whoever takes `tls` owns it from then on."""
 
-    def __init__(self, link: ssl.SSLSocket, address: str) -> None:
+    def __init__(self, link: ssl.SSLSocket, address: str, *, ours: bool) -> None:
         self.tls = link
         self.address = address  # host:port
+        self.ours = ours  # our own guest, which understands `call`
         self.hello = b""  # guest.HelloResponse as received; empty from an upstream guest
         self.attempts = 0
         self.connect_seconds = 0.0  # from the first attempt until TCP was up
@@ -140,11 +141,11 @@ async def _greet(request: DialRequest, link: ssl.SSLSocket, address: str, deadli
     loop = asyncio.get_running_loop()
     where = f"[{address}]:{request.port}" if ":" in address else f"{address}:{request.port}"
     started = loop.time()
-    found = Link(link, where)
+    found = Link(link, where, ours=request.HasField("own"))
     try:
         async with asyncio.timeout_at(min(started + GREETING, deadline)):
             await tls.handshake(link)
-            if request.HasField("own"):
+            if found.ours:
                 _check_own(request, found)
                 hello = HelloRequest(protocol=names.GUEST_PROTOCOL, nonce=request.own.nonce)
                 found.hello = await found.call("Hello", hello.SerializeToString(), GREETING)

@@ -171,7 +171,7 @@ class Pump:
             while size <= _LAST_READ:
                 got = self._link.recv_into(_BUFFER[size:])
                 if not got:
-                    self._link_end = _link_end(None)
+                    self._link_end = link_end(None)
                 size += got
                 if got < _RECORD:
                     break
@@ -180,7 +180,7 @@ class Pump:
         except ssl.SSLWantWriteError:
             self._read_wants_write = True
         except OSError as error:
-            self._link_end = _link_end(error)
+            self._link_end = link_end(error)
         if size:
             self.bytes_from_link += size
             splice = self._splice
@@ -243,7 +243,7 @@ class Pump:
             return
         try:
             self._link.unwrap()
-            self._link_end = self._link_end or _link_end(None)
+            self._link_end = self._link_end or link_end(None)
         except OSError:
             pass  # want-read: said, and not answered yet; anything else shows in the next read
         with suppress(OSError):
@@ -297,7 +297,8 @@ class Pump:
         self._report()
 
 
-def _link_end(error: OSError | None) -> End:
+def link_end(error: OSError | None) -> End:
+    """What an error of the link means, or its orderly end (None)."""
     match error:
         case None | ssl.SSLZeroReturnError():
             reason = "closed in order by the other end"

@@ -69,7 +69,6 @@ def _service(options: Options, agent: Agent) -> Service:
         family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
         backlog=_BACKLOG,
     )
-    log.info("the guest is listening", address="{}:{}".format(*listener.getsockname()))
     return Service(listener, context, control)
 
 
@@ -83,6 +82,7 @@ async def _serve(service: Service, agent: Agent) -> None:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: loop.call_soon_threadsafe(_reap, agent))
     _reap(agent)
     _notify("READY=1")
+    log.info("the guest is listening", address=service.address)
     with suppress(asyncio.CancelledError):
         await serving
     _notify("STOPPING=1")

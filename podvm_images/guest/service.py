@@ -43,6 +43,7 @@ class Service:
     def __init__(
         self, listener: socket.socket, context: ssl.SSLContext, control: Control, patience: float = PATIENCE
     ) -> None:
+        self.address = "{}:{}".format(*listener.getsockname())
         self._listener = listener
         self._context = context
         self._control = control

@@ -37,8 +37,7 @@ class Image:
     """What of an AMI shapes a launch."""
 
     root_device: str
-    root_gib: int
-    volumes: tuple[str, ...]  # device names of every EBS volume it brings, the root's included
+    volumes: tuple[tuple[str, int], ...]  # device and GiB of every EBS volume it brings, the root's included
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,15 @@ def tee_of(spec: LaunchSpec, config: AwsConfig) -> Tee:
 def _volumes(spec: LaunchSpec, config: AwsConfig, image: Image) -> list[Request]:
     """Every volume of the image goes with its instance, whatever the image says: kept ones would leak."""
     asked = spec.root_volume_gib or config.root_volume_gib or 0
-    root = {"VolumeSize": max(asked, image.root_gib)} if asked else {}
     return [
-        {"DeviceName": device, "Ebs": {"DeleteOnTermination": True, **(root if device == image.root_device else {})}}
-        for device in image.volumes
+        {
+            "DeviceName": device,
+            "Ebs": {
+                "DeleteOnTermination": True,
+                "VolumeSize": max(gib, asked) if device == image.root_device else gib,
+            },
+        }
+        for device, gib in image.volumes
     ]
 
 
@@ -210,6 +214,9 @@ def instance(shape: Shape) -> Instance:
 
 def image(shape: Shape) -> Image:
     """One of DescribeImages' images."""
-    ebs = {m["DeviceName"]: m["Ebs"] for m in shape.get("BlockDeviceMappings", []) if "Ebs" in m}
-    root = shape.get("RootDeviceName", "")
-    return Image(root, ebs.get(root, {}).get("VolumeSize", 0), tuple(sorted({*ebs, root} - {""})))
+    sizes = {
+        mapping["DeviceName"]: mapping["Ebs"]["VolumeSize"]
+        for mapping in shape.get("BlockDeviceMappings", [])
+        if "VolumeSize" in mapping.get("Ebs", {})
+    }
+    return Image(shape.get("RootDeviceName", ""), tuple(sorted(sizes.items())))

@@ -7,7 +7,7 @@ import pytest
 from providers import tags
 from providers.base import InstanceState, Provider, Tee
 from providers.errors import Capacity, InvalidSpec, NotFound, Transient
-from tests.contract.world import Verb, World
+from tests.contract.world import Verb, World, arrival
 
 
 async def test_a_create_returns_an_accepted_instance_with_what_was_asked(world: World, provider: Provider) -> None:
@@ -93,9 +93,7 @@ async def test_a_restarted_node_finds_its_instance_by_the_token(world: World, pr
 async def test_a_cancelled_create_is_found_again(world: World, provider: Provider) -> None:
     world.hold_reply(Verb.CREATE)
     waiting = asyncio.create_task(provider.create(world.spec(), "token-1"))
-    async with asyncio.timeout(10):
-        while world.calls(Verb.CREATE) == 0:
-            await asyncio.sleep(0.01)
+    await arrival(world, Verb.CREATE)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -3,6 +3,7 @@
 To put a new provider under the contract, write a World for it and name it in conftest.CLOUDS.
 """
 
+import asyncio
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -65,3 +66,12 @@ class World(Protocol):
     async def user_data(self, instance_id: str) -> bytes:
         """What this machine reads as its user data."""
         ...
+
+
+async def arrival(world: World, verb: Verb) -> None:
+    """Return once a call of `verb` has reached the cloud."""
+    for _ in range(1000):
+        if world.calls(verb):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"no {verb} call arrived within ten seconds")

@@ -126,9 +126,9 @@ def _mounts(mounts: Iterable[agent_pb2.Mount], machine: Machine, omissions: list
 def _mountable(option: str, machine: Machine) -> bool:
     """Whether an id that a mount's option names exists here: devpts asks for group 5, and mount(2) would refuse."""
     name, _, value = option.partition("=")
-    if not value.isdecimal():
+    if name not in ("uid", "gid") or not value.isdecimal():
         return True
-    return {"uid": machine.has_uid, "gid": machine.has_gid}.get(name, lambda _: True)(int(value))
+    return machine.has_uid(int(value)) if name == "uid" else machine.has_gid(int(value))
 
 
 def _sysctls(sysctls: Mapping[str, str], omissions: list[str]) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,16 @@ from adaptor.errors import Code, StatusError
 from adaptor.protos import agent_pb2
 from adaptor.telemetry import logs
 from podvm_images.guest.development_agent import stats
+from podvm_images.guest.development_agent.files import Tree
 from podvm_images.guest.development_agent.processes import Process
 from podvm_images.guest.development_agent.runtime import Runtime
 
 log = logs.get(__name__)
+
+# Where a container says why it ended, unless its pod chose another place; and how much of that Kubernetes keeps.
+_TERMINATION_PATH: Final = "io.kubernetes.container.terminationMessagePath"
+_TERMINATION_DEFAULT: Final = "/dev/termination-log"
+_TERMINATION_LIMIT: Final = 4096
 
 # Ended processes whose status is kept: a probe makes one every few seconds for the pod's life, and the shim asks for
 # each status within milliseconds.
@@ -26,16 +32,21 @@ KILL_PATIENCE: Final = 3.0
 class Container:
     """A container that the runtime has made and `start` sets going."""
 
-    def __init__(self, id: str, runtime: Runtime, init: Process, undo: ExitStack, *, own_pids: bool) -> None:
-        """`undo` takes away what was made for it beside the runtime's state. Raises OSError if `init` is dead."""
+    def __init__(
+        self, id: str, spec: agent_pb2.Spec, runtime: Runtime, init: Process, undo: ExitStack, *, own_pids: bool
+    ) -> None:
+        """`undo` takes away what was made for it beside the runtime's state."""
         self.id = id
         self.init = init
-        self.memory_limit = 0  # bytes, 0 = none
+        self.memory_limit = spec.linux.resources.memory.limit  # bytes, 0 = none; nobody enforces it
+        self._spec = spec
         self._runtime = runtime
         self._undo = undo
         self._own_pids = own_pids
         # Without a PID namespace of its own a container is told from its neighbours by its mounts.
-        self._namespace = stats.namespace_of(init.pid, "pid" if own_pids else "mnt")
+        self._namespace: stats.NamespaceId | None = None
+        with suppress(OSError):  # its init was killed already
+            self._namespace = stats.namespace_of(init.pid, "pid" if own_pids else "mnt")
         self._processes: dict[str, Process] = {}
         self._starting: set[str] = set()
         self._removed = False
@@ -78,15 +89,26 @@ class Container:
         if not 0 < number < signal.NSIG:
             raise StatusError(Code.INVALID_ARGUMENT, f"there is no signal {number}")
         process = self.process(exec_id)
-        others = self._others() if not exec_id else []
+        others = [pid for pid in self._members() if pid != self.init.pid] if not exec_id else []
         deaf = process is self.init and self._own_pids and not process.handles(signal.SIGTERM)
         process.signal(signal.SIGKILL if number == signal.SIGTERM and deaf else number)
         for pid in others:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def termination_log(self, tree: Tree) -> str:
+        """The end of its termination message; empty if it left none. `tree` holds what is mounted into containers."""
+        path = self._spec.annotations.get(_TERMINATION_PATH) or _TERMINATION_DEFAULT
+        sources = [mount.source for mount in self._spec.mounts if mount.destination == path]
+        try:
+            text = tree.read(sources[-1] if sources else self._spec.root.path + path, _TERMINATION_LIMIT)
+        except FileNotFoundError:
+            return ""
+        return text.decode("utf-8", "replace")
+
     def stats(self) -> agent_pb2.StatsContainerResponse:
-        return stats.report(stats.members(self._namespace), self.memory_limit)
+        """What its processes use now; of those that have ended, what their parents have collected."""
+        return stats.report(self._members(), self.memory_limit)
 
     async def remove(self) -> None:
         """Kill it and take away all that was made for it; nothing of it is left even if an error is raised."""
@@ -108,8 +130,8 @@ class Container:
             self.init.close()
             self._undo.close()
 
-    def _others(self) -> list[int]:
-        return [pid for pid in stats.members(self._namespace) if pid != self.init.pid]
+    def _members(self) -> list[int]:
+        return [] if self._namespace is None else stats.members(self._namespace)
 
     def _let_go(self, exec_id: str) -> None:
         process = self._processes.pop(exec_id)

@@ -39,7 +39,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
-    """mount(2). Raises OSError whose text names source, target and reason."""
+    """The system call of that name. Raises OSError whose text names source, target and reason."""
     _check(
         _libc.mount(
             os.fsencode(source), os.fsencode(target), os.fsencode(fstype), ctypes.c_ulong(flags), os.fsencode(data)

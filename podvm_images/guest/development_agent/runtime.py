@@ -59,8 +59,7 @@ class Runtime:
         """Run a process of the OCI form in a started container."""
         file = f"{self._scratch}/{next(self._numbers)}.json"
         try:
-            with open(file, "x", encoding="utf-8") as written:
-                json.dump(process, written)
+            write_json(file, process)
             options = ["--detach", "--process", file]
             return await self._launch("exec", options, container, terminal=bool(process["terminal"]))
         finally:
@@ -81,8 +80,7 @@ class Runtime:
                 ends: Pipes | int = await self._run_with_terminal(verb, arguments)
             else:
                 ends = await self._run_with_pipes(verb, arguments)
-            with open(pid_file, encoding="ascii") as file:
-                pid = int(file.read())
+            pid = _read_number(pid_file)
             return Process(pid, self._children.watch(pid), ends)
         finally:
             self._running -= 1
@@ -137,13 +135,24 @@ class Runtime:
             _remove(log)
 
 
+def write_json(path: str, value: Mapping[str, Any]) -> None:
+    """A new file with `value` in it, readable by us only."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def _read_number(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
+
+
 def _spawn(command: Sequence[str], stdio: Pipes | None) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         given = stdio or Pipes(null, null, null)
         return os.posix_spawn(
             command[0],
-            command,
+            list(command),
             {"PATH": os.environ.get("PATH", _PATH)},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(given)],
             setsigmask=[],

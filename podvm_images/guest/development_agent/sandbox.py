@@ -1,7 +1,6 @@
 """The pod: its containers by id, its storages, its host name."""
 
 import asyncio
-import json
 import os
 import re
 import socket
@@ -18,7 +17,7 @@ from podvm_images.guest.development_agent.containers import Container
 from podvm_images.guest.development_agent.files import Tree
 from podvm_images.guest.development_agent.ledger import Ledger, remove
 from podvm_images.guest.development_agent.machine import Machine
-from podvm_images.guest.development_agent.runtime import Runtime
+from podvm_images.guest.development_agent.runtime import Runtime, write_json
 
 log = logs.get(__name__)
 
@@ -31,7 +30,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,75}")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a sandbox is made with. `work` is the agent's own directory; `names` whether the UTS namespace is ours."""
+    """What a sandbox is made with; the process is in UTS and IPC namespaces of its own. `work` is the agent's folder."""
 
     runtime: Runtime
     machine: Machine
@@ -39,7 +38,6 @@ class Surroundings:
     ledger: Ledger
     root: str
     work: str
-    names: bool
 
 
 @dataclass(slots=True)
@@ -68,10 +66,8 @@ class Sandbox:
         """Prepare what the pod's containers share."""
         for storage in request.storages:
             self._prepare_shared(storage)
-        if request.hostname and self._here.names:
+        if request.hostname:
             socket.sethostname(request.hostname)
-        elif request.hostname:
-            log.warning("host name not set: the UTS namespace is not ours", hostname=request.hostname)
         if any(request.dns):
             folder = f"{self._here.root}/sandbox"
             self._here.tree.make_directory(folder, 0o755)
@@ -153,7 +149,9 @@ class Sandbox:
 
     async def _make(self, request: agent_pb2.CreateContainerRequest) -> Container:
         here, id = self._here, request.container_id
-        pause = any(one.driver == storages.GUEST_PULL and one.source == storages.PAUSE_IMAGE for one in request.storages)
+        pause = any(
+            one.driver == storages.GUEST_PULL and one.source == storages.PAUSE_IMAGE for one in request.storages
+        )
         neighbour = self._pause if request.sandbox_pidns else None
         plan = bundle.container(
             request.oci,
@@ -169,11 +167,9 @@ class Sandbox:
             folder = f"{here.work}/bundles/{id}"
             undo.callback(remove, folder)
             os.makedirs(folder, mode=0o700)
-            with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-                json.dump(plan.config, file)
+            write_json(f"{folder}/config.json", plan.config)
             init = await here.runtime.create(id, folder, terminal=request.oci.process.terminal)
-            container = Container(id, here.runtime, init, undo.pop_all(), own_pids=neighbour is None)
-        container.memory_limit = request.oci.linux.resources.memory.limit
+            container = Container(id, request.oci, here.runtime, init, undo.pop_all(), own_pids=neighbour is None)
         if pause:
             self._pause = container
         return container
@@ -183,12 +179,9 @@ class Sandbox:
         if storage.driver != storages.GUEST_PULL:
             self._prepare_shared(storage)
             return
-        if storage.source not in self._said:
-            self._said.add(storage.source)
-            log.warning(
-                "IMAGE NOT PULLED: the development agent gives every container the VM's own /usr instead",
-                image=storage.source,
-            )
+        if storages.GUEST_PULL not in self._said:
+            self._said.add(storages.GUEST_PULL)
+            log.warning("IMAGES ARE NOT PULLED: containers get the VM's own /usr instead", image=storage.source)
         undo.callback(self._here.ledger.drop, storage.mount_point)
         storages.prepare(storage, self._here.tree)
         undo.callback(_quietly, kernel.unmount, storage.mount_point)

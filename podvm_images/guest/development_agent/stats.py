@@ -107,6 +107,13 @@ def metrics(containers: int) -> str:
     )
 
 
+def memory_block_size() -> int:
+    """Bytes by which memory would be plugged in; 0 where the kernel does not say."""
+    with suppress(OSError):
+        return int(_read("/sys/devices/system/memory/block_size_bytes"), 16)
+    return 0
+
+
 def _usages(pids: Iterable[int]) -> Iterable[Usage]:
     for pid in pids:
         with suppress(OSError):  # it ended meanwhile

@@ -30,7 +30,10 @@ _DEFAULTS: Final = ("rw", "suid", "dev", "exec", "defaults", "async")
 # Debian's alternatives (awk, editor, …) and TLS clients work.
 _SHARED: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ssl/certs")
 _COPIED: Final = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "resolv.conf", "hosts", "protocols", "services")
-_EMPTY: Final = ("etc/ssl", "dev", "proc", "sys", "run", "root", "home", "mnt", "opt", "srv", "var/tmp", "var/log", "tmp")
+_EMPTY: Final = ("etc/ssl", "dev", "proc", "sys", "run", "root", "home", "mnt", "opt", "srv", "var/log")
+_OPEN: Final = ("tmp", "var/tmp")  # to everybody
+_OPEN_MODE: Final = 0o1777
+_GROUP_MODE: Final = stat.S_ISGID | 0o070  # what Kubernetes' fsGroup asks for
 
 
 class MountOptions(NamedTuple):
@@ -76,7 +79,7 @@ def prepare(storage: agent_pb2.Storage, tree: Tree) -> bool:
         stand_in(storage.mount_point)
     if options.group is not None:
         os.chown(storage.mount_point, -1, options.group)
-        os.chmod(storage.mount_point, os.stat(storage.mount_point).st_mode | stat.S_ISGID | 0o070)
+        os.chmod(storage.mount_point, os.stat(storage.mount_point).st_mode | _GROUP_MODE)
     return storage.driver != "local"
 
 
@@ -87,10 +90,10 @@ def stand_in(root: str, machine: str = "/") -> None:
     """
     kernel.mount("development-agent", root, "tmpfs", kernel.MS_NODEV, "mode=755")
     try:
-        for name in _EMPTY:
+        for name in (*_EMPTY, *_OPEN):
             os.makedirs(f"{root}/{name}", exist_ok=True)
-        os.chmod(f"{root}/tmp", 0o1777)
-        os.chmod(f"{root}/var/tmp", 0o1777)
+        for name in _OPEN:
+            os.chmod(f"{root}/{name}", _OPEN_MODE)
         for path in _SHARED:
             _share(machine.rstrip("/") + path, root + path)
         for name in _COPIED:

@@ -122,5 +122,7 @@ class Input(_End):
                     await self._ready(to_write=True)
                 except OSError as error:
                     self.close()
-                    raise StatusError(Code.INTERNAL, f"the process does not read its stdin: {error.strerror}") from error
+                    raise StatusError(
+                        Code.INTERNAL, f"the process does not read its stdin: {error.strerror}"
+                    ) from error
         return len(data)

@@ -34,7 +34,9 @@ class MetadataService(AbstractContextManager["MetadataService"]):
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # Until `with` begins the port is taken and refuses connections: a service that is not up yet.
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._server.server_bind()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -42,6 +44,7 @@ class MetadataService(AbstractContextManager["MetadataService"]):
         raise NotImplementedError
 
     def __enter__(self) -> Self:
+        self._server.server_activate()
         self._thread.start()
         return self
 

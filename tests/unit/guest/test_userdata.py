@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import json
 import socket
 from collections.abc import Callable
@@ -172,13 +173,10 @@ def test_every_cloud_is_found_whatever_the_firmware_says(
 
 
 def test_a_metadata_service_that_comes_up_late_is_waited_for(tmp_path: Path, time: VirtualTime) -> None:
-    late = Gcp(raw())
-    url, late_start = late.url, late.reserve()
-    time.after(100, late_start)
-    try:
-        assert read(tmp_path, time, url, timeout=180).launch_token == TOKEN
-    finally:
-        late.__exit__(None, None, None)
+    with contextlib.ExitStack() as stack:
+        late = Gcp(raw())
+        time.after(100, lambda: stack.enter_context(late))
+        assert read(tmp_path, time, late.url, timeout=180).launch_token == TOKEN
     assert time.seconds == pytest.approx(100, abs=1)
 
 

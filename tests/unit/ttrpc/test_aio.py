@@ -90,7 +90,7 @@ def test_both_ends_work_on_uvloop(tmp_path: Path) -> None:
         await stall.begun.acquire()
         second = asyncio.create_task(create(client, "2"))
         stall.go.set()
-        assert await asyncio.gather(first, second) == ["/1", "/2"]
+        assert (await first, await second) == ("/1", "/2")
         assert (await failure(create(client, "x" * MAX_PAYLOAD))).code == Code.RESOURCE_EXHAUSTED
         stall.go.clear()
         assert (await failure(create(client, "3", timeout=0.01))).code == Code.DEADLINE_EXCEEDED

@@ -43,13 +43,13 @@ async def test_a_connection_that_is_lost_fails_its_calls_with_unavailable(script
         await RawPeer(reader, writer).receive()
 
     client = await scripted(script)
-    assert not client.closed
+    before = client.closed
     error = await failure(create(client))
     assert error.code == Code.UNAVAILABLE
     assert "scripted0.sock" in error.message
     assert "closed by the server" in error.message
     await client.wait_closed()
-    assert client.closed
+    assert (before, client.closed) == (False, True)
     assert (await failure(create(client))).code == Code.UNAVAILABLE
 
 

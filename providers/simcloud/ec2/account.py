@@ -1,0 +1,98 @@
+"""moto's EC2 backend as one account in one region, with a default VPC, an image and a group of fixed ids."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from moto.ec2.models import EC2Backend
+from moto.ec2.models.amis import Ami
+from moto.ec2.models.instances import Instance, Reservation
+from moto.ec2.models.security_groups import SecurityGroup
+
+from providers.simcloud.ec2.errors import Refused
+
+ACCOUNT_ID: Final = "123456789012"
+AMI: Final = "ami-051c10ad000000001"
+ARM_AMI: Final = "ami-051c10ad000000002"
+SECURITY_GROUP: Final = "sg-051c10ad000000001"
+_SUBNET: Final = "subnet-051c10ad00000000"  # and the zone's letter
+ROOT_DEVICE: Final = "/dev/xvda"
+ROOT_GIB: Final = 8
+
+
+class Image(Ami):  # type: ignore[misc]  # moto has no types
+    """A pod VM image: UEFI, one root volume that goes with its instance."""
+
+    @property
+    def block_device_mappings(self) -> list[dict[str, Any]]:
+        ebs = {"SnapshotId": self.ebs_snapshot.id, "VolumeSize": ROOT_GIB, "VolumeType": "gp3"}
+        return [{"DeviceName": self.root_device_name, "Ebs": {**ebs, "DeleteOnTermination": True, "Encrypted": False}}]
+
+
+class Account(EC2Backend):  # type: ignore[misc]  # moto has no types
+    """The backend: what exists. Lookups raise Refused with EC2's own code for what does not."""
+
+    def __init__(self, region: str, network: str) -> None:
+        self._network = network
+        super().__init__(region, ACCOUNT_ID)
+        for zone, subnets in self.subnets.items():
+            self._rename(zone, next(iter(subnets)), _SUBNET + zone[-1])
+        for image_id, architecture in ((AMI, "x86_64"), (ARM_AMI, "arm64")):
+            self.amis[image_id] = Image(
+                self,
+                image_id,
+                name=f"peerpods-podvm-{architecture}",
+                description="simcloud: whatever runs in its instances",
+                virtualization_type="hvm",
+                architecture=architecture,
+                root_device_type="ebs",
+                root_device_name=ROOT_DEVICE,
+                hypervisor="xen",
+                image_location=f"{ACCOUNT_ID}/peerpods-podvm-{architecture}",
+                boot_mode="uefi",
+                region_name=f"{region}a",
+            )
+        group = SecurityGroup(self, SECURITY_GROUP, "peerpods", "simcloud: pod VMs", vpc_id=self.default_vpc.id)
+        self.groups[self.default_vpc.id][SECURITY_GROUP] = group
+
+    def create_default_vpc(self) -> Any:
+        """moto's, in the range this cloud was given."""
+        vpc = self.create_vpc(cidr_block=self._network, is_default=True)
+        for zone in self.describe_availability_zones():
+            self.create_default_subnet(zone.name)
+        return vpc
+
+    @property
+    def subnet(self) -> str:
+        """The default subnet of the first zone."""
+        return _SUBNET + min(self.subnets)[-1]
+
+    def every_instance(self) -> Iterator[tuple[Reservation, Instance]]:
+        for reservation in self.reservations.values():
+            for instance in reservation.instances:
+                yield reservation, instance
+
+    def image(self, image_id: str) -> Any:
+        if image_id not in self.amis:
+            raise Refused("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        return self.amis[image_id]
+
+    def subnet_of(self, subnet_id: str) -> Any:
+        for subnets in self.subnets.values():
+            if subnet_id in subnets:
+                return subnets[subnet_id]
+        raise Refused("InvalidSubnetID.NotFound", f"The subnet ID '{subnet_id}' does not exist")
+
+    def group(self, group_id: str) -> Any:
+        group = self.get_security_group_from_id(group_id)
+        if group is None:
+            raise Refused("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
+        return group
+
+    def _rename(self, zone: str, old: str, new: str) -> None:
+        subnet = self.subnets[zone].pop(old)
+        subnet.id = new
+        self.subnets[zone][new] = subnet
+        for acl in self.network_acls.values():
+            for association in acl.associations:
+                if association.subnet_id == old:
+                    association.subnet_id = new

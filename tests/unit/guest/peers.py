@@ -1,0 +1,223 @@
+"""Who the guest talks to: a worker on TLS, and an agent on a unix socket."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from google.protobuf.message import Message
+
+from adaptor import names
+from adaptor.errors import StatusError
+from adaptor.pki import Identity
+from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse
+from adaptor.relay import tls
+from adaptor.ttrpc.connection import ClientConnection, ResponseReceived, ServerConnection
+from adaptor.ttrpc.frames import Frame, encode
+from podvm_images.guest import identity
+from podvm_images.guest.agent import Agent
+from podvm_images.guest.control import Control
+from podvm_images.guest.service import PATIENCE, Service
+
+M = TypeVar("M", bound=Message)
+
+TOKEN = bytes(range(32))
+# No test waits that long for what should come: it is the difference between a failing test and a hanging one.
+DEADLINE = 20.0
+
+
+def pod(**fields: Any) -> BindRequest:
+    given: dict[str, Any] = {"sandbox_id": "f00d" * 16, "pod_namespace": "shop", "pod_name": "web-0"}
+    return BindRequest(**given | fields)
+
+
+class Worker:
+    """One TLS link from a worker to the guest, and the calls on it."""
+
+    def __init__(self, link: ssl.SSLSocket) -> None:
+        self.link = link
+        self.certificate = link.getpeercert(binary_form=True) or b""
+        self._calls = ClientConnection()
+        self._answers: dict[int, ResponseReceived] = {}
+
+    @classmethod
+    async def dial(cls, port: int, context: ssl.SSLContext) -> Self:
+        """Raises OSError when the guest does not let this client in."""
+        connection = socket.socket()
+        link: socket.socket = connection
+        try:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+            link = wrapped = tls.wrap(context, connection, "podvm")
+            async with asyncio.timeout(DEADLINE):
+                await tls.handshake(wrapped)
+        except BaseException:
+            link.close()
+            raise
+        return cls(wrapped)
+
+    def begin(self, service: str, method: str, request: Message | bytes = b"", timeout: float | None = None) -> int:
+        """Queue a call without waiting; `flush` sends it, `answer` takes its answer."""
+        payload = request if isinstance(request, bytes) else request.SerializeToString()
+        return self._calls.request(service, method, payload, timeout)
+
+    async def flush(self) -> None:
+        await self.send(self._calls.data_to_send())
+
+    async def answer(self, stream: int) -> bytes:
+        while stream not in self._answers:
+            data = await self.receive()
+            if not data:
+                raise ConnectionError("the guest closed the link")
+            self._answers |= {answer.stream_id: answer for answer in self._calls.receive(data)}
+        answer = self._answers.pop(stream)
+        if answer.error is not None:
+            raise answer.error
+        return answer.payload
+
+    async def call(
+        self, service: str, method: str, request: Message | bytes = b"", timeout: float | None = None
+    ) -> bytes:
+        stream = self.begin(service, method, request, timeout)
+        await self.flush()
+        return await self.answer(stream)
+
+    async def hello(self, nonce: bytes = b"n" * 16, protocol: int = names.GUEST_PROTOCOL) -> HelloResponse:
+        request = HelloRequest(protocol=protocol, nonce=nonce)
+        return HelloResponse.FromString(await self.call(names.GUEST_SERVICE, "Hello", request))
+
+    async def bind(self, request: BindRequest | bytes, timeout: float | None = None) -> BindResponse:
+        """After this the link is the agent's, whose stream ids start anew."""
+        answer = BindResponse.FromString(await self.call(names.GUEST_SERVICE, "Bind", request, timeout))
+        self._calls = ClientConnection()
+        return answer
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(DEADLINE):
+            await tls.write_all(self.link, data)
+
+    async def receive(self) -> bytes:
+        """Whatever comes next; empty once the guest has closed the link."""
+        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError):
+            async with asyncio.timeout(DEADLINE):
+                first = await tls.read_exactly(self.link, 1)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return first + self.link.recv(1 << 20)
+            return first
+        return b""
+
+    async def dropped(self) -> bool:
+        """Wait until the guest closes the link; False if it says something first."""
+        return await self.receive() == b""
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class AgentWorld:
+    """An agent that answers every call with the call's own payload, and remembers what reached it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls: list[tuple[int, str, str]] = []  # stream id, service, method
+        self.connections = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._closed = asyncio.Condition()
+
+    async def start(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        """Hang up on everybody and listen no more."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await self.left_alone()
+
+    async def left_alone(self) -> None:
+        """Wait until nobody is connected."""
+        async with asyncio.timeout(DEADLINE), self._closed:
+            await self._closed.wait_for(lambda: not self._writers)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        calls = ServerConnection()
+        try:
+            while data := await reader.read(1 << 20):
+                for request in calls.receive(data):
+                    self.calls.append((request.stream_id, request.service, request.method))
+                    calls.respond(request.stream_id, request.payload)
+                writer.write(calls.data_to_send())
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            async with self._closed:
+                self._writers.discard(writer)
+                self._closed.notify_all()
+
+
+class GuestWorld:
+    """The guest's service in this process, with its agent and its run directory, on a loopback port."""
+
+    def __init__(self, root: Path, worker_ca: bytes, patience: float, command: tuple[str, ...]) -> None:
+        self.run_dir = root / "peerpod"
+        self.me = identity.generate()
+        self.agent = AgentWorld(root / "agent.sock")
+        self.launcher = Agent(str(self.agent.path), command)
+        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        context = tls.guest_server(self.me.certificate, self.me.key, worker_ca)
+        self.service = Service(listener, context, self.control, patience)
+        self.task = asyncio.ensure_future(self.service.serve())
+
+    def files(self) -> set[str]:
+        return set(os.listdir(self.run_dir)) if self.run_dir.exists() else set()
+
+    async def aclose(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        await self.launcher.stop()
+        await self.agent.stop()
+
+
+@contextlib.asynccontextmanager
+async def guest(
+    root: Path, worker_ca: bytes, patience: float = PATIENCE, command: tuple[str, ...] = (), *, agent: bool = True
+) -> AsyncIterator[GuestWorld]:
+    """A guest whose agent listens (unless `agent` is false, or `command` is to start it)."""
+    world = GuestWorld(root, worker_ca, patience, command)
+    try:
+        if agent and not command:
+            await world.agent.start()
+        yield world
+    finally:
+        await world.aclose()
+
+
+def client(identity: Identity) -> ssl.SSLContext:
+    """The relay's own context for this worker."""
+    return tls.own_client(identity.certificate, identity.key)
+
+
+async def refusal(call: Any) -> StatusError:
+    """The status that this call is refused with."""
+    try:
+        answer = await call
+    except StatusError as error:
+        return error
+    raise AssertionError(f"not refused, but answered {answer!r}")
+
+
+def raw_frame(stream: int, type: int, payload: bytes, flags: int = 0) -> bytes:
+    return encode(Frame(stream, type, flags, payload))

@@ -1,0 +1,80 @@
+"""A small cloud in memory: a Provider whose machines exist, boot, die, and whose calls can be made to fail."""
+
+import asyncio
+import dataclasses
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
+
+from adaptor.clock import Clock
+from providers.base import Instance, InstanceState, LaunchSpec, Offering
+from providers.errors import InvalidSpec, ProviderError
+
+OFFERINGS = (Offering("m6a.large", 2, 8192), Offering("m6a.xlarge", 4, 16384), Offering("m6a.small", 1, 2048))
+
+
+class Cloud:
+    """`refuse[verb]` holds errors for the next calls; `lose_replies` of creates have done their deed all the same."""
+
+    name = "memory"
+
+    def __init__(self, clock: Clock) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.specs: dict[str, LaunchSpec] = {}
+        self.tokens: dict[str, str] = {}
+        self.refuse: defaultdict[str, deque[ProviderError]] = defaultdict(deque)
+        self.lose_replies: deque[ProviderError] = deque()
+        self.calls: Counter[str] = Counter()
+        self.call_seconds = 0.1
+        self.hidden = False  # eventual consistency: nothing can be listed yet
+        self._clock = clock
+
+    @property
+    def living(self) -> list[str]:
+        return [i.id for i in self.instances.values() if i.state is not InstanceState.GONE]
+
+    def kill(self, instance_id: str, reason: str) -> None:
+        self.instances[instance_id] = dataclasses.replace(
+            self.instances[instance_id], state=InstanceState.GONE, reason=reason
+        )
+
+    async def create(self, spec: LaunchSpec, token: str) -> Instance:
+        await self._call("create")
+        if token in self.tokens:
+            if self.specs[self.tokens[token]] != spec:
+                raise InvalidSpec("another spec under this token")
+            return self.instances[self.tokens[token]]
+        number = len(self.instances) + 1
+        instance = Instance(
+            f"i-{number:04}", InstanceState.PENDING, (f"10.0.{number // 250}.{number % 250 + 1}",), tags=spec.tags
+        )
+        self.instances[instance.id], self.specs[instance.id], self.tokens[token] = instance, spec, instance.id
+        if self.lose_replies:
+            raise self.lose_replies.popleft()
+        return instance
+
+    async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
+        await self._call("get")
+        return {i: self.instances[i] for i in ids if i in self.instances}
+
+    async def list(self) -> Sequence[Instance]:
+        await self._call("list")
+        return [] if self.hidden else [self.instances[i] for i in self.living]
+
+    async def delete(self, instance_id: str) -> None:
+        await self._call("delete")
+        if instance_id in self.instances:
+            self.kill(instance_id, "deleted")
+
+    async def offerings(self) -> Sequence[Offering]:
+        await self._call("offerings")
+        return OFFERINGS
+
+    async def aclose(self) -> None:
+        pass
+
+    async def _call(self, verb: str) -> None:
+        self.calls[verb] += 1
+        await self._clock.sleep(self.call_seconds)
+        await asyncio.sleep(0)
+        if self.refuse[verb]:
+            raise self.refuse[verb].popleft()
