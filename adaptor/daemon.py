@@ -11,10 +11,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from adaptor import __version__
 from adaptor.clock import Clock, RealClock
@@ -234,9 +234,9 @@ def _signals() -> asyncio.Event:
     return stop
 
 
-async def _until(stop: asyncio.Event, task: "asyncio.Future[None] | object") -> None:
-    """Run `task` until `stop`; an end of the task before that is a bug and ends the daemon with its error."""
-    running = asyncio.ensure_future(task)  # type: ignore[arg-type]
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until `stop`; its end before that is a bug and ends the daemon with its error."""
+    running = asyncio.create_task(work)
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,17 +4,20 @@ What the real shim sends, and what it does with each answer, is recorded in test
 reach the pod's event word for word.
 """
 
+import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from adaptor import names
-from adaptor.errors import InvalidRequest
+from adaptor.errors import AdaptorError, Code, InvalidRequest, code_name, code_of
 from adaptor.protos import hypervisor_pb2 as pb
 from adaptor.sandbox.model import SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import PodNetworks
-from adaptor.telemetry import logs
-from adaptor.ttrpc.aio import Call, Service
+from adaptor.telemetry import logs, metrics
+from adaptor.ttrpc.aio import Call, Handler, Service
 
 # What Version answers; upstream's adaptor says the same, and no shim has been seen to ask.
 VERSION: Final = "0.0.0"
@@ -31,14 +34,14 @@ class Hypervisor:
 
     def service(self) -> Service:
         """What `ttrpc.aio.Server` serves on the hypervisor socket."""
-        descriptor = pb.DESCRIPTOR.services_by_name["Hypervisor"]
-        handlers = {
+        handlers: dict[str, Handler] = {
             "CreateVM": self.create_vm,
             "StartVM": self.start_vm,
             "StopVM": self.stop_vm,
             "Version": self.version,
         }
-        return Service(descriptor, handlers)
+        counted = {method: _counted(method, handler) for method, handler in handlers.items()}
+        return Service(pb.DESCRIPTOR.services_by_name["Hypervisor"], counted)
 
     async def create_vm(self, request: pb.CreateVMRequest, call: Call) -> pb.CreateVMResponse:
         """Make the sandbox known and its agent socket listen; nothing billable."""
@@ -62,6 +65,28 @@ class Hypervisor:
     async def version(self, request: pb.VersionRequest, call: Call) -> pb.VersionResponse:
         """For the sake of completeness."""
         return pb.VersionResponse(version=VERSION)
+
+
+def _counted(method: str, handler: Handler) -> Handler:
+    """`handler`, with its outcomes in metrics and its refusals in the log: the shim's own log is rarely read."""
+
+    async def call(request: Any, call: Call) -> Message:
+        code = Code.INTERNAL.name
+        try:
+            answer = await handler(request, call)
+            code = Code.OK.name
+            return answer
+        except AdaptorError as error:
+            code = code_name(code_of(error))
+            log.warning("call refused", method=method, sandbox=getattr(request, "id", ""), code=code, reason=error)
+            raise
+        except asyncio.CancelledError:
+            code = Code.CANCELLED.name
+            raise
+        finally:
+            metrics.HYPERVISOR_CALLS.labels(method=method, code=code).inc()
+
+    return call
 
 
 def parse(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> SandboxSpec:

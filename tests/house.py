@@ -116,7 +116,7 @@ def forbidden_strings(root: Path) -> list[str]:
 def lock_problems(pyproject: dict[str, object], lock: str) -> list[str]:
     """Where the lock does not follow pyproject.toml, or could not be used elsewhere."""
     entries = re.split(r"\n(?=[A-Za-z0-9])", lock.strip())
-    locked = {_canonical(re.split(r"[=\[ ;@]", entry)[0]) for entry in entries}
+    locked = {_canonical(re.split(r"[=<>~!\[ ;@]", entry)[0]) for entry in entries}
     found = [f"{name} is required and not locked: run `make lock`" for name in sorted(_required(pyproject) - locked)]
     found += [
         f"{entry.splitlines()[0]} is not pinned with ==" for entry in entries if not re.match(r"[\w.\[\]-]+==", entry)

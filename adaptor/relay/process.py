@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import uvloop
@@ -35,7 +35,7 @@ from adaptor.protos.relay_pb2 import (
 )
 from adaptor.relay.session import Session
 from adaptor.telemetry import logs
-from adaptor.ttrpc.aio import Call, Server, Service
+from adaptor.ttrpc.aio import Call, Handler, Server, Service
 
 log = logs.get(__name__)
 
@@ -50,7 +50,7 @@ class Relay:
         self._changed = asyncio.Event()
 
     def service(self) -> Service:
-        handlers = {
+        handlers: dict[str, Handler] = {
             "Open": self.open,
             "Dial": self.dial,
             "Bind": self.bind,
@@ -134,21 +134,24 @@ async def serve(path: str) -> None:
     relay.close_all()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="adaptor.relay.process", description="Carries the pods' agent connections.")
-    parser.add_argument("--socket", default=names.RELAY_SOCKET, help="where the adaptor finds it (%(default)s)")
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--log-format", default="auto", choices=("auto", "text", "json"))
-    options = parser.parse_args(arguments)
-    logs.setup(options.log_format, options.log_level)
+def main(socket_path: str = names.RELAY_SOCKET, log_level: str = "info") -> int:
+    """Serve until a signal ends it; returns the exit status."""
+    logs.setup(level=log_level)
     _detach()
     _allow_descriptors()
     try:
-        uvloop.run(serve(options.socket))
+        uvloop.run(serve(socket_path))
     except (AdaptorError, OSError) as error:
-        print(f"the relay can not serve at {options.socket}: {error}", file=sys.stderr)
+        log.error("the relay cannot serve", path=socket_path, error=error)
         return 1
     return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="adaptor.relay.process", description="Carries the pods' agent connections.")
+    parser.add_argument("--socket", default=names.RELAY_SOCKET, help="where the adaptor finds it (%(default)s)")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    return parser.parse_args()
 
 
 def _detach() -> None:
@@ -179,4 +182,5 @@ def _alone_at(path: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    arguments = _arguments()
+    sys.exit(main(arguments.socket, arguments.log_level))

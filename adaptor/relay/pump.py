@@ -1,7 +1,7 @@
 """Moves bytes between a unix socket and a TLS link: the hot path of relay and guest.
 
-    unix ──recv_into──► shared buffer ──► splice.requests ───► link
-    unix ◄── splice.responses ◄── shared buffer ◄──recv_into── link
+    unix ──recv_into──► shared buffer ──► splice.requests ───► link       at the guest requests and responses
+    unix ◄── splice.responses ◄── shared buffer ◄──recv_into── link       go the other way round
 
 Readiness callbacks on non-blocking sockets: no task, no transport, and no copy while the other side takes what comes.
 What it does not take is kept (one buffer at most, and a held frame), and nothing is read for it until that has gone.
@@ -56,13 +56,19 @@ class Pump:
     """
 
     __slots__ = (
-        "_closed", "_ended", "_goodbye", "_link", "_link_deaf", "_link_end", "_link_out", "_loop", "_read_wants_write",
-        "_splice", "_unix", "_unix_deaf", "_unix_end", "_unix_out", "_watched", "_write_wants_read",
+        "_closed", "_ended", "_from_link", "_from_unix", "_goodbye", "_link", "_link_deaf", "_link_end", "_link_out", "_loop",
+        "_read_wants_write", "_requests_from", "_splice", "_unix", "_unix_deaf", "_unix_end", "_unix_out", "_watched",
+        "_write_wants_read",
         "bytes_from_link", "bytes_to_link",
     )  # fmt: skip
 
     def __init__(
-        self, unix: socket.socket, link: ssl.SSLSocket, ended: Callable[[End], None], splice: Splice | None = None
+        self,
+        unix: socket.socket,
+        link: ssl.SSLSocket,
+        ended: Callable[[End], None],
+        splice: Splice | None = None,
+        requests_from: Side = Side.UNIX,
     ) -> None:
         self.bytes_to_link = 0
         self.bytes_from_link = 0
@@ -70,6 +76,11 @@ class Pump:
         self._unix = unix
         self._link = link
         self._splice = splice
+        self._requests_from = requests_from
+        self._from_unix = self._from_link = None
+        if splice is not None:
+            feeds = splice.requests, splice.responses
+            self._from_unix, self._from_link = feeds if requests_from is Side.UNIX else feeds[::-1]
         self._ended: Callable[[End], None] | None = ended
         self._unix_out = bytearray()  # what the unix peer did not take yet
         self._link_out = bytearray()
@@ -107,18 +118,17 @@ class Pump:
             self._unix_ended("closed by its peer")
             return
         self.bytes_to_link += size
-        splice = self._splice
-        if splice is None:
+        if self._from_unix is None:
             self._to_link(_BUFFER[:size])
             return
-        for piece in splice.requests(_BUFFER[:size]):
+        for piece in self._from_unix(_BUFFER[:size]):
             self._to_link(piece)
-        if splice.answers:
-            self._to_unix(splice.take_answers())
+        self._answer()
+        if not self._watched & _READ_LINK:
             self._settle()
 
     def _to_link(self, data: Piece) -> None:
-        if self._link_deaf:
+        if self._link_deaf or not data:
             return
         if not self._link_out:
             try:
@@ -183,12 +193,12 @@ class Pump:
             self._link_end = link_end(error)
         if size:
             self.bytes_from_link += size
-            splice = self._splice
-            if splice is None:
+            if self._from_link is None:
                 self._to_unix(_BUFFER[:size])
             else:
-                for piece in splice.responses(_BUFFER[:size]):
+                for piece in self._from_link(_BUFFER[:size]):
                     self._to_unix(piece)
+                self._answer()
         if self._link_end or self._read_wants_write or not self._watched & _READ_UNIX:
             self._settle()
 
@@ -221,6 +231,12 @@ class Pump:
             out.clear()
         self._settle()
 
+    def _answer(self) -> None:
+        if self._splice and self._splice.answers:
+            send = self._to_unix if self._requests_from is Side.UNIX else self._to_link
+            send(self._splice.take_answers())
+            self._settle()
+
     def _unix_ended(self, reason: str) -> None:
         self._unix_end = End(Side.UNIX, reason)
         self._loop.call_later(_LINGER, self._finish)
@@ -251,20 +267,25 @@ class Pump:
         self._report()
 
     def _wants(self) -> int:
-        waiting = len(self._unix_out) + (len(self._splice.answers) if self._splice else 0)
         wants = 0
-        # Answers are made of requests: a shim that does not read its answers is not read either, beyond one buffer.
-        if not (self._unix_end or self._link_out or self._link_deaf or waiting > len(_BUFFER)):
+        if not (self._unix_end or self._link_out or self._link_deaf or self._owes_answers(Side.UNIX)):
             wants |= _READ_UNIX
         if self._unix_out:
             wants |= _WRITE_UNIX
-        elif not self._link_end:
+        elif not (self._link_end or self._owes_answers(Side.LINK)):
             wants |= _READ_LINK
         if self._write_wants_read:
             wants |= _READ_LINK
         if self._read_wants_write or (self._link_out and not self._write_wants_read):
             wants |= _WRITE_LINK
         return wants
+
+    def _owes_answers(self, side: Side) -> bool:
+        """Answers are made of requests: who does not read a buffer full of them is not asked for more."""
+        if self._splice is None or side is not self._requests_from:
+            return False
+        waiting = len(self._unix_out if side is Side.UNIX else self._link_out)
+        return waiting + len(self._splice.answers) > len(_BUFFER)
 
     def _watch(self, wants: int) -> None:
         changed = wants ^ self._watched

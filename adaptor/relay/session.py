@@ -17,7 +17,7 @@ from adaptor.relay.link import Link, dial
 from adaptor.relay.listener import AgentSocket, hung_up
 from adaptor.relay.pump import End, Pump, Side, link_end
 from adaptor.relay.splice import Splice
-from adaptor.relay.states import OVER, TRANSITIONS, Event, State
+from adaptor.relay.states import OVER, TRANSITIONS, Event, SessionState
 from adaptor.telemetry import logs
 from adaptor.ttrpc.connection import ProtocolError
 from adaptor.ttrpc.unix import peer_of
@@ -32,7 +32,7 @@ class Session:
     """
 
     def __init__(self, request: OpenRequest, changed: Callable[[], None]) -> None:
-        self.state = State.LISTENING
+        self.state = SessionState.LISTENING
         self.reason = ""  # why it is over, or back to LISTENING
         self.request = request
         self._changed = changed
@@ -56,7 +56,7 @@ class Session:
         """
         async with self._turn:
             if self._dialled is None:
-                self._expect(State.LISTENING, "Dial")
+                self._expect(SessionState.LISTENING, "Dial")
                 self._dialling = self._loop.create_task(self._dial(request))
                 await self._unless_closed(self._dialling)
             if self._dialled is None:
@@ -69,10 +69,10 @@ class Session:
         Raises InvalidRequest; Conflict when nothing is dialled; StatusError, the guest's own, after which it may be
         repeated; LinkLost, after which it may not: the VM may have carried it out.
         """
-        if self.state is State.JOINED:
+        if self.state is SessionState.JOINED:
             return
         if self._binding is None:
-            self._expect(State.DIALLED, "Bind")
+            self._expect(SessionState.DIALLED, "Bind")
             self._binding = self._loop.create_task(self._bind(request))
             self._binding.add_done_callback(self._bind_done)
         await self._unless_closed(asyncio.shield(self._binding))
@@ -128,7 +128,9 @@ class Session:
         link = self._link
         assert link is not None, "DIALLED, and no link"
         if link.ours != bool(request.bind) or not request.timeout > 0:
-            raise InvalidRequest("Bind needs a timeout, and `bind` for our own guest, which an upstream guest can not take")
+            raise InvalidRequest(
+                "Bind needs a timeout, and `bind` for our own guest, which an upstream guest can not take"
+            )
         self._unwatch_link()
         try:
             if link.ours:
@@ -166,7 +168,7 @@ class Session:
             self._shim.close()
         self._log.info("the shim has connected", pid=pid)
         self._shim = connection
-        if self.state is State.JOINED:
+        if self.state is SessionState.JOINED:
             self._join(connection)
         self._changed()
 
@@ -213,7 +215,7 @@ class Session:
     def _link_ended(self, event: Event, reason: str) -> None:
         self._drop_link()
         self._move(event, reason)
-        if self.state is State.LISTENING:
+        if self.state is SessionState.LISTENING:
             self._dialled = None
         elif self._shim:
             self._shim.close()
@@ -226,7 +228,7 @@ class Session:
         self._log.info("a session has changed", state=self.state.name, reason=reason)
         self._changed()
 
-    def _expect(self, state: State, verb: str) -> None:
+    def _expect(self, state: SessionState, verb: str) -> None:
         if self._closed or self.state is not state:
             raise self._conflict(verb)
 

@@ -73,6 +73,7 @@ class Splice:
             return (data,)
         pieces: list[Piece] = []
         start, at = 0, self._skip  # between them lies what passes; at `at` begins a frame
+        self._skip = 0
         if self._held:
             start, at = self._resume(data, pieces)
         while at < size:
@@ -118,7 +119,7 @@ class Splice:
         if kind == _REQUEST:
             if length <= MAX_PAYLOAD and self._prefixes:
                 at += _HEAD
-                seen = bytes(data[at : at + (length if length < _SNIFF else _SNIFF)])
+                seen = bytes(data[at : at + min(length, _SNIFF)])
                 needed = self._sniff(seen, length)
                 if needed:
                     return _HEAD + needed, whole

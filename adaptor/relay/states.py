@@ -1,9 +1,9 @@
 """What a sandbox's session in the relay can be, and what leads from one to the next.
 
-    LISTENING ── DIAL ──► DIALLING ── REACHED ──► DIALLED ── BOUND ──► JOINED ── SHIM_CLOSED ──► SHIM_GONE
-     ▲     ▲                 │                     │   │                  │
-     │     └─── GAVE_UP ─────┘                     │   └── BIND_UNKNOWN ──┴─── LINK_ENDED ─────► LINK_LOST
-     └──────────────────── LINK_ENDED ─────────────┘
+LISTENING ── DIAL ──► DIALLING ── REACHED ──► DIALLED ── BOUND ──► JOINED ── SHIM_CLOSED ──► SHIM_GONE
+ ▲     ▲                 │                     │   │                  │
+ │     └──── GAVE_UP ────┘                     │   └── BIND_UNKNOWN ──┴── LINK_ENDED ──► LINK_LOST
+ └─────────────────── LINK_ENDED ──────────────┘
 """
 
 from enum import Enum, IntEnum, auto
@@ -12,7 +12,7 @@ from typing import Final
 from adaptor.protos import relay_pb2
 
 
-class State(IntEnum):
+class SessionState(IntEnum):
     """As on the wire."""
 
     LISTENING = relay_pb2.LISTENING
@@ -33,16 +33,19 @@ class Event(Enum):
     LINK_ENDED = auto()
 
 
-TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
-    (State.LISTENING, Event.DIAL): State.DIALLING,
-    (State.DIALLING, Event.GAVE_UP): State.LISTENING,  # deadline, wrong peer, or the caller went away
-    (State.DIALLING, Event.REACHED): State.DIALLED,
-    (State.DIALLED, Event.BOUND): State.JOINED,
-    (State.DIALLED, Event.LINK_ENDED): State.LISTENING,  # the VM is nobody's yet: it may be dialled again
-    (State.DIALLED, Event.BIND_UNKNOWN): State.LINK_LOST,  # it may have been carried out, and is so only once
-    (State.JOINED, Event.SHIM_CLOSED): State.SHIM_GONE,  # the shim dials once: the pod is over
-    (State.JOINED, Event.LINK_ENDED): State.LINK_LOST,  # re-dial and resume will begin here
+TRANSITIONS: Final[dict[tuple[SessionState, Event], SessionState]] = {
+    (SessionState.LISTENING, Event.DIAL): SessionState.DIALLING,
+    (SessionState.DIALLING, Event.GAVE_UP): SessionState.LISTENING,  # deadline, wrong peer, or the caller went away
+    (SessionState.DIALLING, Event.REACHED): SessionState.DIALLED,
+    (SessionState.DIALLED, Event.BOUND): SessionState.JOINED,
+    (SessionState.DIALLED, Event.LINK_ENDED): SessionState.LISTENING,  # the VM is nobody's yet: it may be dialled again
+    (
+        SessionState.DIALLED,
+        Event.BIND_UNKNOWN,
+    ): SessionState.LINK_LOST,  # it may have been carried out, and is so only once
+    (SessionState.JOINED, Event.SHIM_CLOSED): SessionState.SHIM_GONE,  # the shim dials once: the pod is over
+    (SessionState.JOINED, Event.LINK_ENDED): SessionState.LINK_LOST,  # re-dial and resume will begin here
 }
 
 # Nothing leads out of these; the shim is told by closing its connection.
-OVER: Final = frozenset({State.SHIM_GONE, State.LINK_LOST})
+OVER: Final = frozenset({SessionState.SHIM_GONE, SessionState.LINK_LOST})

@@ -128,12 +128,17 @@ async def _until_done(link: ssl.SSLSocket, operation: Callable[[], T]) -> T:
 
 
 async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int], bool]) -> None:
-    ready = asyncio.get_running_loop().create_future()
-    add(descriptor, lambda: ready.done() or ready.set_result(None))
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(descriptor, _wake, ready)
     try:
         await ready
     finally:
         remove(descriptor)
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _context(protocol: int, certificate: bytes, key: bytes) -> ssl.SSLContext:

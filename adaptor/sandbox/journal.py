@@ -88,7 +88,6 @@ class Journal:
 
     async def aclose(self) -> None:
         """Finish what was asked and close the file."""
-
         if self._db is not None:
             await self._run(sqlite3.Connection.close)
             self._db = None

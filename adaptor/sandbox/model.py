@@ -212,6 +212,9 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
     try:
         if cls is Created:
             return Created(SandboxSpec(**body["spec"]))
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in body.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
+        }
+        return cls(**values)
     except (TypeError, KeyError) as error:
         raise JournalFault(f"event {kind!r} has fields this version does not know: {error}") from error

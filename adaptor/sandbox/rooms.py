@@ -1,5 +1,6 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -68,12 +69,4 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: "CreateLimit"
-
-
-class CreateLimit(Protocol):
-    """Bounds how many create calls are under way at once (asyncio.Semaphore)."""
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *exc: object) -> None: ...
+    creates: asyncio.Semaphore  # bounds the create calls under way at once

@@ -14,7 +14,7 @@ import base64
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -324,7 +324,8 @@ async def _unless_it_dies(work: Work, doing: Awaitable[T]) -> T:
     task = asyncio.ensure_future(doing)
     try:
         async with work.rooms.watch.death_of(work.state.instance_id) as death:
-            await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {task, death}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             reason = death.result().reason or "the cloud gives no reason"

@@ -21,12 +21,12 @@ from typing import Final, Self, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
-from adaptor.errors import AdaptorError, Code, StatusError, code_of
+from adaptor.errors import Code, StatusError
 from adaptor.telemetry import logs
 from adaptor.ttrpc import unix
 from adaptor.ttrpc.connection import ClientConnection, ProtocolError, RequestReceived, ServerConnection
 from adaptor.ttrpc.messages import Metadata
-from adaptor.ttrpc.service import NAME_LIMIT, Call, Handler, Service
+from adaptor.ttrpc.service import Call, Handler, Service, Services, name_of
 from adaptor.ttrpc.unix import ListenError, Peer
 
 __all__ = ["Call", "Client", "Handler", "Limits", "ListenError", "Peer", "Server", "Service"]
@@ -66,11 +66,7 @@ class Server:
         self.limits = limits or Limits()
         self.stopping = False
         self.links: set[_ServerLink] = set()
-        self._services: dict[str, Service] = {}
-        for service in services:
-            if service.name in self._services:
-                raise ValueError(f"{service.name} is given twice")
-            self._services[service.name] = service
+        self.services = Services(services)
         self._listeners: list[tuple[asyncio.Server, str, int]] = []
 
     async def listen_unix(self, path: str | os.PathLike[str], mode: int = 0o600) -> None:
@@ -106,26 +102,6 @@ class Server:
                 log.error("a handler ignores its cancellation; left behind", call=task.get_name())
         await asyncio.gather(*(link.aclose() for link in list(self.links)))
 
-    async def outcome(self, request: RequestReceived, peer: Peer | None) -> bytes | StatusError:
-        """Answer one call; every failure is returned as the status it travels as."""
-        call = Call(request.service, request.method, request.metadata, request.timeout, peer)
-        name = _name(request)
-        try:
-            service = self._services.get(request.service)
-            if service is None:
-                raise StatusError(
-                    Code.UNIMPLEMENTED, f"{name} is not served here: no service {request.service[:NAME_LIMIT]}"
-                )
-            return await service.answer(request.payload, call)
-        except StatusError as error:
-            return error
-        except AdaptorError as error:
-            return StatusError(code_of(error), str(error))
-        except Exception as error:  # a bug of ours must reach its caller as a status and a person as a trace
-            log.exception("a handler failed unexpectedly", call=name)
-            reason = f"{name} failed on an error nobody foresaw ({type(error).__name__}); this process's log has it"
-            return StatusError(Code.INTERNAL, reason)
-
 
 class _ServerLink(asyncio.Protocol):
     """One client's connection."""
@@ -160,6 +136,7 @@ class _ServerLink(asyncio.Protocol):
         self.advance()
 
     def eof_received(self) -> None:
+        """A client that ends its side has gone, as with containerd's server: the transport closes when this returns."""
         try:
             self._connection.receive_eof()
         except ProtocolError as error:
@@ -217,7 +194,7 @@ class _ServerLink(asyncio.Protocol):
         if deadline is not None and deadline <= self._loop.time():
             self._expire(request)
             return
-        task = self._loop.create_task(self._server.outcome(request, self._peer), name=_name(request))
+        task = self._loop.create_task(self._server.services.answer(request, self._peer), name=name_of(request))
         timer = None if deadline is None else self._loop.call_at(deadline, self._expire, request)
         self._calls[request.stream_id] = task
         self._request_bytes += request.size
@@ -250,7 +227,7 @@ class _ServerLink(asyncio.Protocol):
             self.advance()
 
     def _fail(self, request: RequestReceived, code: Code, reason: str) -> None:
-        self._connection.fail(request.stream_id, code, f"{_name(request)}: {reason}")
+        self._connection.fail(request.stream_id, code, f"{name_of(request)}: {reason}")
 
     def _watch_for_hangup(self) -> None:
         """While a client is not read its end goes unnoticed, and it may be what the calls in the way are waiting for."""
@@ -363,8 +340,15 @@ class _ClientLink(asyncio.Protocol):
             else:
                 waiting.set_result(response.payload)
 
+    def eof_received(self) -> None:
+        try:
+            self._connection.receive_eof()
+            self.lost = self.lost or "closed by the server"
+        except ProtocolError:
+            self.lost = self.lost or "broken off by the server in the middle of an answer"
+
     def connection_lost(self, error: Exception | None) -> None:
-        self.lost = self.lost or (f"lost: {error}" if error else "closed by the server")
+        self.lost = self.lost or f"lost: {error}"
         for waiting in self._calls.values():
             if not waiting.done():
                 waiting.set_exception(self._lost_error())
@@ -401,7 +385,3 @@ class _ClientLink(asyncio.Protocol):
 
     def _lost_error(self) -> StatusError:
         return StatusError(Code.UNAVAILABLE, f"the connection to {self._path} was {self.lost}")
-
-
-def _name(request: RequestReceived) -> str:
-    return f"{request.service}/{request.method}"[:NAME_LIMIT]

@@ -67,14 +67,15 @@ def encode_response(payload: bytes) -> bytes:
 def encode_failure(error: StatusError) -> bytes:
     """The payload of a response frame for a call that failed.
 
-    A failure must not read as a success, so code OK travels as UNKNOWN. Text that is not UTF-8 (a file name in an
-    OSError) is made so rather than lost.
+    A failure must not read as a success, so code OK travels as UNKNOWN; and it must not get lost, so text that is not
+    UTF-8 (a file name in an OSError) is made so, and a detail that is no google.protobuf.Any is left out.
     """
-    status = Status(
-        code=error.code or Code.UNKNOWN,
-        message=error.message.encode("utf-8", "replace").decode(),
-        details=[Any.FromString(detail) for detail in error.details],
-    )
+    status = Status(code=error.code or Code.UNKNOWN, message=error.message.encode("utf-8", "replace").decode())
+    for detail in error.details:
+        try:
+            status.details.append(Any.FromString(detail))
+        except DecodeError:
+            continue
     return Response(status=status).SerializeToString()
 
 

@@ -1,6 +1,6 @@
-"""A service: its handlers by method name, from request bytes to response bytes."""
+"""Services: from a request's bytes through the right handler to the bytes, or the status, of its answer."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -8,11 +8,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from adaptor.errors import Code, StatusError
+from adaptor.errors import AdaptorError, Code, StatusError, code_of
+from adaptor.telemetry import logs
+from adaptor.ttrpc.connection import RequestReceived
 from adaptor.ttrpc.messages import Metadata
 from adaptor.ttrpc.unix import Peer
 
-NAME_LIMIT: Final = 200  # characters of a call's name in texts: it is the client's, and may have millions
+log = logs.get("ttrpc")
+
+_NAME_LIMIT: Final = 200  # characters of a call's name in texts: it is the client's, and may have millions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Service:
         """Run the handler of `call`; raises what it raises, StatusError where there is none or `payload` is bad."""
         method = self._methods.get(call.method)
         if method is None:
-            raise StatusError(Code.UNIMPLEMENTED, f"{self.name} has no method {call.method[:NAME_LIMIT]} here")
+            raise StatusError(Code.UNIMPLEMENTED, f"{self.name} has no method {call.method[:_NAME_LIMIT]} here")
         name = f"{self.name}/{call.method}"
         try:
             request = method.request.FromString(payload)
@@ -67,3 +71,37 @@ class Service:
         if response.DESCRIPTOR.full_name != method.response:
             raise TypeError(f"{name} must answer with {method.response}, not {response.DESCRIPTOR.full_name}")
         return response.SerializeToString()
+
+
+class Services:
+    """Services by name; raises ValueError where two have the same."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._services: dict[str, Service] = {}
+        for service in services:
+            if service.name in self._services:
+                raise ValueError(f"{service.name} is given twice")
+            self._services[service.name] = service
+
+    async def answer(self, request: RequestReceived, peer: Peer | None) -> bytes | StatusError:
+        """Run one call to its end; every failure is returned as the status it travels as, only cancellation raises."""
+        call = Call(request.service, request.method, request.metadata, request.timeout, peer)
+        try:
+            service = self._services.get(request.service)
+            if service is None:
+                raise StatusError(Code.UNIMPLEMENTED, f"{request.service[:_NAME_LIMIT]} is not served here")
+            return await service.answer(request.payload, call)
+        except StatusError as error:
+            return error
+        except AdaptorError as error:
+            return StatusError(code_of(error), str(error))
+        except Exception as error:  # a bug of ours must reach its caller as a status and a person as a trace
+            name = name_of(request)
+            log.exception("a handler failed unexpectedly", call=name)
+            reason = f"{name} failed on an error nobody foresaw ({type(error).__name__}); this process's log has it"
+            return StatusError(Code.INTERNAL, reason)
+
+
+def name_of(request: RequestReceived) -> str:
+    """`service/method` for texts, cut to a length that is one."""
+    return f"{request.service}/{request.method}"[:_NAME_LIMIT]

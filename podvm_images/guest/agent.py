@@ -20,7 +20,7 @@ LOOK: Final = 0.01
 # Seconds that an agent has to end by itself after SIGTERM; it ends its containers first.
 GRACE: Final = 5.0
 TAIL: Final = 4096  # bytes of an agent's last output that are kept to explain its death
-_SAID: Final = 1024  # characters of them that travel in a status: it becomes the pod's event
+_SAID: Final = 512  # characters of them that travel in a status: it becomes the pod's event
 
 log = logs.get(__name__)
 
@@ -48,7 +48,7 @@ class Agent:
             if connection is not None:
                 return connection
             if self._process is not None and self._process.poll() is not None:
-                raise StatusError(Code.INTERNAL, f"the pod VM's agent {self._ending()} before it could be reached")
+                raise StatusError(Code.INTERNAL, f"the pod VM's agent {self._ending()}")
             if asyncio.get_running_loop().time() >= deadline:
                 raise StatusError(
                     Code.DEADLINE_EXCEEDED,
@@ -122,7 +122,7 @@ class Agent:
         self._read_output()  # what it said last may still be in the pipe
         status = self._process.returncode
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return how + self._last_words()
+        return f"{how} before it could be reached{self._last_words()}"
 
     def _last_words(self) -> str:
         words = self._words()

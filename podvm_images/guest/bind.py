@@ -87,7 +87,7 @@ def bound_to(run_dir: Path) -> str | None:
     try:
         pod = json.loads((run_dir / MARKER).read_bytes())
         return f"pod {pod['namespace']}/{pod['name']} (sandbox {pod['sandbox_id']})"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
         return "a pod that can no longer be told"  # a marker is a marker

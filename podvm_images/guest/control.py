@@ -26,6 +26,7 @@ AGENT_TIMEOUT: Final = 60.0
 # Of a caller's own deadline, so that it still hears why the agent did not come.
 _SHARE: Final = 0.9
 _NONCE_LEAST: Final = 16  # bytes
+_NAME_MOST: Final = 100  # characters of a call's name in a refusal: it is the caller's, and may have millions
 
 log = logs.get(__name__)
 M = TypeVar("M", bound=Message)
@@ -83,6 +84,7 @@ class Control:
 
     def refuse(self, service: str, method: str) -> StatusError:
         """The answer to a call that is none of ours: nothing reaches the agent from here."""
+        service, method = service[:_NAME_MOST], method[:_NAME_MOST]
         if service == names.GUEST_SERVICE:
             return StatusError(Code.UNIMPLEMENTED, f"{service} has no method {method!r}")
         why = "is not bound to a pod yet" if self._pod is None else f"is bound to {self._pod} over another link"

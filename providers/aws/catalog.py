@@ -1,6 +1,6 @@
 """EC2's own description of its instance types, as offerings. The API tells all we need: no table to keep."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from providers.aws.config import AwsConfig
@@ -13,9 +13,9 @@ SNP_FEATURE: Final = "amd-sev-snp"  # as ProcessorInfo.SupportedFeatures spells 
 _ARCHITECTURES: Final = ("x86_64", "arm64")
 
 
-def described(types: Iterable[Mapping[str, Any]], *, zone: str, sold: Collection[str]) -> tuple[Offering, ...]:
-    """DescribeInstanceTypes' items as offerings in `zone`, without those the zone does not sell."""
-    return tuple(_offering(shape, zone) for shape in types if shape["InstanceType"] in sold)
+def described(answer: Mapping[str, Any], *, zone: str, sold: Collection[str]) -> Iterator[Offering]:
+    """A DescribeInstanceTypes answer as offerings in `zone`, without those the zone does not sell."""
+    return (_offering(shape, zone) for shape in answer["InstanceTypes"] if shape["InstanceType"] in sold)
 
 
 def allowed(found: Sequence[Offering], config: AwsConfig) -> tuple[Offering, ...]:

@@ -178,6 +178,8 @@ def translate(error: Exception, doing: str) -> ProviderError:
     for cls, kinds in _SDK:
         if isinstance(error, kinds):
             return _made(cls, f"{doing}: {error}", type(error).__name__)
+    if isinstance(error, (KeyError, IndexError)):  # read in vain: a proxy's page parses as an answer without content
+        return _made(Transient, f"{doing}: the answer is not EC2's own, it lacks {error}", type(error).__name__)
     if isinstance(error, OSError):  # a token or key file that cannot be read; the network's have been seen above
         return _made(Denied, f"{doing}: {error}", type(error).__name__)
     return ProviderError(f"{doing}: {type(error).__name__}: {error}", code=type(error).__name__)

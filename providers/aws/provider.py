@@ -1,6 +1,7 @@
 """EC2 behind the Provider protocol: boto3's blocking calls in threads of this provider's own."""
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from providers.aws import catalog, requests, worker
 from providers.aws.config import AwsConfig
 from providers.aws.errors import INSTANCE_TERMINATED, translate
 from providers.base import Instance, InstanceState, LaunchSpec, Offering, Ownership, Tee
-from providers.errors import InvalidSpec, NotFound, ProviderError
+from providers.errors import InvalidSpec, NotFound, ProviderError, Transient
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ CONNECT_TIMEOUT: Final = 5.0
 # Seconds. RunInstances answers in 1-2 s, at worst in some ten; the pod's whole start must fit in kubelet's four
 # minutes, so a hung call is given up while there is time for two more with the same token.
 READ_TIMEOUT: Final = 30.0
+# Seconds for which EC2 may not know everywhere what it has just launched; seen are a few, ever more rarely.
+SETTLING: Final = 60.0
 
 
 def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
@@ -41,6 +44,7 @@ class AwsProvider:
         self._closed = False
         self._making = threading.Lock()
         self._made: Any = None
+        self._launched: dict[str, float] = {}  # id: the loop's time; until deleted
         self._images: _Answers[requests.Image] = _Answers()  # an AMI never changes under its id
         self._place: _Answers[requests.Place] = _Answers()
         self._catalog: _Answers[tuple[Offering, ...]] = _Answers()  # nor does a type
@@ -53,13 +57,15 @@ class AwsProvider:
         image_id = spec.image or self._config.image
         image = await self._images.get(image_id, lambda: self._find_image(image_id))
         request = requests.run_instances(spec, token, config=self._config, owner=self._owner, image=image, place=place)
+        doing = f"cannot launch {spec.name} ({spec.instance_type})"
         try:
-            answer = await self._call(f"cannot launch {spec.name} ({spec.instance_type})", "run_instances", request)
+            (made,) = await self._call(doing, "run_instances", request, requests.launched)
         except InvalidSpec as error:
             if error.code != INSTANCE_TERMINATED:
                 raise
             return await self._departed(token, error)
-        return requests.instance(answer["Instances"][0])
+        self._launched[made.id] = asyncio.get_running_loop().time()
+        return made
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         """See Provider.get: one call per 200 ids, all at once."""
@@ -75,13 +81,19 @@ class AwsProvider:
 
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. Volumes and interfaces go with the instance: it was launched so."""
+        doing = f"cannot delete {instance_id}"
         try:
-            await self._call(f"cannot delete {instance_id}", "terminate_instances", {"InstanceIds": [instance_id]})
-        except NotFound:
-            return
+            await self._call(doing, "terminate_instances", {"InstanceIds": [instance_id]}, requests.nothing)
+        except NotFound as error:
+            launched = self._launched.get(instance_id)
+            if launched is not None and asyncio.get_running_loop().time() - launched < SETTLING:
+                raise Transient(
+                    f"{doing}: it is so new that EC2 does not know it everywhere", code=error.code
+                ) from error
         except InvalidSpec as error:
             if error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
                 raise
+        self._launched.pop(instance_id, None)
 
     async def offerings(self) -> Sequence[Offering]:
         """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
@@ -111,8 +123,7 @@ class AwsProvider:
         raise error
 
     async def _describe(self, doing: str, request: requests.Request) -> Sequence[Instance]:
-        pages = await self._call(doing, "describe_instances", request, paged=True)
-        return [instance for page in pages for instance in requests.instances(page)]
+        return await self._call(doing, "describe_instances", request, requests.instances)
 
     async def _find_place(self) -> requests.Place:
         # Without groups EC2 would take the network's default one, which does not let the worker in.
@@ -123,35 +134,36 @@ class AwsProvider:
 
     async def _find_image(self, image_id: str) -> requests.Image:
         doing = f"cannot read about the image {image_id}"
-        answer = await self._call(doing, "describe_images", {"ImageIds": [image_id]})
-        if not answer["Images"]:
-            raise NotFound(f"{doing}: it does not exist, or is not shared with this account")
-        return requests.image(answer["Images"][0])
+        for image in await self._call(doing, "describe_images", {"ImageIds": [image_id]}, requests.images):
+            return image
+        raise NotFound(f"{doing}: it does not exist, or is not shared with this account")
 
     async def _find_catalog(self) -> tuple[Offering, ...]:
         place = await self._place.get("", self._find_place)
         names, doing = self._config.allowed_types, "cannot read about the allowed instance types"
-        subnets = await self._call(doing, "describe_subnets", {"SubnetIds": [place.subnet_id]})
-        zone = subnets["Subnets"][0]["AvailabilityZone"]
-        types = [await self._call(doing, "describe_instance_types", each) for each in requests.types(names)]
-        sold = [
-            await self._call(doing, "describe_instance_type_offerings", each) for each in requests.types_in(zone, names)
-        ]
-        return catalog.described(
-            _items(types, "InstanceTypes"),
-            zone=zone,
-            sold={item["InstanceType"] for item in _items(sold, "InstanceTypeOfferings")},
-        )
+        (zone,) = await self._call(doing, "describe_subnets", {"SubnetIds": [place.subnet_id]}, requests.zone)
+        found: list[Offering] = []
+        for chunk in requests.chunks(names, requests.TYPES_PER_CALL):
+            sold = await self._call(
+                doing, "describe_instance_type_offerings", requests.types_in(zone, chunk), requests.type_names
+            )
+            read = functools.partial(catalog.described, zone=zone, sold=sold)
+            found += await self._call(doing, "describe_instance_types", {"InstanceTypes": chunk}, read)
+        return tuple(found)
 
-    async def _call(self, doing: str, method: str, request: requests.Request, *, paged: bool = False) -> Any:
-        """One call, or all pages of one, with whatever goes wrong as an error of ours that says `doing`."""
+    async def _call(
+        self, doing: str, method: str, request: requests.Request, read: Callable[[Mapping[str, Any]], Iterable[T]]
+    ) -> Sequence[T]:
+        """What `read` finds in the answer, all pages of it; whatever goes wrong is an error of ours that says `doing`."""
 
-        def ask() -> Any:
+        def ask() -> Sequence[T]:
             try:
                 client = self._client()
-                if paged:
-                    return list(client.get_paginator(method).paginate(**request))
-                return getattr(client, method)(**request)
+                if client.can_paginate(method):
+                    pages = client.get_paginator(method).paginate(**request)
+                else:
+                    pages = [getattr(client, method)(**request)]
+                return [item for page in pages for item in read(page)]
             except ProviderError:
                 raise
             except Exception as error:
@@ -187,10 +199,6 @@ def _sdk_config(config: AwsConfig) -> Config:
         # The SDK's retries would sleep in our few threads and hide throttling from whoever paces the calls.
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-
-
-def _items(answers: Iterable[Mapping[str, Any]], key: str) -> Iterable[Mapping[str, Any]]:
-    return (item for answer in answers for item in answer[key])
 
 
 class _Answers(Generic[T]):

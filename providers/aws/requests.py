@@ -142,9 +142,8 @@ def by_id(ids: Collection[str]) -> Iterator[Request]:
     By filter, not by `InstanceIds`: one unknown id in that list fails the whole call, and its message would
     have to be taken apart to ask again; a filter leaves unknown ones out, as `Provider.get` promises.
     """
-    ordered = sorted(set(ids))
-    for start in range(0, len(ordered), IDS_PER_CALL):
-        yield _instances(("instance-id", ordered[start : start + IDS_PER_CALL]))
+    for chunk in chunks(sorted(set(ids)), IDS_PER_CALL):
+        yield _instances(("instance-id", chunk))
 
 
 def owned_by(owner: Ownership) -> Request:
@@ -168,28 +167,52 @@ def _literal(value: str) -> str:
     return re.sub(r"([*?\\])", r"\\\1", value)
 
 
-def types(names: Sequence[str]) -> Iterator[Request]:
-    """DescribeInstanceTypes for these names; an unknown one is EC2's error, as it is a faulty setting."""
-    for start in range(0, len(names), TYPES_PER_CALL):
-        yield {"InstanceTypes": list(names[start : start + TYPES_PER_CALL])}
-
-
-def types_in(zone: str, names: Sequence[str]) -> Iterator[Request]:
+def types_in(zone: str, names: Sequence[str]) -> Request:
     """DescribeInstanceTypeOfferings: which of these the zone sells."""
-    for start in range(0, len(names), IDS_PER_CALL):
-        yield {
-            "LocationType": "availability-zone",
-            "Filters": [
-                {"Name": "location", "Values": [zone]},
-                {"Name": "instance-type", "Values": list(names[start : start + IDS_PER_CALL])},
-            ],
-        }
+    return {
+        "LocationType": "availability-zone",
+        "Filters": [{"Name": "location", "Values": [zone]}, {"Name": "instance-type", "Values": list(names)}],
+    }
+
+
+def chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
+    """`values` in lists of at most `size`."""
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])
+
+
+# Readers of answers. What an answer of EC2's always has is demanded: a proxy's page must not read as "no instances".
+
+
+def launched(answer: Shape) -> Iterator[Instance]:
+    """The instance of a RunInstances answer."""
+    yield instance(answer["Instances"][0])
 
 
 def instances(answer: Shape) -> Iterator[Instance]:
     """Every instance of a DescribeInstances page."""
-    for reservation in answer.get("Reservations", []):
-        yield from map(instance, reservation.get("Instances", []))
+    for reservation in answer["Reservations"]:
+        yield from map(instance, reservation["Instances"])
+
+
+def images(answer: Shape) -> Iterator[Image]:
+    """Every image of a DescribeImages answer."""
+    yield from map(image, answer["Images"])
+
+
+def zone(answer: Shape) -> Iterator[str]:
+    """The zone of the one subnet of a DescribeSubnets answer."""
+    yield answer["Subnets"][0]["AvailabilityZone"]
+
+
+def type_names(answer: Shape) -> Iterator[str]:
+    """The types of a DescribeInstanceTypeOfferings page."""
+    return (item["InstanceType"] for item in answer["InstanceTypeOfferings"])
+
+
+def nothing(answer: Shape) -> Iterator[str]:
+    """A TerminateInstances answer: that it came is all there is to know."""
+    return iter(answer["TerminatingInstances"][:0])
 
 
 def instance(shape: Shape) -> Instance:

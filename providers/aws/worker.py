@@ -35,7 +35,7 @@ def security_group_ids() -> tuple[str, ...]:
 
 
 def _mac() -> str:
-    return _read("its network interface", "aws.subnet_id and aws.security_group_ids", "mac")
+    return _read("the network interface", "aws.subnet_id and aws.security_group_ids", "mac")
 
 
 def _read(what: str, setting: str, path: str) -> str:
@@ -47,7 +47,7 @@ def _read(what: str, setting: str, path: str) -> str:
         return _fetch(base + "meta-data/" + path, headers={"X-aws-ec2-metadata-token": token})
     except OSError as error:
         raise InvalidSpec(
-            f"{setting} is not set, and this node's instance metadata does not tell {what}: {error}"
+            f"this node's instance metadata does not tell {what} to launch in ({error}): set {setting}"
         ) from error
 
 

@@ -64,9 +64,9 @@ class Birth:
 
 @dataclass
 class Faults:
-    """All faults of one cloud. `kill_instance` is the cloud's own hand: (instance id, reason)."""
+    """All faults of one cloud."""
 
-    kill_instance: Callable[[str, str], None]
+    kill_instance: Callable[[str, str], None] | None = None  # the fleet's hand: instance id, reason
     rules: list[Rule] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
@@ -94,6 +94,8 @@ class Faults:
 
     def kill(self, instance: str, reason: str = "") -> None:
         """End a running instance as a failing host would. Raises KeyError for an unknown one."""
+        if self.kill_instance is None:
+            raise KeyError(instance)
         self.kill_instance(instance, reason)
 
     def clear(self) -> None:

@@ -80,6 +80,7 @@ class Fleet:
         self._changed = changed
         self._random = random.Random(options.seed)  # noqa: S311 - spreads delays
         self.lives: dict[str, Life] = {}
+        faults.kill_instance = self.kill
 
     def launch(self, machine: Machine) -> Life:
         """A new instance: pending, and on its way up."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import boto3
@@ -50,7 +51,7 @@ class AwsWorld:
 
     unknown_id = "i-0123456789abcdef0"
     user_data_limit = USER_DATA_LIMIT
-    truths = TRUTHS
+    truths: tuple[Offering, ...] = TRUTHS
     confidential = ("m6a.large", "g5.xlarge")
 
     def __init__(self, cloud: Any, admin: Any, config: AwsConfig, closing: AsyncExitStack) -> None:
@@ -113,9 +114,15 @@ async def world() -> AsyncIterator[AwsWorld]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         async with running(instances="api-only") as cloud, AsyncExitStack() as closing:
-            admin = await asyncio.to_thread(boto3.client, "ec2", region_name=REGION, endpoint_url=cloud.endpoint_url)
+            admin = await asyncio.to_thread(_admin().client, "ec2", endpoint_url=cloud.endpoint_url)
             closing.callback(admin.close)
             yield AwsWorld(cloud, admin, await _settings(admin, cloud.endpoint_url), closing)
+
+
+@cache
+def _admin() -> Any:
+    """One session for the whole run: EC2's model takes a quarter of a second to read."""
+    return boto3.Session("an-access-key", "a-secret-key", region_name=REGION)
 
 
 async def _settings(admin: Any, endpoint_url: str) -> AwsConfig:

@@ -35,7 +35,7 @@ async def test_a_refused_create_is_of_its_kind_and_made_nothing(
     assert error.code
     assert world.spec().name in error.message
     assert list(await provider.list()) == []
-    assert await provider.create(world.spec(), "token-1")
+    assert (await provider.create(world.spec(), "token-1")).id
 
 
 @EVERY_VERB

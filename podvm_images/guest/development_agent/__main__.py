@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     logs.setup(level="info")
     try:
-        asyncio.run(_serve(options.socket, options.root, options.runtime))
+        asyncio.run(_serve(options.socket, os.path.abspath(options.root), options.runtime))
     except (OSError, AdaptorError) as error:
         print(f"development agent: {error}", file=sys.stderr)
         return 1
@@ -48,7 +48,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--root", default=os.path.dirname(names.KATA_AGENT_SOCKET), help=f"directory below {BASE} to work in"
     )
     parser.add_argument("--runtime", default="", choices=["", *runtime.KNOWN], help="default: the first installed one")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not os.path.abspath(options.root).startswith(f"{BASE}/"):
+        parser.error(f"--root {options.root} is not below {BASE}, where the pod's files come")
+    return options
 
 
 async def _serve(socket: str, root: str, wanted: str) -> None:
@@ -104,7 +107,7 @@ async def _prepare(program: str, root: str) -> Surroundings:
     return Surroundings(
         runtime=commands,
         machine=machine.inspect(f"{work}/probe"),
-        tree=Tree(BASE, ledger),
+        tree=Tree(BASE, ledger, work),
         ledger=ledger,
         root=root,
         work=work,

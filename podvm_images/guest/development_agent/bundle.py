@@ -114,11 +114,9 @@ def _mounts(mounts: Iterable[agent_pb2.Mount], machine: Machine, omissions: list
             "source": mount.source,
             "options": [option for option in mount.options if _mountable(option, machine)],
         }
-        if mount.type in ("cgroup", "cgroup2"):
-            omissions.append("cgroup mounts: the agent makes no cgroups")
-        elif mount.type == "sysfs" and not machine.sysfs:
+        if mount.type == "sysfs" and not machine.sysfs:
             omissions.append("sysfs, which can not be mounted here")
-        elif entry not in seen:  # the pause container's spec has /dev/shm twice
+        elif mount.type not in ("cgroup", "cgroup2") and entry not in seen:  # the pause container has /dev/shm twice
             seen.append(entry)
             yield entry
 

@@ -34,9 +34,11 @@ def posix_of_go(mode: int) -> int:
 class Tree:
     """What is below `base`; what did not exist before is entered in `ledger`, so that it can be taken away again."""
 
-    def __init__(self, base: str, ledger: Ledger) -> None:
+    def __init__(self, base: str, ledger: Ledger, private: str) -> None:
+        """`private` is the directory below `base` that is the agent's own: no request reaches into it."""
         self._base = base.rstrip("/")
         self._ledger = ledger
+        self._private = private
 
     def make_directory(self, path: str, mode: int) -> None:
         """Make `path` and its parents; a directory that exists stays as it is."""
@@ -74,6 +76,8 @@ class Tree:
         parts = [part for part in inside.split("/") if part not in ("", ".")]
         if inside == path or not parts or ".." in parts or "\0" in path:
             raise _unusable(path, f"it has to be below {self._base}, and without `..`")
+        if f"{self._base}/{'/'.join(parts)}/".startswith(f"{self._private}/"):
+            raise _unusable(path, "it is the agent's own")
         return parts
 
     @contextmanager

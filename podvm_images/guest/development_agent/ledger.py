@@ -8,6 +8,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +34,7 @@ class Ledger:
         for place in _with_parents(path):
             if gone and place in self._paths:
                 del self._paths[place]
-                self._write(self._paths, "w")
+                self._rewrite()
                 return
             try:
                 os.rmdir(os.path.dirname(place))
@@ -45,12 +46,19 @@ class Ledger:
         for path in reversed(list(self._paths)):
             if remove(path):
                 del self._paths[path]
-        self._write(self._paths, "w")
+        self._rewrite()
         return list(self._paths)
 
     def _write(self, paths: Iterable[str], mode: str) -> None:
         with open(self._file, mode, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             file.writelines(path.replace("\n", "\0") + "\n" for path in paths)  # no path has a NUL of its own
+
+    def _rewrite(self) -> None:
+        if self._paths:
+            self._write(self._paths, "w")
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(self._file)
 
     def _load(self) -> dict[str, None]:
         try:

@@ -68,8 +68,7 @@ class Runtime:
     async def delete(self, container: str) -> None:
         """Forget a container, and kill what runs of it."""
         await self._run("delete", ["--force", container])
-        if not self._running:
-            self._children.reap_strays()
+        self._tidy()
 
     async def _launch(self, verb: str, options: Sequence[str], container: str, *, terminal: bool) -> Process:
         self._running += 1  # until the process that the runtime leaves to us is watched
@@ -85,6 +84,11 @@ class Runtime:
         finally:
             self._running -= 1
             _remove(pid_file)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if not self._running:
+            self._children.reap_strays()
 
     async def _run_with_pipes(self, verb: str, arguments: Sequence[str]) -> Pipes:
         theirs, ours = pipes()

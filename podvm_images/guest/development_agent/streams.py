@@ -5,16 +5,14 @@ Nothing is read ahead: a pipe that nobody reads fills up and stalls the process 
 
 import asyncio
 import errno
-import fcntl
 import os
-import struct
-import termios
 from typing import Final
 
 from adaptor.errors import Code, StatusError
 
 _USUAL: Final = 32 << 10  # bytes of one answer where the caller names no limit; the shim asks for as many
 _MOST: Final = 1 << 20  # bytes of one answer, whatever the caller asks: a frame has to be below 4 MiB
+_HELD: Final = 1 << 20  # bytes that a pipe can hold at most; after as many, what comes was written after the end
 
 
 class _End:
@@ -64,7 +62,7 @@ class Output(_End):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self._left: int | None = None  # bytes until the end, once that is known
+        self._left: int | None = None  # bytes that may come still, once the end is near
 
     async def read(self, limit: int) -> bytes:
         """At most `limit` bytes (0 = the usual 32 KiB), as soon as there are any; empty at the end of the stream.
@@ -77,9 +75,9 @@ class Output(_End):
             return data
 
     def end(self) -> None:
-        """Let the stream end after what it holds now, whoever still holds its other side open."""
+        """Let the stream end where it would wait next, though somebody may hold its other side open."""
         if not self.closed and self._left is None:
-            self._left = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))[0]
+            self._left = _HELD
             self._wake()
 
     def _take(self, limit: int) -> bytes | None:

@@ -1,11 +1,10 @@
 """moto's EC2 backend as one account in one region, with a default VPC, an image and a group of fixed ids."""
 
-from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import Ami
-from moto.ec2.models.instances import Instance, Reservation
 from moto.ec2.models.security_groups import SecurityGroup
 
 from providers.simcloud.ec2.errors import Refused
@@ -19,7 +18,22 @@ ROOT_DEVICE: Final = "/dev/xvda"
 ROOT_GIB: Final = 8
 
 
-class Image(Ami):  # type: ignore[misc]  # moto has no types
+@dataclass(slots=True)
+class Note:
+    """What moto does not keep about an instance. Times are monotonic seconds."""
+
+    reservation: Any
+    instance: Any
+    visible_from: float
+    terminated_at: float | None = None
+
+    def visible(self, now: float, terminated_for: float) -> bool:
+        """Whether the API shows the instance; `terminated_for` is how long it does after its end."""
+        ended = self.terminated_at
+        return now >= self.visible_from and (ended is None or now < ended + terminated_for)
+
+
+class Image(Ami):
     """A pod VM image: UEFI, one root volume that goes with its instance."""
 
     @property
@@ -28,11 +42,12 @@ class Image(Ami):  # type: ignore[misc]  # moto has no types
         return [{"DeviceName": self.root_device_name, "Ebs": {**ebs, "DeleteOnTermination": True, "Encrypted": False}}]
 
 
-class Account(EC2Backend):  # type: ignore[misc]  # moto has no types
+class Account(EC2Backend):
     """The backend: what exists. Lookups raise Refused with EC2's own code for what does not."""
 
     def __init__(self, region: str, network: str) -> None:
         self._network = network
+        self.notes: dict[str, Note] = {}  # by instance id, in order of launch
         super().__init__(region, ACCOUNT_ID)
         for zone, subnets in self.subnets.items():
             self._rename(zone, next(iter(subnets)), _SUBNET + zone[-1])
@@ -51,7 +66,9 @@ class Account(EC2Backend):  # type: ignore[misc]  # moto has no types
                 boot_mode="uefi",
                 region_name=f"{region}a",
             )
-        group = SecurityGroup(self, SECURITY_GROUP, "peerpods", "simcloud: pod VMs", vpc_id=self.default_vpc.id)
+        group = cast("Any", SecurityGroup)(
+            self, SECURITY_GROUP, "peerpods", "simcloud: pod VMs", vpc_id=self.default_vpc.id
+        )
         self.groups[self.default_vpc.id][SECURITY_GROUP] = group
 
     def create_default_vpc(self) -> Any:
@@ -65,11 +82,6 @@ class Account(EC2Backend):  # type: ignore[misc]  # moto has no types
     def subnet(self) -> str:
         """The default subnet of the first zone."""
         return _SUBNET + min(self.subnets)[-1]
-
-    def every_instance(self) -> Iterator[tuple[Reservation, Instance]]:
-        for reservation in self.reservations.values():
-            for instance in reservation.instances:
-                yield reservation, instance
 
     def image(self, image_id: str) -> Any:
         if image_id not in self.amis:

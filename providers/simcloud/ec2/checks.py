@@ -56,7 +56,7 @@ def _user_data(plan: Plan, account: Account) -> None:
 
 def _key_pair(plan: Plan, account: Account) -> None:
     name = plan.params.get("KeyName")
-    if name and not any(pair.name == name for pair in account.keypairs.values()):
+    if name and name not in account.key_pairs:
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 

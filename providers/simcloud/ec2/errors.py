@@ -33,7 +33,7 @@ _USUAL: Final = {
 }
 
 
-class Refused(ServiceException):  # type: ignore[misc]  # moto has no types
+class Refused(ServiceException):
     """EC2 says no; moto's own refusals are its siblings."""
 
     def __init__(self, code: str, message: str = "") -> None:

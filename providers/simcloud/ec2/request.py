@@ -83,7 +83,7 @@ def well_formed(value: str, prefix: str, code: str) -> str:
 
 
 def _subnets(params: Params, kind: Mapping[str, Any], account: Account) -> list[Any]:
-    primary = next(iter(params.get("NetworkInterfaces") or []), {})
+    primary: Params = next(iter(params.get("NetworkInterfaces") or []), {})
     wanted = params.get("SubnetId") or primary.get("SubnetId")
     if wanted:
         return [account.subnet_of(well_formed(wanted, "subnet", "InvalidSubnetID.Malformed"))]
@@ -102,7 +102,7 @@ def _subnets(params: Params, kind: Mapping[str, Any], account: Account) -> list[
 
 
 def _groups(params: Params, subnet: Any, account: Account) -> list[Any]:
-    primary = next(iter(params.get("NetworkInterfaces") or []), {})
+    primary: Params = next(iter(params.get("NetworkInterfaces") or []), {})
     ids = params.get("SecurityGroupIds") or primary.get("Groups") or []
     groups = [account.group(well_formed(group, "sg", "InvalidGroupId.Malformed")) for group in ids]
     for name in params.get("SecurityGroups") or []:

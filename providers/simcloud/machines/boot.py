@@ -29,7 +29,7 @@ def script(banner: str, kept: Sequence[str]) -> str:
     lines = [
         "set -e",
         *(f"exec {fd}<{shlex.quote(path)}" for path, fd in opened.items()),
-        *(f"mount -t tmpfs -o mode={oct(_mode(place))[2:]} simcloud {place}" for place in private),
+        *(f"mount -t tmpfs -o mode={_mode(place):o} simcloud {place}" for place in private),
         *(line for path, fd in opened.items() for line in _bind(path, fd)),
         "mount -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
         "mount -o remount,bind,ro / 2>/dev/null || :",  # and some this

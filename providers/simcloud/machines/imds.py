@@ -11,7 +11,7 @@ from providers.simcloud.machines.base import Metadata
 class MetadataService:
     """One instance's. Cheap: a listening socket and a protocol factory, no thread and no process."""
 
-    def __init__(self, server: asyncio.Server, protocols: "web.Server[web.BaseRequest]") -> None:
+    def __init__(self, server: asyncio.Server, protocols: web.Server) -> None:
         self._server = server
         self._protocols = protocols
 

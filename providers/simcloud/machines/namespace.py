@@ -140,7 +140,8 @@ class _Instance:
         self._metadata: MetadataService | None = None
         self._gone: asyncio.Future[int] = self._loop.create_future()
         self._ended = False
-        assert parts.process.stdin is not None and parts.process.stdout is not None, "both are pipes"
+        assert parts.process.stdin is not None
+        assert parts.process.stdout is not None
         self._input, self._output = parts.process.stdin, parts.process.stdout
         os.set_blocking(self._output.fileno(), False)
         self._pidfd = os.pidfd_open(parts.process.pid)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -45,14 +45,14 @@ class Worker:
         self._answers: dict[int, ResponseReceived] = {}
 
     @classmethod
-    async def dial(cls, port: int, context: ssl.SSLContext) -> Self:
+    async def dial(cls, port: int, context: ssl.SSLContext, server_name: str = "podvm") -> Self:
         """Raises OSError when the guest does not let this client in."""
         connection = socket.socket()
         link: socket.socket = connection
         try:
             connection.setblocking(False)
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-            link = wrapped = tls.wrap(context, connection, "podvm")
+            link = wrapped = tls.wrap(context, connection, server_name)
             async with asyncio.timeout(DEADLINE):
                 await tls.handshake(wrapped)
         except BaseException:
@@ -125,9 +125,10 @@ class AgentWorld:
         self.path = path
         self.calls: list[tuple[int, str, str]] = []  # stream id, service, method
         self.connections = 0
+        self.silent = False  # it answers no call any more
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
-        self._closed = asyncio.Condition()
+        self._changed = asyncio.Condition()
 
     async def start(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +144,13 @@ class AgentWorld:
 
     async def left_alone(self) -> None:
         """Wait until nobody is connected."""
-        async with asyncio.timeout(DEADLINE), self._closed:
-            await self._closed.wait_for(lambda: not self._writers)
+        async with asyncio.timeout(DEADLINE), self._changed:
+            await self._changed.wait_for(lambda: not self._writers)
+
+    async def called(self) -> None:
+        """Wait until a call has come."""
+        async with asyncio.timeout(DEADLINE), self._changed:
+            await self._changed.wait_for(lambda: self.calls)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -154,16 +160,21 @@ class AgentWorld:
             while data := await reader.read(1 << 20):
                 for request in calls.receive(data):
                     self.calls.append((request.stream_id, request.service, request.method))
-                    calls.respond(request.stream_id, request.payload)
+                    if not self.silent:
+                        calls.respond(request.stream_id, request.payload)
+                await self._tell()
                 writer.write(calls.data_to_send())
                 await writer.drain()
         except ConnectionError:
             pass
         finally:
             writer.close()
-            async with self._closed:
-                self._writers.discard(writer)
-                self._closed.notify_all()
+            self._writers.discard(writer)
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 class GuestWorld:
@@ -217,6 +228,13 @@ async def refusal(call: Any) -> StatusError:
     except StatusError as error:
         return error
     raise AssertionError(f"not refused, but answered {answer!r}")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another process or task does."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - it has no event to wait for
+            await asyncio.sleep(0.005)
 
 
 def raw_frame(stream: int, type: int, payload: bytes, flags: int = 0) -> bytes:

@@ -53,6 +53,16 @@ async def test_a_connection_that_is_lost_fails_its_calls_with_unavailable(script
     assert (await failure(create(client))).code == Code.UNAVAILABLE
 
 
+async def test_an_answer_that_breaks_off_is_a_lost_connection(scripted: Scripted) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await RawPeer(reader, writer).receive()
+        writer.write(frame(1, 2, b"\x12\x03\x0a\x01a")[:-1])
+
+    error = await failure(create(await scripted(script)))
+    assert error.code == Code.UNAVAILABLE
+    assert "in the middle of an answer" in error.message
+
+
 async def test_a_client_that_is_closed_fails_its_calls_and_takes_no_more(serve: Serve) -> None:
     stall = Stall()
     _, path = await serve(CreateVM=stall)

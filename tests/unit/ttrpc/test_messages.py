@@ -47,6 +47,13 @@ def test_a_status_travels_with_code_message_and_details() -> None:
     assert (caught.value.code, caught.value.message, caught.value.details) == (5, "no such sandbox", details)
 
 
+def test_a_detail_that_is_none_does_not_cost_the_status() -> None:
+    good = Any(type_url="t/x").SerializeToString()
+    with pytest.raises(StatusError, match="no") as caught:
+        messages.decode_response(messages.encode_failure(StatusError(5, "no", (b"\xff", good))))
+    assert caught.value.details == (good,)
+
+
 def test_a_failure_never_reads_as_a_success() -> None:
     with pytest.raises(StatusError, match="odd") as caught:
         messages.decode_response(messages.encode_failure(StatusError(Code.OK, "odd")))

@@ -1,0 +1,96 @@
+"""A simulated cloud as a whole: built here once, from options."""
+
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from providers.simcloud import control
+from providers.simcloud.ec2.service import Ec2
+from providers.simcloud.exchange import InstanceView
+from providers.simcloud.faults import Faults
+from providers.simcloud.machines.base import Host, PaperHost
+from providers.simcloud.machines.namespace import NamespaceHost
+from providers.simcloud.options import Options
+from providers.simcloud.server import Front
+
+_DEFAULT_VPC: Final = "172.31.0.0/16"  # EC2's own choice for every account
+
+
+class Simcloud:
+    """One cloud, running. Many can live in one process; they share nothing. Made by `Simcloud.start`.
+
+    endpoint_url   where SDKs find it
+    faults         what goes wrong: see `faults.Faults`
+    calls          every action received, in order, refused ones too
+    region, ami, arm_ami, subnet, security_group   to launch with
+    """
+
+    def __init__(self, options: Options, cloud: Ec2, front: Front, faults: Faults, stack: AsyncExitStack) -> None:
+        self.options = options
+        self.faults = faults
+        self.calls = front.calls
+        self.endpoint_url = f"http://{options.host}:{front.port}"
+        facts = cloud.facts()
+        self.region, self.ami, self.arm_ami = facts["region"], facts["ami"], facts["arm_ami"]
+        self.subnet, self.security_group = facts["subnet"], facts["security_group"]
+        self._cloud = cloud
+        self._host = cloud.host
+        self._stack = stack
+
+    @classmethod
+    async def start(cls, options: Options) -> "Simcloud":
+        """Listen, ready for calls. Raises SimcloudError, having left nothing."""
+
+        def about() -> dict[str, Any]:
+            return made.about()
+
+        async with AsyncExitStack() as stack:
+            host = await _open_host(options)
+            stack.push_async_callback(host.aclose)
+            faults = Faults()
+            cloud = Ec2(options, host, faults)
+            stack.push_async_callback(cloud.fleet.aclose)
+            front = Front(cloud, faults, control.application(cloud, faults, about))
+            stack.push_async_callback(front.aclose)
+            await front.start(options.host, options.port)
+            made = cls(options, cloud, front, faults, stack.pop_all())
+        return made
+
+    async def close(self) -> None:
+        """End everything: connections first, then instances, then their network. May be repeated."""
+        await self._stack.aclose()
+
+    def instances(self) -> list[InstanceView]:
+        """Every instance there has been, oldest first."""
+        return self._cloud.instances()
+
+    @property
+    def worker_address(self) -> str:
+        """Where instances see this side of their network; empty when they do not really boot."""
+        return self._host.worker_address
+
+    def environment(self) -> dict[str, str]:
+        """What makes SDKs and the aws command use this cloud. The credentials are not anybody's."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "AKIASIMCLOUD00000000",
+            "AWS_SECRET_ACCESS_KEY": "simcloud-takes-any-secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What this cloud is, as plain values."""
+        return {
+            "endpoint_url": self.endpoint_url,
+            "instances": self.options.instances,
+            "network": self._host.network,
+            "worker_address": self.worker_address,
+            **self._cloud.facts(),
+        }
+
+
+async def _open_host(options: Options) -> Host:
+    if options.instances == "namespace":
+        return await NamespaceHost.open(options.program, options.network)
+    return PaperHost(options.network or _DEFAULT_VPC)

@@ -1,0 +1,96 @@
+"""A worker node in memory: registry, journal on a real disk, relay, cloud; time is virtual."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adaptor.pki import NodePki
+from adaptor.sandbox import recovery
+from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.model import SandboxSpec, fold
+from adaptor.sandbox.registry import Registry
+from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.watch import InstanceWatch
+from providers.base import Ownership
+from tests.worlds.clock import VirtualClock
+from tests.worlds.cloud import Cloud
+from tests.worlds.relay import Relay
+
+T = TypeVar("T")
+
+
+class StillJournal(Journal):
+    """The journal, during whose writes virtual time stands still."""
+
+    async def _run(self, work: Callable[[Any], T]) -> T:
+        assert isinstance(self._clock, VirtualClock)
+        with self._clock.busy():
+            return await super()._run(work)
+
+
+class Networks:
+    """Every namespace is in order, except those called missing."""
+
+    def check(self, netns: str) -> None:
+        pass
+
+    async def apf(self, netns: str) -> dict[str, Any]:
+        return {}
+
+
+class Node:
+    """What outlives an adaptor: cloud, relay, disk. `adaptor` runs one upon it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = VirtualClock()
+        self.cloud = Cloud(self.clock)
+        self.relay = Relay(self.cloud, self.clock)
+        self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
+        self._directory = directory
+        self._pki = NodePki.load(directory / "pki")
+
+    @asynccontextmanager
+    async def adaptor(self) -> AsyncIterator[Registry]:
+        """An adaptor from start to kill: its end takes nothing down."""
+        journal = await StillJournal.open(self._directory / "journal.db", self.clock)
+        registry = Registry(self._rooms(journal))
+        states = {sandbox: fold(events) for sandbox, events in (await journal.load()).items()}
+        await registry.recover(recovery.plan(states, await self.relay.sessions()))
+        try:
+            yield registry
+        finally:
+            await registry.aclose()
+            await journal.aclose()
+
+    async def journal_rows(self) -> dict[str, list[str]]:
+        """Kinds of the events on disk, by sandbox."""
+        journal = await StillJournal.open(self._directory / "journal.db", self.clock)
+        try:
+            return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
+        finally:
+            await journal.aclose()
+
+    async def nothing_is_left(self) -> bool:
+        return not self.cloud.living and not self.relay.open_sessions and not await self.journal_rows()
+
+    def _rooms(self, journal: Journal) -> Rooms:
+        return Rooms(
+            owner=Ownership("cluster", "node"),
+            provider=self.cloud,
+            relay=self.relay,
+            journal=journal,
+            pki=self._pki,
+            networks=Networks(),
+            watch=InstanceWatch(self.cloud, self.clock),
+            clock=self.clock,
+            guest=self.guest,
+            pods_dir="/run/peerpod/pods",
+            creates=asyncio.Semaphore(16),
+        )
+
+
+def spec(name: str = "web", **wishes: Any) -> SandboxSpec:
+    """A pod's sandbox; its id is made of its name."""
+    return SandboxSpec(name.ljust(64, "0"), name, "shop", f"/run/netns/{name}", **wishes)

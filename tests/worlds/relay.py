@@ -1,0 +1,101 @@
+"""The relay and the guests behind it, in memory: agent sockets are entries in a dict, dialling a VM is asking the
+Cloud whether it lives, and a guest proves its token as a real one does."""
+
+import base64
+import dataclasses
+import hashlib
+import hmac
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from adaptor import names
+from adaptor.clock import Clock
+from adaptor.errors import GuestUnreachable, StartFailed, Unavailable
+from adaptor.protos import guest_pb2
+from adaptor.relay.client import Dialled, Identity, Listing, OwnGuest, Session, UpstreamGuest
+from adaptor.relay.states import SessionState
+from providers.base import InstanceState
+from tests.worlds.cloud import Cloud
+
+CERTIFICATE = b"the guest's certificate"
+
+
+class Relay:
+    """`boot_seconds` until a guest answers; `mute`, `impostor`, `refuse_bind`: what every guest is; `away`: no relay."""
+
+    def __init__(self, cloud: Cloud, clock: Clock) -> None:
+        self.open_sessions: dict[str, Session] = {}
+        self.binds: dict[str, guest_pb2.BindRequest] = {}
+        self.calls: Counter[str] = Counter()
+        self.boot_seconds = 8.0
+        self.mute = False
+        self.impostor = False
+        self.refuse_bind = ""
+        self.away = False
+        self._cloud = cloud
+        self._clock = clock
+
+    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None:
+        self._called("open")
+        self.open_sessions.setdefault(sandbox_id, _session(sandbox_id, socket_path))
+
+    async def dial(
+        self,
+        sandbox_id: str,
+        addresses: Sequence[str],
+        port: int,
+        timeout: float,
+        identity: Identity,
+        trust: OwnGuest | UpstreamGuest,
+    ) -> Dialled:
+        self._called("dial")
+        self._move(sandbox_id, SessionState.DIALLING)
+        address = addresses[0]
+        found = next((i for i in self._cloud.instances.values() if address in i.addresses), None)
+        wait = timeout if found is None or self.mute else min(self.boot_seconds, timeout)
+        await self._clock.sleep(wait)
+        alive = found is not None and self._cloud.instances[found.id].state is not InstanceState.GONE
+        if found is None or not alive or wait >= timeout:
+            raise GuestUnreachable(f"no guest answered at {address}, TCP port {port}, within {timeout:g} s")
+        self._move(sandbox_id, SessionState.DIALLED)
+        assert isinstance(trust, OwnGuest)
+        return Dialled(f"{address}:{port}", CERTIFICATE, self._hello(found.id, trust.nonce), 3, wait, 0.01)
+
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
+        self._called("bind")
+        await self._clock.sleep(0.2)
+        if self.refuse_bind:
+            raise StartFailed(self.refuse_bind)
+        self.binds[sandbox_id] = guest_pb2.BindRequest.FromString(bind)
+        self._move(sandbox_id, SessionState.JOINED)
+
+    async def close(self, sandbox_id: str) -> None:
+        self._called("close")
+        self.open_sessions.pop(sandbox_id, None)
+
+    async def list(self) -> Listing:
+        self._called("list")
+        return Listing(tuple(self.open_sessions.values()), 1, "test", 1)
+
+    async def sessions(self) -> tuple[Session, ...]:
+        return (await self.list()).sessions
+
+    def _hello(self, instance_id: str, nonce: bytes) -> guest_pb2.HelloResponse:
+        data = json.loads(self._cloud.specs[instance_id].user_data)
+        token = b"another launch's token" if self.impostor else base64.b64decode(data["launch_token"])
+        message = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(CERTIFICATE).digest()
+        return guest_pb2.HelloResponse(protocol=1, proof=hmac.new(token, message, hashlib.sha256).digest())
+
+    def _move(self, sandbox_id: str, state: SessionState) -> None:
+        if sandbox_id in self.open_sessions:
+            self.open_sessions[sandbox_id] = dataclasses.replace(self.open_sessions[sandbox_id], state=state)
+
+    def _called(self, verb: str) -> None:
+        self.calls[verb] += 1
+        if self.away:
+            raise Unavailable("the relay does not answer")
+
+
+def _session(sandbox_id: str, socket_path: str) -> Session:
+    return Session(sandbox_id, socket_path, SessionState.LISTENING, "", b"", False, 0, 0, 0, "")

@@ -1,0 +1,266 @@
+"""A pod VM as the relay meets it: certificates, and a guest that greets, binds and then echoes agent calls.
+
+Built on plain blocking `ssl` in threads, so that it shares nothing with what it tests but the protocol's names.
+"""
+
+import datetime as dt
+import hashlib
+import hmac
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from adaptor import names
+from adaptor.errors import StatusError
+from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse
+from adaptor.protos.ttrpc_pb2 import Request, Response
+from adaptor.relay.client import Identity, OwnGuest, UpstreamGuest
+from adaptor.ttrpc import messages
+from adaptor.ttrpc.frames import HEADER, Frame, MessageType, encode
+
+TOKEN: Final = bytes(range(32))
+NONCE: Final = b"0123456789abcdef"
+PATIENCE: Final = 20.0  # seconds; only a failing test waits that long
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """PEM, with the key it belongs to, and the objects to issue more with."""
+
+    certificate: x509.Certificate
+    private: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @property
+    def key(self) -> bytes:
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.pem, self.key)
+
+
+def issue(name: str, issuer: Certificate | None = None, *, ca: bool = False) -> Certificate:
+    """A certificate for `name` (also as its only DNS name), self-signed where there is no issuer."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=not ca,
+                key_cert_sign=ca,
+                crl_sign=ca,
+                encipher_only=False,
+                decipher_only=False,
+                **usage,
+            ),
+            critical=True,
+        )
+    )
+    return Certificate(builder.sign(issuer.private if issuer else key, hashes.SHA256()), key)
+
+
+@dataclass(frozen=True)
+class Pki:
+    """Everybody's papers: the worker's, of our guest (nobody signs them), and of an upstream VM."""
+
+    ca: Certificate = field(default_factory=lambda: issue("worker ca", ca=True))
+    guest: Certificate = field(default_factory=lambda: issue("peerpods-guest"))
+
+    def worker(self, name: str = "worker") -> Identity:
+        return issue(name, self.ca).identity
+
+    def own(self, pinned: bytes = b"") -> OwnGuest:
+        return OwnGuest(NONCE, pinned)
+
+    def upstream(self, name: str = "podvm") -> tuple[Certificate, UpstreamGuest]:
+        return issue(name, self.ca), UpstreamGuest(self.ca.pem, name)
+
+
+def server_context(certificate: Certificate, ca: bytes, *, alpn: bool = True) -> ssl.SSLContext:
+    """TLS 1.3 that asks for a certificate of `ca`, as guests do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(certificate.pem + certificate.key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    context.load_verify_locations(cadata=ca.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    if alpn:
+        context.set_alpn_protocols([names.GUEST_ALPN])
+    return context
+
+
+def echo(link: ssl.SSLSocket) -> None:
+    """An agent that answers each request with its own message."""
+    while frame := read_frame(link):
+        if frame.type == MessageType.REQUEST:
+            message = Request.FromString(frame.payload).payload
+            link.sendall(answer(frame.stream_id, message))
+
+
+def answer(stream_id: int, message: bytes) -> bytes:
+    return encode(Frame(stream_id, MessageType.RESPONSE, 0, Response(payload=message).SerializeToString()))
+
+
+def call(stream_id: int, method: str, message: bytes, service: str = names.AGENT_SERVICE) -> bytes:
+    """A request frame as the shim sends it."""
+    envelope = Request(service=service, method=method, payload=message, timeout_nano=60_000_000_000)
+    envelope.metadata.add(key="containerd-namespace-ttrpc", value="k8s.io")
+    return HEADER.pack(envelope.ByteSize(), stream_id, MessageType.REQUEST, 0) + envelope.SerializeToString()
+
+
+def read_frame(link: socket.socket) -> Frame | None:
+    """The next frame; None where the link ends before one."""
+    header = read_exactly(link, HEADER.size)
+    if header is None:
+        return None
+    length, stream_id, kind, flags = HEADER.unpack(header)
+    payload = read_exactly(link, length)
+    return None if payload is None else Frame(stream_id, kind, flags, payload)
+
+
+def read_exactly(link: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        piece = link.recv(size - len(data))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+class Guest:
+    """A VM at `address`:`port`. Change its attributes to have it behave otherwise; close it in the end.
+
+    `agent` gets each bound link, in a thread of its own; the link is closed when it returns.
+    """
+
+    def __init__(self, context: ssl.SSLContext, certificate: Certificate, port: int = 0) -> None:
+        self.agent: Callable[[ssl.SSLSocket], None] = echo
+        self.greets = True  # or accepts, and never says a word
+        self.binds_as_told = True  # or never answers Bind
+        self.refusal: StatusError | None = None  # the answer to Bind, if it is to be one
+        self.hellos: list[HelloRequest] = []
+        self.binds: list[BindRequest] = []
+        self.accepted = 0
+        self._context = context
+        self._certificate = certificate
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.address, self.port = self._listener.getsockname()[:2]
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Cut every link and stop listening."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link in list(self._open):
+            with suppress(OSError):
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._open.add(connection)
+        link: socket.socket = connection
+        try:
+            if not self.greets:
+                connection.recv(1 << 20)
+                connection.recv(1)  # until the other side has had enough
+                return
+            link = wrapped = self._context.wrap_socket(connection, server_side=True)
+            self._open.add(link)
+            if not self._context_is_ours(wrapped) or self._until_bound(wrapped):
+                self.agent(wrapped)
+        except OSError:
+            pass  # the other side's end of it, which is what the test looks at
+        finally:
+            self._open -= {connection, link}
+            link.close()
+
+    def _context_is_ours(self, link: ssl.SSLSocket) -> bool:
+        """An upstream VM knows no Hello: its link is the agent's from the first byte on."""
+        return link.selected_alpn_protocol() == names.GUEST_ALPN
+
+    def _until_bound(self, link: ssl.SSLSocket) -> bool:
+        while frame := read_frame(link):
+            request = Request.FromString(frame.payload)
+            match request.method:
+                case "Hello":
+                    hello = HelloRequest.FromString(request.payload)
+                    self.hellos.append(hello)
+                    link.sendall(answer(frame.stream_id, self._prove(hello.nonce).SerializeToString()))
+                case "Bind":
+                    self.binds.append(BindRequest.FromString(request.payload))
+                    if self.refusal is None and self.binds_as_told:
+                        link.sendall(answer(frame.stream_id, BindResponse().SerializeToString()))
+                        return True
+                    if self.refusal is not None:
+                        failure = messages.encode_failure(self.refusal)
+                        link.sendall(encode(Frame(frame.stream_id, MessageType.RESPONSE, 0, failure)))
+        return False
+
+    def _prove(self, nonce: bytes) -> HelloResponse:
+        bound = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(self._certificate.der).digest()
+        proof = hmac.digest(TOKEN, bound, "sha256")
+        return HelloResponse(protocol=names.GUEST_PROTOCOL, proof=proof, version="stand-in")
+
+
+def cut(link: socket.socket) -> None:
+    """End a connection with a reset, as a machine that was switched off does when it is back."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close()
