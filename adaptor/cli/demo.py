@@ -1,6 +1,7 @@
 """`peerpods demo`: see a pod VM come and go."""
 
-from argparse import Namespace
+import argparse
+import sys
 
 from adaptor.cli.verbs import Verbs
 
@@ -15,17 +16,18 @@ def add_parser(verbs: Verbs) -> None:
         "nothing is left. Works as root, and as an ordinary user where the kernel allows user namespaces.",
     )
     demo.add_argument("--boot-delay", default="2s±1s", help="how long simulated VMs boot (default: %(default)s)")
-    demo.add_argument("--pods", type=int, default=1, metavar="N", help="pods, one after the other (default: 1)")
-    demo.add_argument("--plain", action="store_true", help="one line per event instead of a live display")
-    demo.add_argument("--keep-logs", metavar="DIR", help="copy the processes' logs there")
+    demo.add_argument("--plain", action="store_true", help="one line per phase instead of a live display")
+    demo.add_argument("--logs", metavar="DIR", help="keep the logs of simcloud, adaptor and relay there")
+    demo.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the namespaces are there already
     demo.set_defaults(run=run)
 
 
-def run(arguments: Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """The whole demo; 0 only if every call succeeded and nothing was left."""
-    from adaptor.demo import enter
+    if not arguments.inside:
+        from adaptor.demo import enter
 
-    enter.namespaces()
+        enter.run([sys.executable, "-m", "adaptor", *sys.argv[1:], "--inside"])
     from adaptor.demo import script
 
-    return script.main(arguments)
+    return script.main(arguments.boot_delay, plain=arguments.plain, logs=arguments.logs)

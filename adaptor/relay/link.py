@@ -112,6 +112,12 @@ async def dial(request: DialRequest) -> Link:
     raise AssertionError("counting never ends")
 
 
+def tune(connection: socket.socket) -> None:
+    """Set what every link of ours has set."""
+    for option in _OPTIONS:
+        connection.setsockopt(*option)
+
+
 class _NotYet(Exception):
     """An attempt that failed as attempts do on a VM that is still booting."""
 
@@ -124,8 +130,7 @@ async def _attempt(request: DialRequest, address: str, context: ssl.SSLContext, 
         try:
             async with asyncio.timeout_at(min(loop.time() + ATTEMPT, deadline)):
                 await loop.sock_connect(connection, (address, request.port))
-            for option in _OPTIONS:
-                connection.setsockopt(*option)
+            tune(connection)
         except TimeoutError as error:
             raise _NotYet(f"{address}: no answer to TCP within {ATTEMPT} s") from error
         except OSError as error:

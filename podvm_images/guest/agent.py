@@ -20,6 +20,7 @@ LOOK: Final = 0.01
 # Seconds that an agent has to end by itself after SIGTERM; it ends its containers first.
 GRACE: Final = 5.0
 TAIL: Final = 4096  # bytes of an agent's last output that are kept to explain its death
+_READS: Final = 16  # of 64 KiB, in one go: a full pipe, and no agent can talk the links to a standstill
 _SAID: Final = 512  # characters of them that travel in a status: it becomes the pod's event
 
 log = logs.get(__name__)
@@ -33,6 +34,7 @@ class Agent:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._tail = bytearray()
+        self._stopping = False
 
     async def connect(self, timeout: float) -> socket.socket:
         """Start the agent where that is ours to do, and return a connection to it (non-blocking) once it listens.
@@ -62,12 +64,13 @@ class Agent:
         if self._process is None or self._process.pid != pid:
             return False
         if self._process.poll() is not None:
-            log.warning("agent ended", status=self._process.returncode, last_output=self._words())
+            tell = log.info if self._stopping else log.warning
+            tell("the agent has ended", status=self._process.returncode)
         return True
 
     async def stop(self) -> None:
         """End an agent that was started here: SIGTERM, and after GRACE seconds SIGKILL."""
-        process = self._process
+        process, self._stopping = self._process, True
         if process is None or process.poll() is not None:
             return
         process.terminate()
@@ -80,8 +83,8 @@ class Agent:
             await asyncio.sleep(LOOK)
 
     def _start(self) -> None:
-        os.makedirs(os.path.dirname(self.socket_path), mode=0o700, exist_ok=True)
         try:
+            os.makedirs(os.path.dirname(self.socket_path), mode=0o700, exist_ok=True)
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
@@ -107,11 +110,12 @@ class Agent:
         assert self._process.stdout is not None
         pipe = self._process.stdout
         with suppress(BlockingIOError):
-            while not pipe.closed:
+            for _ in range(0 if pipe.closed else _READS):
                 output = os.read(pipe.fileno(), 65536)
                 if not output:
                     asyncio.get_running_loop().remove_reader(pipe.fileno())
                     pipe.close()
+                    return
                 self._tail += output
                 del self._tail[:-TAIL]
                 sys.stderr.write(output.decode("utf-8", "replace"))

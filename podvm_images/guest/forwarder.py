@@ -1,23 +1,30 @@
-"""Joins a bound link and the agent: from here on every byte on the link is the agent's, in both directions."""
+"""Joins a bound link and the agent: from here on the link is the agent's, in both directions."""
 
 import asyncio
 import socket
 import ssl
 from typing import Final
 
+from adaptor import names
+from adaptor.errors import Code, StatusError
 from adaptor.relay.pump import End, Pump, Side
-from adaptor.relay.splice import Rules
+from adaptor.relay.splice import Answer, Rules, Splice, Verdict
 from adaptor.telemetry import logs
 
-# What this end changes in agent calls as they pass. Nothing, so the pump looks into no frame. (A rule here needs a
-# pump that takes the link's bytes for requests: at the worker's end they are responses.)
-RULES: Final[Rules] = {}
+
+def refuse(message: bytes) -> Verdict:
+    """A call of ours on a link that is the agent's: never the agent's business."""
+    return Answer(error=StatusError(Code.FAILED_PRECONDITION, "this link is the agent's: the VM is bound already"))
+
+
+# What this end changes in agent calls as they pass: nothing yet. It only keeps our own service to itself.
+RULES: Final[Rules] = {(names.GUEST_SERVICE, "Hello"): refuse, (names.GUEST_SERVICE, "Bind"): refuse}
 
 
 async def join(link: ssl.SSLSocket, agent: socket.socket, log: logs.Log) -> None:
     """Carry bytes until either side ends, and then end the other. Owns both sockets; cancelling closes both."""
     ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-    pump = Pump(agent, link, ended.set_result)
+    pump = Pump(agent, link, ended.set_result, Splice(RULES), requests_from=Side.LINK)
     pump.start()
     log.info("the link is the agent's")
     try:

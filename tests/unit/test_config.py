@@ -58,6 +58,7 @@ def test_the_environment_wins_over_the_file_and_an_empty_name_does_not_count(tmp
     config = from_file(tmp_path, text, ENOUGH | {"NODE_NAME": "from-env", "FORWARDER_PORT": ""})
     assert config.node.name == "from-env"
     assert config.guest.port == 16000
+    assert config.sources["guest.port"] == str(tmp_path / "peerpods.toml")
 
 
 def test_each_key_knows_where_it_came_from(tmp_path: Path) -> None:

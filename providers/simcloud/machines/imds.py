@@ -18,7 +18,7 @@ class MetadataService:
     @classmethod
     async def serve(cls, listener: socket.socket, metadata: Metadata) -> "MetadataService":
         """Serve `metadata` on a socket that listens already, in whatever network that is."""
-        protocols = web.Server(metadata)
+        protocols = web.Server(metadata, access_log=None)
         server = await asyncio.get_running_loop().create_server(protocols, sock=listener)
         return cls(server, protocols)
 

@@ -161,11 +161,11 @@ class _Instance:
         if self._ended:
             return
         self._ended = True
+        self._read()
+        self._loop.remove_reader(self._output.fileno())  # from here on it would be unshare's own words
         if not self._gone.done():
             _kill(self._parts.process.pid)
             await self.wait()
-        self._read()
-        self._loop.remove_reader(self._output.fileno())
         self._output.close()
         self._input.close()
         if self._metadata is not None:

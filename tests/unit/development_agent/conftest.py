@@ -22,9 +22,9 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
 @pytest.fixture
 async def shim(vm: Vm) -> AsyncIterator[Shim]:
     shim = await Shim.connect(vm.socket)
-    before = vm.traces()
     await shim.create_sandbox()
     yield shim
     await shim.destroy_sandbox()
-    assert vm.traces() == before
+    vm.check_pristine()
     await shim.client.aclose()
+    vm.check_disconnected()

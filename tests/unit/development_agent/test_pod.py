@@ -104,7 +104,7 @@ async def test_a_pod_that_shares_processes_shares_those_of_the_pause_container(s
 
 
 async def test_the_network_is_the_machines(shim: Shim, vm: Vm) -> None:
-    vm.run("ip", "link", "add", "pod0", "type", "dummy")
+    vm.run("ip", "link", "add", "pod0", "type", "veth", "peer", "name", "pod1")
     await shim.run("c", "cat", "/proc/net/dev")
     assert b"pod0" in await shim.read("c")
     networks = (await shim.stats("c")).network_stats
@@ -138,7 +138,7 @@ async def test_volumes_of_the_pod_survive_a_containers_restart(shim: Shim, vm: V
 
 async def test_what_a_container_leaves_in_a_volume_goes_with_the_pod_however_deep(shim: Shim) -> None:
     place = f"{SHARED}/pause/rootfs/local/deep"
-    script = "cd /v; i=0; while [ $i -lt 1500 ]; do mkdir d; cd -P d; i=$((i+1)); done; touch end"
+    script = "path=/v/$(printf 'd/%.0s' $(seq 1500)); mkdir -p $path && touch $path/end"
     request = container_request("c", process("sh", "-c", script), mount("/v", "bind", place, "rbind"))
     request.storages.add(driver="local", mount_point=place)
     await shim.do("CreateContainer", request)
@@ -168,7 +168,9 @@ async def test_a_containers_last_words_are_told(shim: Shim) -> None:
     source = f"{SHARED}/c-0123456789abcdef-termination-log"
     await shim.copy(source, b"")
     request = container_request(
-        "c", process("sh", "-c", "echo because > /dev/termination-log"), mount("/dev/termination-log", "bind", source)
+        "c",
+        process("sh", "-c", "echo because > /dev/termination-log"),
+        mount("/dev/termination-log", "bind", source, "rbind"),
     )
     await shim.do("CreateContainer", request)
     await shim.start("c")
@@ -220,16 +222,17 @@ async def test_in_a_user_namespace_with_one_id_containers_run_as_root_and_a_warn
     try:
         vm.start_agent()
         shim = await Shim.connect(vm.socket)
-        before = vm.traces()
         await shim.create_sandbox()
         await shim.copy(f"{SHARED}/c-data", b"data\n")
         run = process("sh", "-c", "id -u; cat /data; echo x > /dev/null; tty", uid=1000, groups=[7], terminal=True)
-        await shim.do("CreateContainer", container_request("c", run, mount("/data", "bind", f"{SHARED}/c-data")))
+        await shim.do(
+            "CreateContainer", container_request("c", run, mount("/data", "bind", f"{SHARED}/c-data", "rbind"))
+        )
         await shim.start("c")
         assert (await shim.read("c")).split() == [b"0", b"data", b"/dev/pts/0"]
         assert "user 1000:1000, which this VM's user namespace does not have" in vm.log.read_text()
         await shim.destroy_sandbox()
-        assert vm.traces() == before
+        vm.check_pristine()
         await shim.client.aclose()
     finally:
         vm.close()
@@ -241,17 +244,16 @@ async def test_runc_serves_as_well_as_crun(tmp_path_factory: pytest.TempPathFact
     try:
         vm.start_agent("--runtime", "runc")
         shim = await Shim.connect(vm.socket)
-        before = vm.traces()
         await shim.create_sandbox()
         await shim.run("runc-c", "sh", "-c", "echo up; exec sleep 600")
         assert await shim.read_some("runc-c") == b"up\n"
         assert await shim.executed("runc-c", "sh", "-c", "echo hello; exit 7") == ("hello\n", 7)
         await shim.exec("runc-c", "t", "tty", terminal=True)
         assert await shim.read("runc-c", "t") == b"/dev/pts/0\r\n"
-        with pytest.raises(StatusError, match="runc exec: .*nothing.* not found"):
+        with pytest.raises(StatusError, match=r"runc exec: .*nothing.* not found"):
             await shim.exec("runc-c", "n", "nothing")
         await shim.destroy_sandbox()
-        assert vm.traces() == before
+        vm.check_pristine()
         assert not vm.run("find", "/sys/fs/cgroup", "-name", "runc-c")
         await shim.client.aclose()
     finally:

@@ -64,6 +64,7 @@ class Vm:
         self.init = children_of(self._outer.pid)[0]
         self._launchers: list[subprocess.Popen[bytes]] = []
         self.agent = 0
+        self.pristine = Traces([], [], [], [])
 
     @property
     def socket(self) -> str:
@@ -84,6 +85,15 @@ class Vm:
         self.agent = eventually(lambda: children_of(launcher.pid), "the agent is started")[0]
         eventually(lambda: launcher.poll() is not None or self._listens(), "the agent listens")
         assert launcher.poll() is None, self.log.read_text()
+        self.pristine = self.traces()
+
+    def check_pristine(self) -> None:
+        """Nothing but the open connections of clients is there that was not when the agent had just started."""
+        assert self.traces()._replace(descriptors=[]) == self.pristine._replace(descriptors=[])
+
+    def check_disconnected(self) -> None:
+        """With every client gone, the agent holds what it held at first; it sees their going in its own time."""
+        eventually(lambda: self.traces().descriptors == self.pristine.descriptors, "the agent drops descriptors")
 
     def refused_agent(self, *options: str) -> tuple[int, str]:
         """Run an agent that gives up: its exit status and what the log has by then."""
@@ -97,13 +107,13 @@ class Vm:
 
     def traces(self) -> Traces:
         """Call it when nothing is going on."""
-        found = Traces(
+        mounts = Path(f"/proc/{self.agent}/mountinfo").read_text().splitlines()
+        return Traces(
             processes=sorted(self.processes()),
-            mounts=[line.split(" ", 3)[3] for line in Path(f"/proc/{self.agent}/mountinfo").read_text().splitlines()],
+            mounts=[line.split(" ", 3)[3] for line in mounts],
             files=sorted(str(path) for path in self.path("/run").rglob("*")),
-            descriptors=sorted(os.readlink(fd) for fd in Path(f"/proc/{self.agent}/fd").iterdir()),
+            descriptors=sorted(target.partition(":")[0] for target in self._descriptors()),
         )
-        return found._replace(descriptors=[name.partition(":")[0] for name in found.descriptors])
 
     def processes(self) -> list[str]:
         """Everything that is alive in the VM by name; `name stopped` and `name zombie` for what is not running."""
@@ -141,4 +151,14 @@ class Vm:
         return ["nsenter", "--target", str(self.init), *user, "--mount", "--pid", "--wd=.", "--"]
 
     def _listens(self) -> bool:
-        return any(line.endswith(SOCKET) for line in Path(f"/proc/{self.agent}/net/unix").read_text().splitlines())
+        """Seen from outside: a connection to try it would be a trace in the agent."""
+        held = self._descriptors()
+        table = Path(f"/proc/{self.agent}/net/unix").read_text().splitlines()
+        return any(f"socket:[{line.split()[6]}]" in held for line in table if line.endswith(f" {SOCKET}"))
+
+    def _descriptors(self) -> list[str]:
+        found = []
+        for fd in Path(f"/proc/{self.agent}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(os.readlink(fd))
+        return found

@@ -111,6 +111,7 @@ def test_entries_of_initdata_that_nothing_reads_are_named_and_not_written(tmp_pa
         ({"registry_auth": b"\xffhunter2"}, "registry_auth is not a JSON object"),
         ({"registry_auth": b"[" * 9000}, "registry_auth is not a JSON object"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_faulty_bind_is_refused_with_its_fault(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint) as error:

@@ -318,6 +318,20 @@ async def test_a_second_bind_on_another_link_is_refused(world: GuestWorld, dial:
     assert world.agent.connections == 1
 
 
+async def test_a_second_bind_on_the_bound_link_is_refused_and_the_agent_never_sees_it(
+    world: GuestWorld, dial: Dial
+) -> None:
+    worker = await dial(world)
+    await worker.bind(pod())
+    for method in ("Bind", "Hello"):
+        error = await refusal(worker.call(names.GUEST_SERVICE, method, pod()))
+        assert (error.code, error.message) == (
+            Code.FAILED_PRECONDITION, "this link is the agent's: the VM is bound already",
+        )  # fmt: skip
+    assert await worker.call(names.HEALTH_SERVICE, "Check") == b""
+    assert world.agent.calls == [(5, names.HEALTH_SERVICE, "Check")]
+
+
 async def test_of_binds_at_the_same_moment_one_wins(world: GuestWorld, dial: Dial) -> None:
     workers = [await dial(world) for _ in range(4)]
     binds = [worker.bind(pod(pod_name=f"web-{n}")) for n, worker in enumerate(workers)]
@@ -486,8 +500,9 @@ async def test_a_started_agent_is_ended_with_the_guest(tmp_path: Path, pki: Node
     async with guest(tmp_path, pki.ca_pem, command=command) as world:
         worker = await dial(world)
         await worker.bind(pod())
-        await worker.send(b"ping")
-        assert await worker.receive() == b"ping"
+        call = raw_frame(1, 1, b"an agent that answers with what it was sent")
+        await worker.send(call)
+        assert await worker.receive() == call
     assert (tmp_path / "agent.sock.ended").exists()
 
 

@@ -67,7 +67,7 @@ def user_data(pki: NodePki, **changes: Any) -> bytes:
 
 
 def encoded(initdata: bytes) -> str:
-    return base64.b64encode(gzip.compress(initdata)).decode()
+    return base64.b64encode(gzip.compress(initdata, mtime=0)).decode()
 
 
 # -- process-user-data ------------------------------------------------------------------------------

@@ -124,6 +124,7 @@ def test_a_port_need_not_be_given_and_unknown_keys_are_ignored() -> None:
         (raw(port="15150"), "port"),
         (raw(port=True), "port"),
     ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(given: bytes, complaint: str) -> None:
     with pytest.raises(UserDataError, match=complaint):

@@ -95,7 +95,8 @@ def modelled(frames: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
 message_bytes = st.one_of(st.binary(max_size=40), st.integers(0, 70_000).map(bytes))
 streams = st.integers(0, 1 << 15)
 ours = st.sampled_from(["Grow", "Ask", "Refuse", "Look"])
-others = st.sampled_from(["ReadStdout", "GrowX", "Gro", "", "M" * 127, "M" * 200])
+plain = st.sampled_from(["ReadStdout", "GrowX", "Gro", "M" * 127])
+others = plain | st.sampled_from(["", "M" * 200])  # no one-byte length there
 request_frames = st.one_of(
     st.builds(call, ours, message_bytes, streams),
     st.builds(call, others, message_bytes, streams),
@@ -129,11 +130,11 @@ def test_without_rules_every_byte_passes_at_once_but_a_cut_header(frames: list[b
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.builds(call, others, message_bytes, streams), max_size=8), chunk_sizes)
+@given(st.lists(st.builds(call, plain, message_bytes, streams), max_size=8), chunk_sizes)
 def test_a_call_no_rule_names_is_withheld_only_until_its_method_is_there(frames: list[bytes], sizes: list[int]) -> None:
     splice = Splice(RULES)
     passed = seen = 0
-    for chunk in cut(b"".join(each for each in frames if b"M" * 200 not in each), sizes):
+    for chunk in cut(b"".join(frames), sizes):
         passed += sum(len(piece) for piece in splice.requests(fed(chunk)))
         seen += len(chunk)
         assert seen - passed < HEADER.size + 258

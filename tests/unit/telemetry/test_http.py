@@ -69,6 +69,9 @@ def test_head_is_get_without_the_body(http: Http, path: str) -> None:
     get, _ = ask(http, path)
     assert (head.status, body) == (get.status, "")
     assert int(head.headers["Content-Length"]) > 0
+    with socket.create_connection(http.address, timeout=10) as connection:  # a client that does not skip a body
+        connection.sendall(f"HEAD {path} HTTP/1.0\r\n\r\n".encode())
+        assert connection.makefile("rb").read().endswith(b"\r\n\r\n")
 
 
 def test_an_unknown_path_says_which_there_are(http: Http) -> None:
@@ -113,7 +116,9 @@ def test_closing_does_not_wait_for_a_client_that_dawdles(node: Node) -> None:
     with socket.create_connection(server.address) as dawdler:
         dawdler.sendall(b"GET /heal")
         ask(server, "/healthz")
+        before = time.monotonic()
         server.close()
+        assert time.monotonic() - before < 5  # the client would have had 10 seconds
 
 
 def test_more_clients_than_slots_are_turned_away_and_later_ones_served(http: Http) -> None:

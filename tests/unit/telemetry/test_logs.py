@@ -217,7 +217,7 @@ def test_any_value_can_be_logged(value: Any, shown: Any) -> None:
 def test_a_value_cannot_forge_a_line_or_steer_the_terminal() -> None:
     stream = io.StringIO()
     logs.setup("text", stream=stream)
-    logs.get("x").info("pod said", words="a\n12:00:00.000 error forged\x1b[2J\x9b")
+    logs.get("x").info("pod said", words="a\n12:00:00.000 error forged", word="a\nforged\x1b[2J\x9b")
     logging.getLogger("library").warning("one\ntwo \x1b[2J")
     assert len(stream.getvalue().splitlines()) == 2
     assert "\x1b" not in stream.getvalue()

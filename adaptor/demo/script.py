@@ -1,0 +1,198 @@
+"""The demo's course: a cloud, a node, one pod from CreateVM to StopVM, and the count of what is left."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from adaptor.demo import leftovers
+from adaptor.demo.leftovers import Inventory
+from adaptor.demo.shim import Process, Shim
+from adaptor.demo.timeline import Timeline
+from adaptor.demo.world import World
+from adaptor.errors import AdaptorError
+
+_DIRECTORY: Final = Path("/run/peerpods-demo")  # the demo's own tmpfs (enter)
+_POD: Final = "demo/hello"
+_FILE: Final = b"x" * (3 << 20)  # three CopyFile calls of 1 MiB
+# What the adaptor's spans are called for a reader, and what of them is worth showing.
+_SPANS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+    "instance.create": ("EC2 RunInstances", lambda line: f"{line.get('instance')} ({line.get('type')})"),
+    "guest.reach": ("boot, dial, TLS, Hello", lambda line: f"{line.get('address')}, {line.get('attempts')} attempts"),
+    "guest.bind": ("Bind: the VM is the pod's", lambda line: "its agent answers"),
+    "instance.delete": ("EC2 TerminateInstances", lambda line: str(line.get("instance"))),
+}
+
+
+class DemoFailed(AdaptorError):
+    """A pod did not behave as one on a real node does."""
+
+
+def main(boot_delay: str, *, plain: bool, logs: str | None) -> int:
+    """Run it; 0 when everything worked and nothing was left, else 1."""
+    console = Console(highlight=False)
+    _DIRECTORY.mkdir()
+    try:
+        left = asyncio.run(_play(console, boot_delay, plain=plain))
+    except AdaptorError as error:
+        console.print(f"[red]the demo failed:[/] {error}", soft_wrap=True)
+        return 1
+    finally:
+        if logs is not None:
+            _keep(Path(logs))
+    return _verdict(console, left)
+
+
+async def _play(console: Console, boot_delay: str, *, plain: bool) -> dict[str, list[str]]:
+    before_all = _take([])
+    with Timeline(console, plain=plain) as timeline:
+        async with World(_DIRECTORY, boot_delay=boot_delay) as world:
+            with timeline.phase("simcloud: an EC2 on loopback") as row:
+                await world.start_cloud()
+                row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"
+            with timeline.phase("adaptor and relay") as row:
+                await world.start_adaptor()
+                row.note = "aws provider; serving hypervisor.sock"
+            before = await _inventory(world)
+            with world.pod_netns() as netns:
+                await _pod(world, timeline, netns)
+            with timeline.phase("nothing is left of the pod"):
+                left = await _settled(world, before)
+    # and when all three processes have ended, nothing is left of them either
+    left["after_the_end"] = sorted(
+        {x for names in _take([]).added_since(before_all).values() for x in names if _counts(x)}
+    )
+    return left
+
+
+async def _pod(world: World, timeline: Timeline, netns: str) -> None:
+    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=netns) as shim:
+        with timeline.phase("CreateVM") as row:
+            row.note = f"agent socket {Path(await shim.create_vm()).name}"
+        with timeline.phase("StartVM"):
+            await shim.start_vm()
+            await asyncio.sleep(0.1)  # its spans are shown when their log lines have been read
+        with timeline.phase("Check"):
+            await shim.connect()
+        with timeline.phase("CreateSandbox"):
+            await shim.create_sandbox()
+        with timeline.phase("pause container"):
+            await shim.start_pause()
+        with timeline.phase("CopyFile, 3 MiB") as row:
+            row.note = Path(await shim.copy_file("data", _FILE)).name[-24:]
+        with timeline.phase("CreateContainer"):
+            container = await shim.create_container(["sh", "-c", "echo hello from $(hostname); exec sleep 3600"])
+        with timeline.phase("StartContainer"):
+            process = await shim.start_container(container)
+        await _use(shim, process, timeline)
+        with timeline.phase("SignalProcess, WaitProcess twice") as row:
+            row.note = f"exit code {await shim.stop(process)}"
+        with timeline.phase("DestroySandbox"):
+            await shim.stop_sandbox()
+        with timeline.phase("StopVM"):
+            await shim.stop_vm()
+            await asyncio.sleep(0.1)
+        if shim.checks_failed:
+            raise DemoFailed(f"Health.Check failed while the pod ran: {shim.checks_failed[0]}")
+
+
+async def _use(shim: Shim, process: Process, timeline: Timeline) -> None:
+    with timeline.phase("logs") as row:
+        row.note = _one_line(await process.until(lambda out: out.endswith(b"\n")))
+    with timeline.phase("exec with exit code") as row:
+        run = await shim.exec(process, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+        code = await run.exit_code()
+        _expect("exec", (bytes(run.stdout), bytes(run.stderr), code), (b"out\n", b"err\n", 7))
+        row.note = "exit code 7, stdout and stderr apart"
+    with timeline.phase("exec with a terminal") as row:
+        row.note = await _terminal(shim, process)
+
+
+async def _terminal(shim: Shim, process: Process) -> str:
+    """A shell on a tty, resized, typed at, and left."""
+    shell = await shim.exec(process, ["sh"], terminal=True)
+    await shim.resize(shell, 42, 123)
+    await shim.write(shell, b"stty size; echo $((6*7)) > /dev/tty; exit 3\n")
+    code = await shell.exit_code()
+    screen = bytes(shell.stdout)
+    _expect("terminal", (b"42 123" in screen, b"\r\n42\r\n" in screen, code), (True, True, 3))
+    return "resized to 42x123, stdin read, exit code 3"
+
+
+@asynccontextmanager
+async def _following(world: World, timeline: Timeline) -> AsyncIterator[None]:
+    """Show the adaptor's own spans between the shim's calls."""
+
+    async def follow() -> None:
+        async for line in world.spans():
+            name, _, outcome = str(line.get("message", "")).rpartition(" ")
+            if outcome == "complete" and name in _SPANS:
+                title, note = _SPANS[name]
+                timeline.past(title, float(line["seconds"]), note(line))
+
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _inventory(world: World) -> Inventory:
+    return leftovers.take(await world.living(), _places(), world.journal)
+
+
+async def _settled(world: World, before: Inventory) -> dict[str, list[str]]:
+    """What a pod left once its VM is gone; EC2 takes a moment to let go of one."""
+    await world.no_instance_lives()
+    deadline = asyncio.get_running_loop().time() + 5
+    while True:
+        left = (await _inventory(world)).added_since(before)
+        if not any(left.values()) or asyncio.get_running_loop().time() > deadline:
+            return left
+        await asyncio.sleep(0.1)
+
+
+def _take(instances: list[str]) -> Inventory:
+    return leftovers.take(instances, _places(), str(_DIRECTORY / "state" / "journal.db"))
+
+
+def _places() -> list[str]:
+    return ["/run", str(_DIRECTORY)]
+
+
+def _counts(name: str) -> bool:
+    """What the three processes may leave on purpose: their logs, their configuration, the node's state directory."""
+    return not name.startswith(str(_DIRECTORY)) or name.endswith(".sock")
+
+
+def _expect(what: str, seen: object, wanted: object) -> None:
+    if seen != wanted:
+        raise DemoFailed(f"{what}: {wanted} was expected, {seen} was seen")
+
+
+def _one_line(data: bytes) -> str:
+    return data.decode(errors="replace").strip()
+
+
+def _keep(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for log in _DIRECTORY.glob("*.log"):
+        shutil.copy(log, directory)
+
+
+def _verdict(console: Console, left: dict[str, list[str]]) -> int:
+    console.print()
+    for kind, names in left.items():
+        mark, text = ("[red]✗[/]", ", ".join(names)) if names else ("[green]✓[/]", "none left")
+        console.print(f"  {mark} {kind.replace('_', ' '):<16} {text}", soft_wrap=True)
+    console.print()
+    if any(left.values()):
+        console.print("[red]Something was left behind.[/] This is a bug: please report it with the lines above.")
+        return 1
+    console.print("[bold green]One pod, one VM, nothing left behind.[/] Next: README.md, “Run it on a node”.")
+    return 0

@@ -1,0 +1,223 @@
+"""The demo's worker node and cloud: simcloud, adaptor and relay as real processes, and pods' network namespaces.
+
+    async with World(directory, boot_delay="2s") as world:
+        await world.start_cloud()
+        await world.start_adaptor()
+        with world.pod_netns() as netns: ...
+
+Must run in private namespaces (`enter`). `directory` is short: unix sockets live in it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from adaptor.errors import AdaptorError
+
+# Seconds for a process of ours to come up, on a machine that is busy with others.
+_PATIENCE: Final = 30.0
+_POLL: Final = 0.02
+
+
+class WorldBroken(AdaptorError):
+    """A process of the world did not come up, or ended: its name, and the end of its log."""
+
+
+class World:
+    """Processes started here end with the block, the relay too."""
+
+    def __init__(self, directory: Path, *, boot_delay: str = "0s", settings: Mapping[str, Any] | None = None) -> None:
+        self.directory = directory
+        self.cloud: dict[str, Any] = {}
+        self.hypervisor_socket = str(directory / "hypervisor.sock")
+        self.relay_socket = str(directory / "relay.sock")
+        self.journal = str(directory / "state" / "journal.db")
+        self.processes: dict[str, asyncio.subprocess.Process] = {}
+        self._boot_delay = boot_delay
+        self._settings = settings or {}
+
+    async def start_cloud(self, *options: str) -> None:
+        """simcloud, whose instances really boot; `cloud` is what it says of itself."""
+        await self.spawn(
+            "simcloud",
+            "--listen",
+            "127.0.0.1:0",
+            "--instances",
+            "namespace",
+            "--boot-delay",
+            self._boot_delay,
+            *options,
+        )
+        url = await self._logged("simcloud", "http://127.0.0.1:")
+        self.cloud = await self.ask(url)
+
+    async def start_adaptor(self) -> None:
+        """The adaptor, which brings up the relay; returns when it serves."""
+        config = self.directory / "peerpods.toml"
+        config.write_text(self._config())
+        await self.spawn("adaptor", "--config", str(config))
+        await self._until("adaptor", lambda: os.path.exists(self.hypervisor_socket))
+
+    async def spawn(self, verb: str, *arguments: str) -> asyncio.subprocess.Process:
+        """`peerpods VERB ...`, its output in `<directory>/VERB.log`."""
+        with open(self.directory / f"{verb}.log", "ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "adaptor", verb, *arguments,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
+            )  # fmt: skip
+        self.processes[verb] = process
+        return process
+
+    async def stop(self, verb: str, number: int = signal.SIGTERM) -> int:
+        """End one of our processes and wait for it; returns its exit status."""
+        process = self.processes.pop(verb)
+        if process.returncode is None:
+            process.send_signal(number)
+        return await process.wait()
+
+    async def stop_relay(self) -> None:
+        """The relay is the adaptor's child no more: it is found by what it says of itself."""
+        from adaptor.relay.client import RelayClient
+
+        with contextlib.suppress(AdaptorError):
+            pid = (await RelayClient(self.relay_socket).list()).pid
+            os.kill(pid, signal.SIGTERM)
+            await self._until("relay", lambda: not os.path.exists(self.relay_socket))
+
+    async def ask(self, url: str = "", **fault: Any) -> Any:
+        """What simcloud's control page at `url` answers; with keywords, faults are caused there first."""
+        data = json.dumps(fault).encode() if fault else None
+        request = urllib.request.Request(url or f"{self.cloud['endpoint_url']}/_simcloud", data)  # noqa: S310 - loopback
+
+        def fetch() -> Any:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+                return json.load(answer)
+
+        return await asyncio.to_thread(fetch)
+
+    async def instances(self) -> list[dict[str, Any]]:
+        """Every instance there has been, as simcloud shows it."""
+        shown = await self.ask(f"{self.cloud['endpoint_url']}/_simcloud/instances")
+        return list(shown)
+
+    async def living(self) -> list[str]:
+        """Ids of the instances that are not terminated."""
+        return [i["id"] for i in await self.instances() if i["state"] not in ("terminated", "shutting-down")]
+
+    async def no_instance_lives(self) -> None:
+        """Return once the cloud has let go of every instance; raises TimeoutError."""
+        async with asyncio.timeout(_PATIENCE):
+            while any(i["state"] != "terminated" for i in await self.instances()):
+                await asyncio.sleep(_POLL)
+
+    @contextlib.contextmanager
+    def pod_netns(self) -> Iterator[str]:
+        """A network namespace as a CNI plugin leaves it for a pod: mounted on a file, with an address."""
+        path = self.directory / f"cni-{secrets.token_hex(4)}"
+        path.touch()
+        maker = [sys.executable, "-m", "adaptor.demo.cni", str(path)]
+        made = subprocess.run(maker, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise WorldBroken(f"cannot make a pod's network namespace: {made.stderr}")
+        try:
+            yield str(path)
+        finally:
+            subprocess.run(["umount", str(path)], check=True)
+            path.unlink()
+
+    async def spans(self) -> AsyncIterator[dict[str, Any]]:
+        """The adaptor's log lines as they are written, parsed, for ever."""
+        with open(self.directory / "adaptor.log", encoding="utf-8") as log:
+            line = ""
+            while True:
+                line += log.readline()
+                if not line.endswith("\n"):
+                    await asyncio.sleep(_POLL)
+                    continue
+                if line.startswith("{"):
+                    yield json.loads(line)
+                line = ""
+
+    def log_of(self, name: str) -> str:
+        """The end of a process's log."""
+        try:
+            return (self.directory / f"{name}.log").read_text(errors="replace")[-2000:]
+        except FileNotFoundError:
+            return ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "adaptor" in self.processes:
+            await self.stop("adaptor")
+        await self.stop_relay()
+        if "simcloud" in self.processes:
+            await self.stop("simcloud")
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PODVM_"))}
+        return {**kept, **self.cloud.get("environment", {})}
+
+    def _config(self) -> str:
+        cloud = self.cloud
+        tables: dict[str, dict[str, Any]] = {
+            "node": {
+                "name": "demo-node",
+                "hypervisor_socket": self.hypervisor_socket,
+                "relay_socket": self.relay_socket,
+                "pods_dir": str(self.directory / "pods"),
+                "state_dir": str(self.directory / "state"),
+            },
+            "guest": {"start_timeout": "60s"},
+            "cloud": {"provider": "aws"},
+            "log": {"format": "json", "level": "debug"},
+            "http": {"listen": "127.0.0.1:0"},
+            "aws": {
+                "region": cloud["region"],
+                "endpoint_url": cloud["endpoint_url"],
+                "subnet_id": cloud["subnet"],
+                "security_group_ids": [cloud["security_group"]],
+                "image": cloud["ami"],
+                "instance_type": "m6a.large",
+                "instance_types": ["m6a.large", "m6a.xlarge"],
+            },
+        }
+        for name, table in self._settings.items():
+            tables.setdefault(name, {}).update(table)
+        return "\n".join(f"[{name}]\n{_toml(table)}" for name, table in tables.items())
+
+    async def _until(self, name: str, condition: Any) -> None:
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while not condition():
+            process = self.processes.get(name)
+            if process is not None and process.returncode is not None:
+                raise WorldBroken(f"{name} ended with status {process.returncode}:\n{self.log_of(name)}")
+            if asyncio.get_running_loop().time() > deadline:
+                raise WorldBroken(f"{name} did not come up within {_PATIENCE:g} s:\n{self.log_of(name)}")
+            await asyncio.sleep(_POLL)
+
+    async def _logged(self, name: str, start: str) -> str:
+        """The first word in `name`'s log that begins with `start`; waits for it."""
+
+        def words() -> list[str]:
+            return [word for word in self.log_of(name).split() if word.startswith(start)]
+
+        await self._until(name, words)
+        return f"{words()[0].rstrip('/.,')}/_simcloud"
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())  # JSON's scalars are TOML's
