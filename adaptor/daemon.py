@@ -109,9 +109,11 @@ class Daemon:
         await self._recover(registry, journal, relay)
         self._server = Server([Hypervisor(registry, networks).service()])
         _make_directory(Path(config.node.hypervisor_socket).parent)
+        _make_directory(Path(config.node.pods_dir))
         await self._server.listen_unix(config.node.hypervisor_socket)
         self._stack.push_async_callback(self._server.aclose)
         self._unready.clear()
+        self._warm_up(provider)
         log.info(
             "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
         )
@@ -180,6 +182,18 @@ class Daemon:
             creates=asyncio.Semaphore(self._config.limits.creates_at_once),
         )
 
+    def _warm_up(self, provider: Provider) -> None:
+        """Have the provider learn its offerings before the first pod needs them; a failure shows again there."""
+
+        async def learn() -> None:
+            try:
+                await provider.offerings()
+            except ProviderError as error:
+                log.warning("cannot find out what the cloud offers yet", cloud=provider.name, error=str(error))
+
+        task = asyncio.create_task(learn(), name="warm-up")
+        self._stack.callback(task.cancel)
+
     async def _recover(self, registry: Registry, journal: Journal, relay: RelayClient) -> None:
         states: dict[str, SandboxState] = {
             sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()
@@ -222,7 +236,7 @@ def _make_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(f"cannot make {path} for the hypervisor socket: {error}") from error
+        raise Unavailable(f"cannot make the directory {path}: {error}") from error
 
 
 def _signals() -> asyncio.Event:

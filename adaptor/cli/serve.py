@@ -26,6 +26,12 @@ def add_parser(verbs: Verbs) -> None:
     relay.add_argument(
         "--socket", metavar="PATH", default=names.RELAY_SOCKET, help="where the adaptor calls (default: %(default)s)"
     )
+    relay.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="the least that is written (default: %(default)s)",
+    )
     relay.set_defaults(run=run_relay)
 
 
@@ -44,4 +50,4 @@ def run_relay(arguments: Namespace) -> int | None:
     """Until a signal ends it."""
     from adaptor.relay import process
 
-    return process.main(arguments.socket)
+    return process.main(arguments.socket, arguments.log_level)

@@ -12,6 +12,8 @@ from typing import Final
 
 # What SQLite keeps beside an open database comes and goes with its checkpoints; the rows are counted on their own.
 _SQLITE_OWN: Final = ("-wal", "-shm")
+# mount(8) makes it at its first use on a machine, for itself.
+_MOUNT_OWN: Final = "/run/mount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def _socket_path(line: str) -> str:
 
 
 def _walk(place: str) -> Iterable[Path]:
-    return (path for path in Path(place).rglob("*") if not path.name.endswith(_SQLITE_OWN))
+    found = (path for path in Path(place).rglob("*") if not path.name.endswith(_SQLITE_OWN))
+    return (path for path in found if not str(path).startswith(_MOUNT_OWN))
 
 
 def _rows(journal: str) -> Iterable[str]:

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -42,6 +43,7 @@ class World:
         self.hypervisor_socket = str(directory / "hypervisor.sock")
         self.relay_socket = str(directory / "relay.sock")
         self.journal = str(directory / "state" / "journal.db")
+        self.http = f"127.0.0.1:{_free_port()}"
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self._boot_delay = boot_delay
         self._settings = settings or {}
@@ -92,7 +94,7 @@ class World:
         with contextlib.suppress(AdaptorError):
             pid = (await RelayClient(self.relay_socket).list()).pid
             os.kill(pid, signal.SIGTERM)
-            await self._until("relay", lambda: not os.path.exists(self.relay_socket))
+            await self._until("relay", lambda: _is_over(pid))
 
     async def ask(self, url: str = "", **fault: Any) -> Any:
         """What simcloud's control page at `url` answers; with keywords, faults are caused there first."""
@@ -184,7 +186,7 @@ class World:
             "guest": {"start_timeout": "60s"},
             "cloud": {"provider": "aws"},
             "log": {"format": "json", "level": "debug"},
-            "http": {"listen": "127.0.0.1:0"},
+            "http": {"listen": self.http},
             "aws": {
                 "region": cloud["region"],
                 "endpoint_url": cloud["endpoint_url"],
@@ -217,6 +219,19 @@ class World:
 
         await self._until(name, words)
         return f"{words()[0].rstrip('/.,')}/_simcloud"
+
+
+def _is_over(pid: int) -> bool:
+    """Whether a process that need not be our child has ended; as its namespace's first process we inherit it."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not os.path.exists(f"/proc/{pid}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _toml(table: Mapping[str, Any]) -> str:

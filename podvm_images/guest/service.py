@@ -63,6 +63,7 @@ class Service:
                     await asyncio.sleep(_BREATH)
                 else:
                     self._take(connection, address)
+                    await asyncio.sleep(0)  # accepting does not wait while others do, and they must get their turn
         finally:
             self._listener.close()
             for task in self._links:
@@ -70,7 +71,7 @@ class Service:
             await asyncio.gather(*self._links, return_exceptions=True)
 
     def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        waiting = [(task, link) for task, link in self._links.items() if not link.joined]
+        waiting = [(task, link) for task, link in self._links.items() if not (link.joined or task.cancelling())]
         if len(waiting) >= MOST_LINKS:
             stranger = next((task for task, link in waiting if not link.trusted), None)
             if stranger is None:

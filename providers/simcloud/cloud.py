@@ -64,6 +64,11 @@ class Simcloud:
         return self._cloud.instances()
 
     @property
+    def network(self) -> str:
+        """The default VPC's range."""
+        return self._host.network
+
+    @property
     def worker_address(self) -> str:
         """Where instances see this side of their network; empty when they do not really boot."""
         return self._host.worker_address
@@ -84,8 +89,9 @@ class Simcloud:
         return {
             "endpoint_url": self.endpoint_url,
             "instances": self.options.instances,
-            "network": self._host.network,
+            "network": self.network,
             "worker_address": self.worker_address,
+            "environment": self.environment(),
             **self._cloud.facts(),
         }
 

@@ -63,7 +63,7 @@ class Options:
     visible_after: Delay = NONE  # how long a fresh instance is unknown to Describe*: eventual consistency
     terminated_visible: float = 3600.0  # seconds; EC2 shows a terminated instance for about an hour
     rate_limits: float | None = None  # None: off; 1: as EC2; a factor scales bursts and rates
-    token_after_termination: TokenAnswer = "reservation"  # noqa: S105 - docs/simcloud.md: Amazon's pages disagree
+    token_after_termination: TokenAnswer = "error"  # noqa: S105 - as EC2 does since 2025; before: reservation
     seed: int | None = None  # makes drawn delays repeatable
     network: str = ""  # the default VPC, a /16; empty: 172.31.0.0/16, or the next that is free here
 

@@ -24,7 +24,6 @@ async def serve(port: int, agent: str, context: ssl.SSLContext) -> None:
     loop = asyncio.get_running_loop()
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     listener.setblocking(False)
-    print("ready", flush=True)
     tasks: set[asyncio.Task[None]] = set()
     while True:
         connection, _ = await loop.sock_accept(listener)
@@ -36,7 +35,11 @@ async def serve(port: int, agent: str, context: ssl.SSLContext) -> None:
 
 async def _join(link: ssl.SSLSocket, agent: str) -> None:
     loop = asyncio.get_running_loop()
-    await tls.handshake(link)
+    try:
+        await tls.handshake(link)
+    except OSError:
+        link.close()  # somebody looked whether this listens
+        return
     calls = ServerConnection()
     for message in (HelloResponse(), BindResponse()):
         header = await tls.read_exactly(link, HEADER.size)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +36,13 @@ def find(program: str, package: str) -> str:
     return found
 
 
-def on_core(core: int) -> Callable[[], None]:
-    """For a child process: stay on this core; on a machine with one, all share it."""
-    return lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
+def on_core(core: int) -> list[str]:
+    """What to put before a command, so that it stays on this core; on a machine with one, all share it."""
+    return [find("taskset", "util-linux"), "-c", str(core % (os.cpu_count() or 1))]
 
 
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process with all its threads, to the nanosecond: its clock, by Linux's numbering of such clocks."""
-    import time
-
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -53,19 +51,17 @@ class Load:
 
     def __init__(self, directory: Path) -> None:
         self.echo_path = str(directory / "echo.sock")
-        self._program = str(directory / "load")
-        compiler = find("cc", "gcc")
-        subprocess.run([compiler, "-O2", "-o", self._program, str(_SOURCE)], check=True)
-        self._echo = subprocess.Popen(
-            [self._program, "echo", self.echo_path], preexec_fn=on_core(LOAD_CORE), stdin=subprocess.DEVNULL
-        )
+        program = str(directory / "load")
+        subprocess.run([find("cc", "gcc"), "-O2", "-o", program, str(_SOURCE)], check=True)
+        self._words = [*on_core(LOAD_CORE), program]
+        self._echo = subprocess.Popen([*self._words, "echo", self.echo_path], stdin=subprocess.DEVNULL)
 
     def call(
         self, pattern: str, connections: int, seconds: float, what: str, size: int, pids: tuple[int, int]
     ) -> Figures:
         """Run calls through the tunnels at `pattern`, which the processes `pids` carry."""
-        words = [self._program, "call", pattern, str(connections), str(seconds), what, str(size)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, preexec_fn=on_core(LOAD_CORE), text=True) as load:
+        words = [*self._words, "call", pattern, str(connections), str(seconds), what, str(size)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as load:
             assert load.stdout is not None
             begun = load.stdout.readline()
             before = sum(map(cpu_seconds, pids))
@@ -77,10 +73,8 @@ class Load:
 
     def idle(self, pattern: str, connections: int) -> "subprocess.Popen[str]":
         """Connections that have made one call each; they end when the returned process does."""
-        words = [self._program, "idle", pattern, str(connections)]
-        process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=on_core(LOAD_CORE), text=True
-        )
+        words = [*self._words, "idle", pattern, str(connections)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if process.stdout.readline() != "idle\n":
             raise RuntimeError("the load failed")

@@ -90,6 +90,32 @@ def test_what_ci_runs_can_be_run() -> None:
         subprocess.run(["bash", "-n", script], check=True)
 
 
+@pytest.mark.parametrize(
+    ("says", "ends", "last"),
+    [
+        ("== 5 passed in 1.20s ==", 0, "== 5 passed in 1.20s =="),
+        (
+            "== 1 failed, 5 passed, 2 skipped in 61.20s (0:01:01) ==\nmake: *** [test] Error 1",
+            2,
+            "== 1 failed, 5 passed,",
+        ),
+        ("== no tests ran in 0.01s ==\nmake: *** [test] Error 5", 2, "== no tests ran"),
+        ("E501 too long\nmake: *** [lint] Error 1", 2, "no test was run: make test ended with status 2"),
+    ],
+)
+def test_what_ci_runs_ends_with_pytests_own_summary_and_makes_status(
+    plant: Plant, says: str, ends: int, last: str
+) -> None:
+    tools = plant({"make": f"#!/bin/sh\nprintf '%s\\n' \"{says}\" '{{}}'\nexit {ends}\n"})
+    (tools / "make").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    answer = subprocess.run(
+        [REPOSITORY / ".ci" / "run"], env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == ends
+    assert answer.stdout.splitlines()[-1].startswith(last)
+
+
 # -- the rules bite -------------------------------------------------------------------------------
 
 

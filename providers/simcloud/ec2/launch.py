@@ -20,12 +20,15 @@ from providers.simcloud.options import Options
 _RESERVED: Final = 5  # of each subnet's addresses, Amazon keeps the first four and the last
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Token:
-    """A ClientToken that has launched something. Kept for good; EC2 keeps one for a day and more."""
+    """A ClientToken that has been used. Kept for good; EC2 keeps one for a day and more.
+
+    A launch that was sound but found no room uses its token too: with it, only the same launch can be tried again.
+    """
 
     fingerprint: str
-    reservation: Any
+    reservation: Any = None
 
 
 class Launcher:
@@ -45,32 +48,33 @@ class Launcher:
 
     def run(self, params: Mapping[str, Any]) -> Any:
         """The reservation; the same again for a token that was used. Raises Refused, having done nothing."""
-        token = params.get("ClientToken") or ""
-        if token in self._tokens:
-            return self._again(self._tokens[token], params)
-        plan = resolve(with_template(params, self._account), self._account)
-        checks.refuse_if_wrong(plan, self._account)
-        subnet, count = self._room(plan)
-        if params.get("DryRun"):
-            raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
-        reservation = self._create(plan, subnet, count)
-        if token:
-            self._tokens[token] = _Token(fingerprint(params), reservation)
-        for instance in reservation.instances:
-            self._be_born(plan, reservation, instance)
-        return reservation
-
-    def _again(self, known: _Token, params: Mapping[str, Any]) -> Any:
-        if known.fingerprint != fingerprint(params):
+        token = self._tokens.get(params.get("ClientToken") or "", _Token(fingerprint(params)))
+        if token.fingerprint != fingerprint(params):
             raise Refused(
                 "IdempotentParameterMismatch",
                 "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
             )
+        if token.reservation is not None:
+            return self._again(token)
+        plan = resolve(with_template(params, self._account), self._account)
+        checks.refuse_if_wrong(plan, self._account)
+        if params.get("DryRun"):
+            raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+        if params.get("ClientToken"):
+            self._tokens[params["ClientToken"]] = token
+        subnet, count = self._room(plan)
+        token.reservation = self._create(plan, subnet, count)
+        for instance in token.reservation.instances:
+            self._be_born(plan, token.reservation, instance)
+        return token.reservation
+
+    def _again(self, known: _Token) -> Any:
         dead = all(self._fleet.lives[each.id].state is State.TERMINATED for each in known.reservation.instances)
         if dead and self._options.token_after_termination == "error":  # noqa: S105 - no password
             raise Refused(
                 "IdempotentInstanceTerminated",
-                "The client token was used for an instance that has been terminated.",
+                "The client token you have provided is associated with a terminated resource. Please use a different"
+                " client token.",
             )
         return known.reservation
 

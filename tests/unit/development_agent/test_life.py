@@ -41,7 +41,7 @@ async def test_a_pod_lives_and_ends_as_the_shim_recorded_it(vm: Vm) -> None:
     assert vm.path("/run/kata-containers/sandbox/resolv.conf").read_text().startswith("search lab.svc\n")
 
     await shim.signal(signal.SIGTERM, APP)
-    assert await asyncio.gather(shim.read(APP), shim.read(APP, stream="ReadStderr")) == [b"", b""]
+    assert [*await asyncio.gather(shim.read(APP), shim.read(APP, stream="ReadStderr"))] == [b"", b""]
     assert await shim.wait(APP) == 128 + signal.SIGKILL  # sleep handles no SIGTERM, and an init gets none then
     await shim.signal(signal.SIGKILL, APP)
     assert await shim.wait(APP) == 128 + signal.SIGKILL
@@ -132,9 +132,9 @@ async def test_signals_that_race_with_the_making_of_a_container_do_no_harm(shim:
 async def test_a_stopped_container_stands_still_until_it_is_resumed(shim: Shim, vm: Vm) -> None:
     await shim.run("c", "sleep", "600")
     await shim.do("PauseContainer", agent_pb2.ContainerRequest(container_id="c"))
-    assert "sleep stopped" in vm.processes()
+    eventually(lambda: "sleep stopped" in vm.processes(), "the kernel stops it")
     await shim.do("ResumeContainer", agent_pb2.ContainerRequest(container_id="c"))
-    assert "sleep stopped" not in vm.processes()
+    eventually(lambda: "sleep stopped" not in vm.processes(), "the kernel resumes it")
 
 
 async def test_removing_a_container_kills_it_and_may_be_repeated(shim: Shim, vm: Vm) -> None:

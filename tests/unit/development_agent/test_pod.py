@@ -98,7 +98,7 @@ async def test_a_pod_that_shares_processes_shares_those_of_the_pause_container(s
     assert (await shim.read("b")).split().count(b"sleep") == 2
     await shim.exec("a", "e", "sleep", "600")
     await shim.signal(15, "a")  # not the pause container's sleep, nor b's
-    assert await asyncio.gather(shim.wait("a"), shim.wait("a", "e")) == [128 + 15] * 2
+    assert [*await asyncio.gather(shim.wait("a"), shim.wait("a", "e"))] == [128 + 15] * 2
     await shim.remove("a")
     assert (await shim.executed("p", "cat", "/proc/1/comm"))[0] == "sleep\n"
 

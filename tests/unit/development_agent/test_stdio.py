@@ -18,7 +18,7 @@ KIB = 1 << 10
 
 async def test_output_and_errors_are_streams_of_their_own_and_end(shim: Shim) -> None:
     await shim.run("c", "sh", "-c", "echo out; echo err >&2")
-    assert await asyncio.gather(shim.read("c"), shim.read("c", stream="ReadStderr")) == [b"out\n", b"err\n"]
+    assert [*await asyncio.gather(shim.read("c"), shim.read("c", stream="ReadStderr"))] == [b"out\n", b"err\n"]
     assert await shim.read_some("c") == b""  # the end is told again
 
 

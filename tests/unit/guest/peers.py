@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -214,6 +214,9 @@ async def guest(
         yield world
     finally:
         await world.aclose()
+
+
+Dial = Callable[..., Awaitable[Worker]]  # the fixture `dial`: of a GuestWorld, with a context if not the worker's own
 
 
 def client(identity: Identity) -> ssl.SSLContext:

@@ -70,11 +70,6 @@ async def started(
 
 
 @pytest.fixture
-def pki(tmp_path: Path) -> NodePki:
-    return NodePki.load(tmp_path / "node")
-
-
-@pytest.fixture
 def user_data(tmp_path: Path, pki: NodePki) -> bytes:
     token = base64.b64encode(TOKEN).decode()
     document = json.dumps({"peerpods": 1, "launch_token": token, "worker_ca": pki.ca_pem.decode()}).encode()

@@ -31,11 +31,6 @@ NAME = "podvm-web-0-f00df00d"
 INITDATA = b'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "aa"\n"policy.rego" = "p"\n"other" = "x"\n'
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> NodePki:
-    return NodePki.load(tmp_path_factory.mktemp("node"))
-
-
 def apf(pki: NodePki, **changes: Any) -> dict[str, Any]:
     server = pki.issue_server(NAME)
     document = {
@@ -280,9 +275,8 @@ async def let_in(forwarder: Forwarder, context: ssl.SSLContext, name: str = NAME
 
 
 async def test_clients_need_a_certificate_of_the_ca_in_apf_json(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, pki: NodePki
+    tmp_path: Path, pki: NodePki, stranger: NodePki
 ) -> None:
-    stranger = NodePki.load(tmp_path_factory.mktemp("stranger"))
     strange = tls.upstream_client(stranger.worker.certificate, stranger.worker.key, pki.ca_pem)
     nobody = ssl.create_default_context(cadata=pki.ca_pem.decode())
     async with booted(tmp_path, pki) as (forwarder, _):
