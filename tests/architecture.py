@@ -89,7 +89,7 @@ def statuses() -> str:
 
 def sessions() -> str:
     """The states of a relay session."""
-    return "`" + "`, `".join(name for name in relay_pb2.State if name != "STATE_UNKNOWN") + "`"
+    return "`" + "`, `".join(name for name in relay_pb2.State.keys() if name != "STATE_UNKNOWN") + "`"  # noqa: SIM118 - a wrapper, not a dict
 
 
 def rewrites() -> str:

@@ -43,11 +43,11 @@ def take(instances: Iterable[str], places: Iterable[str], journal: str) -> Inven
         instances=frozenset(instances),
         processes=frozenset(filter(None, map(_command, pids))),
         namespaces=frozenset(name for pid in pids for name in _namespaces(pid)),
-        interfaces=frozenset(os.listdir("/sys/class/net")) | _interfaces(),
+        interfaces=frozenset(os.listdir("/sys/class/net")) | interfaces(),
         mounts=frozenset(line.split()[4] for line in _lines("/proc/self/mountinfo")),
         sockets=frozenset(filter(None, (_socket_path(line) for line in _lines("/proc/net/unix")))),
         files=frozenset(str(path) for place in places for path in _walk(place)),
-        journal_rows=frozenset(_rows(journal)),
+        journal_rows=frozenset(journal_rows(journal)),
     )
 
 
@@ -72,7 +72,7 @@ def _namespaces(pid: str) -> Iterable[str]:
             return
 
 
-def _interfaces() -> frozenset[str]:
+def interfaces() -> frozenset[str]:
     """/sys shows the network namespace it was mounted in; the kernel itself is asked for ours."""
     return frozenset(line.split(":")[0].strip() for line in _lines("/proc/net/dev")[2:])
 
@@ -87,10 +87,10 @@ def _walk(place: str) -> Iterable[Path]:
     return (path for path in found if not str(path).startswith(_MOUNT_OWN))
 
 
-def _rows(journal: str) -> Iterable[str]:
+def journal_rows(journal: str) -> Iterable[str]:
     if not Path(journal).exists():
         return []
-    db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True)
+    db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10)
     try:
         return [
             f"{seq} {kind} of {sandbox[:12]}"

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from adaptor.demo import leftovers
 from adaptor.errors import AdaptorError
 
 # Seconds for a process of ours to come up, on a machine that is busy with others.
@@ -61,14 +62,14 @@ class World:
             *options,
         )
         url = await self._logged("simcloud", "http://127.0.0.1:")
-        self.cloud = await self.ask(url)
+        self.cloud = json.loads(await _fetch(url))
 
     async def start_adaptor(self) -> None:
         """The adaptor, which brings up the relay; returns when it serves."""
         config = self.directory / "peerpods.toml"
         config.write_text(self._config())
         await self.spawn("adaptor", "--config", str(config))
-        await self._until("adaptor", lambda: os.path.exists(self.hypervisor_socket))
+        await self._until("adaptor", lambda: _answers(self.hypervisor_socket))
 
     async def spawn(self, verb: str, *arguments: str) -> asyncio.subprocess.Process:
         """`peerpods VERB ...`, its output in `<directory>/VERB.log`."""
@@ -96,21 +97,17 @@ class World:
             os.kill(pid, signal.SIGTERM)
             await self._until("relay", lambda: _is_over(pid))
 
-    async def ask(self, url: str = "", **fault: Any) -> Any:
-        """What simcloud's control page at `url` answers; with keywords, faults are caused there first."""
-        data = json.dumps(fault).encode() if fault else None
-        request = urllib.request.Request(url or f"{self.cloud['endpoint_url']}/_simcloud", data)  # noqa: S310 - loopback
+    async def cause(self, **faults: Any) -> None:
+        """Have things go wrong in the cloud: `boot={"fate": "deaf"}`; docs/simcloud.md lists them."""
+        await _fetch(f"{self.cloud['endpoint_url']}/_simcloud/faults", json.dumps(faults).encode())
 
-        def fetch() -> Any:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
-                return json.load(answer)
-
-        return await asyncio.to_thread(fetch)
+    async def page(self, path: str) -> str:
+        """A page of the adaptor's own HTTP server."""
+        return (await _fetch(f"http://{self.http}{path}")).decode()
 
     async def instances(self) -> list[dict[str, Any]]:
         """Every instance there has been, as simcloud shows it."""
-        shown = await self.ask(f"{self.cloud['endpoint_url']}/_simcloud/instances")
-        return list(shown)
+        return list(json.loads(await _fetch(f"{self.cloud['endpoint_url']}/_simcloud/instances")))
 
     async def living(self) -> list[str]:
         """Ids of the instances that are not terminated."""
@@ -156,6 +153,15 @@ class World:
             return (self.directory / f"{name}.log").read_text(errors="replace")[-2000:]
         except FileNotFoundError:
             return ""
+
+    def log_lines(self, name: str, level: str) -> list[str]:
+        """The lines of that level in a process's JSON log."""
+        text = (self.directory / f"{name}.log").read_text(errors="replace")
+        return [line for line in text.splitlines() if f'"level":"{level}"' in line]
+
+    def journal_rows(self) -> list[str]:
+        """What the adaptor's journal holds."""
+        return list(leftovers.journal_rows(self.journal))
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,6 +225,20 @@ class World:
 
         await self._until(name, words)
         return f"{words()[0].rstrip('/.,')}/_simcloud"
+
+
+async def _fetch(url: str, data: bytes | None = None) -> bytes:
+    def fetch() -> bytes:
+        with urllib.request.urlopen(url, data, timeout=10) as answer:  # noqa: S310 - loopback
+            return bytes(answer.read())
+
+    return await asyncio.to_thread(fetch)
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens there; a killed process leaves its socket's file behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _is_over(pid: int) -> bool:

@@ -323,10 +323,12 @@ def link_end(error: OSError | None) -> End:
     match error:
         case None | ssl.SSLZeroReturnError():
             reason = "closed in order by the other end"
-        case ssl.SSLEOFError():
-            reason = "cut: it ended without a goodbye; the other end's program, machine or network has failed"
+        case ssl.SSLEOFError() if error.reason:
+            reason = "ended without a goodbye, as when the other end's program is killed"
+        case ssl.SSLEOFError():  # Python up to 3.12 says no more of an error of the socket
+            reason = "broken: reset, or no answer from the other end's machine for too long"
         case ssl.SSLError():
             reason = f"TLS failed: {error.reason or error}"
         case _:
-            reason = error.strerror or str(error)
+            reason = f"broken: {error.strerror or error}"
     return End(Side.LINK, reason)

@@ -97,13 +97,13 @@ async def handshake(link: ssl.SSLSocket) -> None:
 async def read_exactly(link: ssl.SSLSocket, size: int) -> bytes:
     """`size` bytes, and not one more taken from the link: what follows stays for whoever reads next.
 
-    Raises SSLEOFError when the link ends first, OSError when it breaks.
+    Raises ConnectionAbortedError when the link ends first and in order, another OSError when it breaks.
     """
     data = bytearray()
     while len(data) < size:
         piece = await _until_done(link, partial(link.recv, size - len(data)))
         if not piece:
-            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the other end closed the link")
+            raise ConnectionAbortedError("the other end closed the link")
         data += piece
     return bytes(data)
 

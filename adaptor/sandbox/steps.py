@@ -154,9 +154,19 @@ async def _once_only(work: Work, create: Callable[[], Awaitable[Instance]]) -> I
     caller is cancelled meanwhile, so that an undo knows the VM by its id."""
 
     async def attempt() -> Instance:
-        async for retry in _retrying(work):
-            with retry:
-                instance = await create()
+        unanswered = False
+        try:
+            async for retry in _retrying(work):
+                with retry:
+                    try:
+                        instance = await create()
+                    except Transient:
+                        unanswered = True
+                        raise
+        except ProviderError as error:
+            if unanswered:  # a later refusal does not tell what became of the try that was lost
+                raise ProviderError(f"an earlier try was never answered, the last one: {error}") from error
+            raise
         await work.record(LaunchAccepted(instance.id, instance.addresses))
         return instance
 

@@ -91,8 +91,6 @@ class Server:
             serving, path, inode = self._listeners.pop()
             serving.close()
             unix.remove(path, inode)
-        for link in list(self.links):
-            link.advance()
         if tasks := [task for link in self.links for task in link.tasks]:
             _, late = await asyncio.wait(tasks, timeout=grace)
             for task in late:

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from botocore.config import Config
 from providers.aws import catalog, requests, worker
 from providers.aws.config import AwsConfig
 from providers.aws.errors import INSTANCE_TERMINATED, translate
-from providers.base import Instance, InstanceState, LaunchSpec, Offering, Ownership, Tee
+from providers.base import Instance, LaunchSpec, Offering, Ownership, Tee
 from providers.errors import InvalidSpec, NotFound, ProviderError, Transient
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class AwsProvider:
         self._closed = False
         self._making = threading.Lock()
         self._made: Any = None
-        self._launched: dict[str, float] = {}  # id: the loop's time; until deleted
+        self._launched: dict[str, float] = {}  # id: the loop's time; the newest only
         self._images: _Answers[requests.Image] = _Answers()  # an AMI never changes under its id
         self._place: _Answers[requests.Place] = _Answers()
         self._catalog: _Answers[tuple[Offering, ...]] = _Answers()  # nor does a type
@@ -64,7 +64,8 @@ class AwsProvider:
             if error.code != INSTANCE_TERMINATED:
                 raise
             return await self._departed(token, error)
-        self._launched[made.id] = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._launched = {id: at for id, at in self._launched.items() if now - at < SETTLING} | {made.id: now}
         return made
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
@@ -76,8 +77,7 @@ class AwsProvider:
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
         doing = f"cannot list the instances of node {self._owner.node}"
-        found = await self._describe(doing, requests.owned_by(self._owner))
-        return [instance for instance in found if instance.state is not InstanceState.GONE]
+        return await self._describe(doing, requests.owned_by(self._owner))
 
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. Volumes and interfaces go with the instance: it was launched so."""
@@ -85,8 +85,7 @@ class AwsProvider:
         try:
             await self._call(doing, "terminate_instances", {"InstanceIds": [instance_id]}, requests.nothing)
         except NotFound as error:
-            launched = self._launched.get(instance_id)
-            if launched is not None and asyncio.get_running_loop().time() - launched < SETTLING:
+            if asyncio.get_running_loop().time() - self._launched.get(instance_id, -SETTLING) < SETTLING:
                 raise Transient(
                     f"{doing}: it is so new that EC2 does not know it everywhere", code=error.code
                 ) from error
@@ -209,13 +208,9 @@ class _Answers(Generic[T]):
     def __init__(self) -> None:
         self._asked: dict[str, asyncio.Task[T]] = {}
 
-    async def get(self, key: str, ask: Callable[[], Awaitable[T]]) -> T:
+    async def get(self, key: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         task = self._asked.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._asked[key] = asyncio.ensure_future(_awaited(ask))
+            task = self._asked[key] = asyncio.create_task(ask())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
         return await asyncio.shield(task)
-
-
-async def _awaited(ask: Callable[[], Awaitable[T]]) -> T:
-    return await ask()

@@ -5,8 +5,8 @@ business in a confidential VM.
 """
 
 import os
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Final
 
 from providers.errors import InvalidSpec
@@ -45,7 +45,7 @@ def _read(what: str, setting: str, path: str) -> str:
             base + "api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": _SESSION_LIFE}
         )
         return _fetch(base + "meta-data/" + path, headers={"X-aws-ec2-metadata-token": token})
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise InvalidSpec(
             f"this node's instance metadata does not tell {what} to launch in ({error}): set {setting}"
         ) from error

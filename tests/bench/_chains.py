@@ -25,7 +25,7 @@ class Papers:
 
     def __init__(self, directory: Path) -> None:
         self.pki = Pki()
-        self.worker = self.pki.worker()
+        self.worker = self.pki.worker
         server = issue("podvm", self.pki.ca)
         for name, content in {
             "ca": self.pki.ca.pem,

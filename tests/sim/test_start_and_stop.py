@@ -232,6 +232,20 @@ async def test_a_lost_reply_neither_makes_a_second_vm_nor_loses_the_first(node: 
         assert await node.nothing_is_left()
 
 
+@pytest.mark.parametrize("refusal", [Denied("expired"), Capacity("no room"), ProviderError("what?")])
+async def test_a_refusal_after_a_lost_reply_does_not_make_the_first_vm_forgotten(
+    node: Node, refusal: ProviderError
+) -> None:
+    node.cloud.lose_replies += [Transient("connection reset")]
+    node.cloud.refuse_after_loss = refusal
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        with pytest.raises(StartFailed, match="never answered"):
+            await registry.start(WEB.id)
+        assert node.cloud.instances
+        await gone(registry, node)
+
+
 async def test_a_create_that_is_never_answered_is_found_by_its_token_and_deleted(node: Node) -> None:
     node.cloud.lose_replies += [ProviderError("gibberish", code="NoSuchCodeKnown")]
     node.cloud.hidden = True  # and the list does not show it at first

@@ -23,6 +23,7 @@ class Cloud:
         self.tokens: dict[str, str] = {}
         self.refuse: defaultdict[str, deque[ProviderError]] = defaultdict(deque)
         self.lose_replies: deque[ProviderError] = deque()
+        self.refuse_after_loss: ProviderError | None = None
         self.calls: Counter[str] = Counter()
         self.call_seconds = 0.1
         self.hidden = False  # eventual consistency: nothing can be listed yet
@@ -49,6 +50,8 @@ class Cloud:
         )
         self.instances[instance.id], self.specs[instance.id], self.tokens[token] = instance, spec, instance.id
         if self.lose_replies:
+            if self.refuse_after_loss:
+                self.refuse["create"].append(self.refuse_after_loss)
             raise self.lose_replies.popleft()
         return instance
 

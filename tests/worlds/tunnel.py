@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from google.protobuf.message import Message
 
 from adaptor import names
 from adaptor.errors import StatusError
@@ -98,8 +100,9 @@ class Pki:
     ca: Certificate = field(default_factory=lambda: issue("worker ca", ca=True))
     guest: Certificate = field(default_factory=lambda: issue("peerpods-guest"))
 
-    def worker(self, name: str = "worker") -> Identity:
-        return issue(name, self.ca).identity
+    @cached_property
+    def worker(self) -> Identity:
+        return issue("worker", self.ca).identity
 
     def own(self, pinned: bytes = b"") -> OwnGuest:
         return OwnGuest(NONCE, pinned)
@@ -135,6 +138,12 @@ def answer(stream_id: int, message: bytes) -> bytes:
     return encode(Frame(stream_id, MessageType.RESPONSE, 0, Response(payload=message).SerializeToString()))
 
 
+def outcome(stream_id: int, what: Message | StatusError) -> bytes:
+    if isinstance(what, StatusError):
+        return encode(Frame(stream_id, MessageType.RESPONSE, 0, messages.encode_failure(what)))
+    return answer(stream_id, what.SerializeToString())
+
+
 def call(stream_id: int, method: str, message: bytes, service: str = names.AGENT_SERVICE) -> bytes:
     """A request frame as the shim sends it."""
     envelope = Request(service=service, method=method, payload=message, timeout_nano=60_000_000_000)
@@ -168,17 +177,20 @@ class Guest:
     `agent` gets each bound link, in a thread of its own; the link is closed when it returns.
     """
 
-    def __init__(self, context: ssl.SSLContext, certificate: Certificate, port: int = 0) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, certificate: Certificate, listener: socket.socket | None = None
+    ) -> None:
         self.agent: Callable[[ssl.SSLSocket], None] = echo
         self.greets = True  # or accepts, and never says a word
         self.binds_as_told = True  # or never answers Bind
         self.refusal: StatusError | None = None  # the answer to Bind, if it is to be one
+        self.hello_refusal: StatusError | None = None
         self.hellos: list[HelloRequest] = []
         self.binds: list[BindRequest] = []
         self.accepted = 0
         self._context = context
         self._certificate = certificate
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address, self.port = self._listener.getsockname()[:2]
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -224,7 +236,8 @@ class Guest:
                 return
             link = wrapped = self._context.wrap_socket(connection, server_side=True)
             self._open.add(link)
-            if not self._context_is_ours(wrapped) or self._until_bound(wrapped):
+            # An upstream VM knows no Hello: its link is the agent's from the first byte on.
+            if wrapped.selected_alpn_protocol() != names.GUEST_ALPN or self._until_bound(wrapped):
                 self.agent(wrapped)
         except OSError:
             pass  # the other side's end of it, which is what the test looks at
@@ -232,26 +245,20 @@ class Guest:
             self._open -= {connection, link}
             link.close()
 
-    def _context_is_ours(self, link: ssl.SSLSocket) -> bool:
-        """An upstream VM knows no Hello: its link is the agent's from the first byte on."""
-        return link.selected_alpn_protocol() == names.GUEST_ALPN
-
     def _until_bound(self, link: ssl.SSLSocket) -> bool:
         while frame := read_frame(link):
             request = Request.FromString(frame.payload)
-            match request.method:
-                case "Hello":
-                    hello = HelloRequest.FromString(request.payload)
-                    self.hellos.append(hello)
-                    link.sendall(answer(frame.stream_id, self._prove(hello.nonce).SerializeToString()))
-                case "Bind":
-                    self.binds.append(BindRequest.FromString(request.payload))
-                    if self.refusal is None and self.binds_as_told:
-                        link.sendall(answer(frame.stream_id, BindResponse().SerializeToString()))
+            if request.method == "Hello":
+                hello = HelloRequest.FromString(request.payload)
+                self.hellos.append(hello)
+                link.sendall(outcome(frame.stream_id, self.hello_refusal or self._prove(hello.nonce)))
+            else:
+                assert request.method == "Bind", "nothing else may come before Bind"
+                self.binds.append(BindRequest.FromString(request.payload))
+                if self.binds_as_told:
+                    link.sendall(outcome(frame.stream_id, self.refusal or BindResponse()))
+                    if self.refusal is None:
                         return True
-                    if self.refusal is not None:
-                        failure = messages.encode_failure(self.refusal)
-                        link.sendall(encode(Frame(frame.stream_id, MessageType.RESPONSE, 0, failure)))
         return False
 
     def _prove(self, nonce: bytes) -> HelloResponse:

@@ -23,13 +23,15 @@ class Ledger:
 
     def add(self, path: str) -> None:
         """Enter `path` unless it, or a parent, is entered; what exists already is not ours, and stays out."""
-        if any(covering in self._paths for covering in _with_parents(path)) or os.path.lexists(path):
+        if self._covers(path) or os.path.lexists(path):
             return
         self._paths[path] = None
         self._write([path], "a")
 
     def drop(self, path: str) -> None:
-        """Remove `path`, then the directories above it that were made for it and are empty now."""
+        """Remove `path`, then the directories above it that were made for it and are empty now; only what is ours."""
+        if not self._covers(path):
+            return
         gone = remove(path)
         for place in _with_parents(path):
             if gone and place in self._paths:
@@ -48,6 +50,9 @@ class Ledger:
                 del self._paths[path]
         self._rewrite()
         return list(self._paths)
+
+    def _covers(self, path: str) -> bool:
+        return any(covering in self._paths for covering in _with_parents(path))
 
     def _write(self, paths: Iterable[str], mode: str) -> None:
         with open(self._file, mode, encoding="utf-8", errors="surrogateescape", newline="\n") as file:

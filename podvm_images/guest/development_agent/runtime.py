@@ -79,8 +79,12 @@ class Runtime:
                 ends: Pipes | int = await self._run_with_terminal(verb, arguments)
             else:
                 ends = await self._run_with_pipes(verb, arguments)
-            pid = _read_number(pid_file)
-            return Process(pid, self._children.watch(pid), ends)
+            try:
+                pid = _read_number(pid_file)
+                return Process(pid, self._children.watch(pid), ends)
+            except (OSError, ValueError) as error:
+                _close(ends)
+                raise StatusError(Code.INTERNAL, f"{self.name} {verb}: it named no process: {error}") from error
         finally:
             self._running -= 1
             _remove(pid_file)
@@ -133,7 +137,8 @@ class Runtime:
                 await ended
                 raise StatusError(Code.INTERNAL, f"{self.name} {verb} hung for {PATIENCE:.0f} s and was killed")
             if ended.result() != 0:
-                raise StatusError(Code.INTERNAL, f"{self.name} {verb}: {_last_error(log) or ended.result()}")
+                reason = _last_error(log) or f"it ended with status {ended.result()} and said nothing"
+                raise StatusError(Code.INTERNAL, f"{self.name} {verb}: {reason}")
         finally:
             self._running -= 1
             _remove(log)
@@ -164,6 +169,11 @@ def _spawn(command: Sequence[str], stdio: Pipes | None) -> int:
         )
     finally:
         os.close(null)
+
+
+def _close(ends: Pipes | int) -> None:
+    for fd in [ends] if isinstance(ends, int) else ends:
+        os.close(fd)
 
 
 def _last_error(log: str) -> str:

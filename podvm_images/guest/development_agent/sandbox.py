@@ -119,6 +119,7 @@ class Sandbox:
             try:
                 await slot.container.remove()
             finally:
+                self._pause = None if self._pause is slot.container else self._pause
                 del self._slots[id]
                 self._removed[id] = None
                 for oldest in list(self._removed)[:-REMEMBERED]:
@@ -181,7 +182,7 @@ class Sandbox:
             return
         if storages.GUEST_PULL not in self._said:
             self._said.add(storages.GUEST_PULL)
-            log.warning("IMAGES ARE NOT PULLED: containers get the VM's own /usr instead", image=storage.source)
+            log.warning("IMAGES ARE NOT PULLED: containers get the VM's own /usr, the pause container `sleep infinity`")
         undo.callback(self._here.ledger.drop, storage.mount_point)
         storages.prepare(storage, self._here.tree)
         undo.callback(_quietly, kernel.unmount, storage.mount_point)

@@ -60,7 +60,9 @@ def with_template(params: Params, account: Account) -> dict[str, Any]:
     named = params.get("LaunchTemplate")
     if not named:
         return dict(params)
-    template = account._get_template_from_args(named).data  # noqa: SLF001 - moto's only way to read a version
+    template = dict(account._get_template_from_args(named).data)  # noqa: SLF001 - moto's only way to read a version
+    if template.get("UserData"):  # which moto has wrapped
+        template["UserData"] = template["UserData"].as_bytes().decode()
     return {**template, **{key: value for key, value in params.items() if value not in (None, [], {})}}
 
 

@@ -108,7 +108,7 @@ class NamespaceHost:
         banner = f"simcloud: {machine.id} boots, {machine.hostname} at {machine.address}"
         steps = boot.script(banner, boot.kept(program))
         try:
-            with self._network.instance(machine, link) as listener:
+            with self._network.instance(machine, link, reachable=fate is not Fate.UNREACHABLE) as listener:
                 process = subprocess.Popen(
                     [*_DIE_WITH_US, *_ISOLATE, "sh", "-c", steps, machine.id, *program],
                     stdin=subprocess.PIPE,
@@ -121,8 +121,6 @@ class NamespaceHost:
                 )
         except OSError as error:
             raise SimcloudError(f"cannot boot {machine.id}: {error}") from error
-        if fate is not Fate.UNREACHABLE:
-            self._network.connect(machine, link)
         return _Parts(link, process, listener)
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -163,7 +163,7 @@ def test_a_pipe_or_a_link_is_not_read(base: Path, tree: Tree) -> None:
     (base / "secret").write_bytes(b"secret")
     (base / "link").symlink_to("secret")
     for name in ("pipe", "link"):
-        with pytest.raises(OSError, match="no regular file|symbolic links"):
+        with pytest.raises(OSError, match=r"no regular file|symbolic links"):
             tree.read(f"{base}/{name}", 10)
 
 
@@ -199,14 +199,21 @@ def test_dropping_a_path_removes_the_parents_made_for_it_alone(base: Path, tree:
     assert not (base / "two").exists()
 
 
+def test_dropping_what_was_there_before_does_nothing(base: Path, tree: Tree, notes: Ledger) -> None:
+    (base / "there/rootfs").mkdir(parents=True)
+    tree.make_directory(f"{base}/there/rootfs", 0o755)
+    notes.drop(f"{base}/there/rootfs")
+    assert (base / "there/rootfs").is_dir()
+
+
 def test_a_tree_deeper_than_any_path_is_removed(base: Path) -> None:
     top = os.getcwd()
     try:
         os.mkdir(base / "deep")
         os.chdir(base / "deep")
-        for _ in range(3000):
-            os.mkdir("d")
-            os.chdir("d")
+        for _ in range(1100):  # above the recursion limit, and longer than PATH_MAX
+            os.mkdir("directory")
+            os.chdir("directory")
         Path("file").write_bytes(b"x")
     finally:
         os.chdir(top)

@@ -132,9 +132,9 @@ async def test_signals_that_race_with_the_making_of_a_container_do_no_harm(shim:
 async def test_a_stopped_container_stands_still_until_it_is_resumed(shim: Shim, vm: Vm) -> None:
     await shim.run("c", "sleep", "600")
     await shim.do("PauseContainer", agent_pb2.ContainerRequest(container_id="c"))
-    eventually(lambda: "sleep stopped" in vm.processes(), "the kernel stops it")
+    eventually(lambda: " stopped" in " ".join(vm.processes()), "the kernel stops it")
     await shim.do("ResumeContainer", agent_pb2.ContainerRequest(container_id="c"))
-    eventually(lambda: "sleep stopped" not in vm.processes(), "the kernel resumes it")
+    eventually(lambda: " stopped" not in " ".join(vm.processes()), "the kernel resumes it")
 
 
 async def test_removing_a_container_kills_it_and_may_be_repeated(shim: Shim, vm: Vm) -> None:
@@ -279,11 +279,28 @@ async def test_after_sigkill_the_next_agent_takes_everything_away(vm: Vm) -> Non
     await shim.create_sandbox()
     await shim.run("c", "sh", "-c", "sleep 600 & sleep 600")
     await shim.copy("/run/kata-containers/shared/containers/c-hosts", b"127.0.0.1 localhost\n")
+    eventually(lambda: vm.processes().count("sleep") == 3, "the container runs")
     vm.kill_agent(signal.SIGKILL)
     assert vm.processes().count("sleep") == 3
     await shim.client.aclose()
     vm.start_agent()
     eventually(lambda: vm.traces() == before, "the VM is as it was")  # its init reaps what was killed
+
+
+def test_state_that_the_runtime_can_not_read_does_not_stop_the_next_agent(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    vm = Vm(tmp_path_factory.mktemp("broken") / "agent.log")
+    try:
+        vm.start_agent()
+        vm.kill_agent(signal.SIGKILL)
+        before = vm.pristine
+        vm.path("/run/kata-containers/development-agent/runtime/broken").mkdir()
+        vm.start_agent()
+        assert vm.pristine == before
+        assert "broken" in vm.log.read_text()
+    finally:
+        vm.close()
 
 
 def test_two_agents_do_not_share_a_root(vm: Vm) -> None:

@@ -96,16 +96,14 @@ async def test_the_end_of_a_terminal_is_an_end_not_an_error() -> None:
 
 async def test_a_write_waits_for_its_reader() -> None:
     ours, theirs = os.pipe()
-    sink = Input(theirs)
+    sink, source = Input(theirs), Output(ours)
     writing = asyncio.create_task(sink.write(bytes(200_000)))
     read = 0
     while read < 200_000:
-        await asyncio.sleep(0)
-        read += len(os.read(ours, 65536))
+        read += len(await source.read(65536))
     assert await writing == 200_000
     sink.close()
-    assert os.read(ours, 1) == b""
-    os.close(ours)
+    assert await source.read(1) == b""
 
 
 async def test_a_write_that_nobody_will_read_says_so() -> None:

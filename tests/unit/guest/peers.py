@@ -102,7 +102,7 @@ class Worker:
 
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
-        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError):
+        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
             async with asyncio.timeout(DEADLINE):
                 first = await tls.read_exactly(self.link, 1)
             with contextlib.suppress(ssl.SSLWantReadError):

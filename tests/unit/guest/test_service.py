@@ -98,7 +98,7 @@ async def test_the_agent_is_not_touched_before_bind(world: GuestWorld, dial: Dia
 async def test_a_warm_vm_may_wait_for_its_pod_longer_than_strangers_may_be_silent(
     tmp_path: Path, pki: NodePki, dial: Dial
 ) -> None:
-    async with guest(tmp_path, pki.ca_pem, patience=0.3) as world:
+    async with guest(tmp_path, pki.ca_pem, patience=1.0) as world:
         warm = await dial(world)
         await warm.hello()
         later = await dial(world)

@@ -334,13 +334,19 @@ async def test_a_client_keeps_its_deadline_itself_sends_what_is_left_and_drops_t
     assert [r.levelname for r in caplog.records if "nobody waits" in r.getMessage()] == ["DEBUG"]
 
 
-async def test_a_call_without_time_is_not_sent(serve: Serve) -> None:
-    stall = Stall()
-    _, path = await serve(CreateVM=stall, StartVM=started)
-    async with await Client.connect_unix(path) as client:
-        assert (await failure(create(client, timeout=0))).code == Code.DEADLINE_EXCEEDED
-        await client.call(SERVICE, "StartVM", StartVMRequest(), StartVMResponse)
-    assert stall.peak == 0
+async def test_a_call_without_time_is_not_sent(scripted: Scripted) -> None:
+    received: list[tuple[int, int, bytes]] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await RawPeer(reader, writer).receive())
+        writer.write(frame(1, 2, b""))
+        await reader.read()
+
+    client = await scripted(script)
+    assert (await failure(create(client, "late", timeout=0))).code == Code.DEADLINE_EXCEEDED
+    assert await create(client, "in time") == ""
+    ((_, _, envelope),) = received
+    assert b"in time" in envelope
 
 
 async def test_a_cancelled_call_leaves_the_connection_usable(serve: Serve) -> None:
@@ -352,5 +358,7 @@ async def test_a_cancelled_call_leaves_the_connection_usable(serve: Serve) -> No
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not client._link._calls
         stall.go.set()  # its answer comes now, and nobody waits
         await client.call(SERVICE, "StartVM", StartVMRequest(), StartVMResponse)
+        assert not client._link._calls

@@ -1,6 +1,8 @@
 """aio: connections that end, are too much, or are closed on purpose."""
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -93,14 +95,17 @@ async def test_a_client_that_does_not_read_is_not_read_either_until_it_does(serv
         begun += 1
         return CreateVMResponse(agent_socket_path="x" * size)
 
-    server, path = await serve(Limits(calls=8, unsent_bytes=1 << 20), CreateVM=create_vm)
+    limits = Limits(calls=8, unsent_bytes=1 << 20)
+    server, path = await serve(limits, CreateVM=create_vm)
     async with await RawPeer.connect(path) as peer:
         # 125 MiB of answers are asked for, and nobody reads.
         peer.send(b"".join(call(2 * n + 1, "a" * 1000) for n in range(calls)))
-        await until(lambda: server.links)
+        await until(lambda: any(link._unread for link in server.links))
         (link,) = server.links
-        await until(lambda: not link._transport.is_reading())
-        assert link._transport.get_write_buffer_size() < (1 << 20) + 9 * (size + 100)  # the limit, and running calls
+        for _ in range(1000):  # turns of the loop in which a server that did not stop would go on
+            await asyncio.sleep(0)
+        assert not link._transport.is_reading()
+        assert link._transport.get_write_buffer_size() <= limits.unsent_bytes + limits.calls * (size + 100)
         assert begun < calls
         assert [(await peer.answer())[0] for _ in range(calls)] == [2 * n + 1 for n in range(calls)]
     assert begun == calls
@@ -203,6 +208,20 @@ async def test_a_closing_server_lets_handlers_finish_refuses_new_calls_and_then_
     await client.wait_closed()
     await server.aclose()  # again: nothing left to do
     await client.aclose()
+
+
+async def test_a_client_that_connects_while_the_server_closes_is_hung_up_on(serve: Serve) -> None:
+    for turns in range(6):  # of the loop: from not accepted yet to fully connected
+        server, path = await serve(CreateVM=echo)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.aclose()
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 async def test_handlers_that_outlast_the_grace_are_cancelled_and_answered_unavailable(serve: Serve) -> None:

@@ -30,6 +30,19 @@ def test_a_socket_has_its_mode_before_anybody_can_connect(tmp_path: Path, umask:
             early.connect(str(path))
 
 
+def test_a_socket_is_never_open_to_more_than_its_mode_not_even_unserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sock"
+    before = os.umask(0)
+    monkeypatch.setattr(os, "chmod", lambda *_: None)  # what the file is like until this is called
+    try:
+        unix.bind(str(path), 0o600).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 async def test_a_served_socket_is_the_owners_alone(serve: Serve) -> None:
     _, path = await serve(CreateVM=echo)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,6 +1,7 @@
 """What is EC2's own about its provider, with the real SDK against simcloud; the rest is the contract suite's."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from providers.aws import provider as module
 from providers.aws.provider import AwsProvider
-from providers.base import LaunchSpec, Tee
+from providers.base import InstanceState, LaunchSpec, Tee
 from providers.errors import Denied, InvalidSpec, NotFound, Transient
 from tests.contract import aws_world
 from tests.contract.aws_world import AwsWorld
@@ -136,6 +137,7 @@ async def test_closing_lets_the_call_under_way_finish(world: AwsWorld) -> None:
     under_way = asyncio.create_task(provider.create(world.spec(), "token-1"))
     await arrival(world, Verb.CREATE)
     await provider.aclose()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("aws_")]
     assert (await under_way).id
     assert world.calls(Verb.CREATE) == before + 1
 
@@ -158,6 +160,23 @@ async def test_a_body_that_is_no_answer_of_ec2_is_transient(world: AwsWorld) -> 
         world.cloud.faults.next(action=action, http_status=200, garbage=True)
         with pytest.raises(Transient):
             await ask()
+
+
+async def test_the_dead_instance_of_a_token_is_found_while_ec2_shows_it(world: AwsWorld) -> None:
+    made = await world.provider.create(world.spec(), "token-1")
+    await world.provider.create(world.spec(), "token-2")
+    await world.provider.delete(made.id)
+    world.cloud.faults.next(action="RunInstances", error="IdempotentInstanceTerminated")
+    again = await world.provider.create(world.spec(), "token-1")
+    assert (again.id, again.state) == (made.id, InstanceState.GONE)
+
+
+async def test_a_dead_instance_that_ec2_has_forgotten_is_refused_and_not_replaced(world: AwsWorld) -> None:
+    world.cloud.faults.next(action="RunInstances", error="IdempotentInstanceTerminated")
+    with pytest.raises(InvalidSpec) as caught:
+        await world.provider.create(world.spec(), "token-1")
+    assert caught.value.code == "IdempotentInstanceTerminated"
+    assert world.calls(Verb.CREATE) == 1
 
 
 async def test_a_delete_before_ec2_knows_the_instance_everywhere_is_not_taken_for_done(world: AwsWorld) -> None:

@@ -75,6 +75,15 @@ def test_what_the_metadata_does_not_tell_is_a_setting_to_be_given(metadata: dict
         worker.region()
 
 
+@pytest.mark.parametrize("endpoint", ["no-url", "http://127.0.0.1:1"])
+def test_whatever_is_wrong_with_the_metadata_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint)
+    with pytest.raises(InvalidSpec, match=r"set aws\.region"):
+        worker.region()
+
+
 def test_off_ec2_the_settings_to_give_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(InvalidSpec, match=r"refused.*set aws\.subnet_id and aws\.security_group_ids"):

@@ -1,0 +1,51 @@
+"""Loops, papers, guests and relays for the tests of this room."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import pytest
+import uvloop
+
+from adaptor.relay.pump import Side
+from adaptor.relay.splice import Splice
+from tests.unit.relay.tunnel_ends import Tunnel, joined
+from tests.worlds.tunnel import Guest, Pki, server_context
+
+# The relay and the guest run on uvloop; what must also work on asyncio's own loop is tested on both.
+ON_BOTH_LOOPS = {"test_pump", "test_link"}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+        "uvloop": uvloop.new_event_loop,
+        "asyncio": asyncio.SelectorEventLoop,
+    }
+    return factories if item.path.stem in ON_BOTH_LOOPS else {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def pki() -> Pki:
+    return Pki()
+
+
+@pytest.fixture
+def guest(pki: Pki) -> Iterator[Guest]:
+    """A VM with our guest, launched by this node."""
+    with Guest(server_context(pki.guest, pki.ca.pem), pki.guest) as started:
+        yield started
+
+
+@pytest.fixture
+async def tunnel(pki: Pki) -> AsyncIterator[Callable[..., Tunnel]]:
+    """Makes a pump, not started, between a shim's socket and a VM's link."""
+    tunnels: list[Tunnel] = []
+
+    async def make(splice: Splice | None = None, requests_from: Side = Side.UNIX) -> Tunnel:
+        tunnels.append(await joined(pki, splice, requests_from))
+        return tunnels[-1]
+
+    yield make  # type: ignore[misc]
+    for each in tunnels:
+        each.close()
