@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
 WORKERS ?= 2
-PYTEST := $(BIN)/pytest $(ARGS)
+# A test that hangs shows where, and ends itself instead of the whole run. Seconds; the slowest sound one takes a fifth.
+PYTEST := $(BIN)/pytest -o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true $(ARGS)
 
 .PHONY: help setup packages demo test lint types unit nightly bench format docs protos lock clean
 

@@ -20,6 +20,7 @@ PRIVATE: Final = "PEERPODS_PRIVATE"  # set for what runs inside
 _INSIDE: Final = "--inside"
 _SYSCTLS: Final = {
     "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=10000"),
+    "/proc/sys/user/max_net_namespaces": ("0", "sysctl user.max_net_namespaces=10000"),
     "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
         "1",

@@ -11,9 +11,10 @@ import asyncio
 import hmac
 import ipaddress
 import itertools
+import os
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from adaptor import names
@@ -72,7 +73,8 @@ class Link:
         """
         stream_id = self._connection.request(names.GUEST_SERVICE, method, message, timeout)
         async with asyncio.timeout(timeout):
-            await tls.write_all(self.tls, self._connection.data_to_send())
+            with suppress(OSError):  # what the guest said before it closed explains more: it is read next
+                await tls.write_all(self.tls, self._connection.data_to_send())
             while True:
                 for answer in self._connection.receive(await self._frame()):
                     if answer.stream_id == stream_id:
@@ -134,7 +136,7 @@ async def _attempt(request: DialRequest, address: str, context: ssl.SSLContext, 
         except TimeoutError as error:
             raise _NotYet(f"{address}: no answer to TCP within {ATTEMPT} s") from error
         except OSError as error:
-            raise _NotYet(f"{address}: {error.strerror or error}") from error
+            raise _NotYet(f"{address}: {_reason(error)}") from error
         server_name = request.upstream.server_name or None
         link = stack.enter_context(tls.wrap(context, connection, server_name))
         greeted = await _greet(request, link, address, deadline)
@@ -169,7 +171,7 @@ async def _greet(request: DialRequest, link: ssl.SSLSocket, address: str, deadli
             " not trust this node's certificate: is it from another launch or another node?"
         ) from error
     except OSError as error:
-        raise _NotYet(f"{where}: {error.strerror or error} during TLS or Hello") from error
+        raise _NotYet(f"{where}: {_reason(error)} during TLS or Hello") from error
     except (StatusError, ProtocolError) as error:
         raise GuestUnreachable(f"the guest at {where} did not accept Hello: {error}") from error
     found.handshake_seconds = loop.time() - started
@@ -210,6 +212,10 @@ def _context(request: DialRequest) -> ssl.SSLContext:
                 raise InvalidRequest("Dial: upstream.server_name is empty; any certificate of this CA would do")
             return tls.upstream_client(identity.certificate, identity.key, request.upstream.ca)
     raise InvalidRequest("Dial needs to know whom to trust: own or upstream")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)  # the loops word it in their own ways
 
 
 def _family(address: str) -> socket.AddressFamily:

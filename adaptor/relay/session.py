@@ -85,7 +85,7 @@ class Session:
                 task.cancel()
         if self._pump:
             self._pump.close()
-        if not self._binding:  # it closes the link that it is using
+        if not self._binding or self._binding.done():  # else it closes the link that it is using
             self._drop_link()
         if self._shim:
             self._shim.close()

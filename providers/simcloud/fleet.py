@@ -17,8 +17,8 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Any, Final
 
@@ -59,15 +59,15 @@ class Life:
     """Where an instance is in its life. `cause` and `reason` (a cloud's own words, often empty) say why it is off."""
 
     machine: Machine
+    rng: random.Random  # its own, so that a seed gives it the same delays whatever the others do
     state: State = State.PENDING
     cause: Cause = Cause.NONE
     reason: str = ""
-    task: asyncio.Task[None] | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # the last one lives it, the others are ending
     released: bool = False  # its capacity has been given back
 
 
 Changed = Callable[[Life], None]
-_Work = Callable[[Life, asyncio.Task[None] | None], Coroutine[Any, Any, None]]
 
 
 class Fleet:
@@ -78,13 +78,13 @@ class Fleet:
         self._faults = faults
         self._options = options
         self._changed = changed
-        self._random = random.Random(options.seed)  # noqa: S311 - spreads delays
         self.lives: dict[str, Life] = {}
         faults.kill_instance = self.kill
 
     def launch(self, machine: Machine) -> Life:
         """A new instance: pending, and on its way up."""
-        life = self.lives[machine.id] = Life(machine)
+        seed = None if self._options.seed is None else f"{self._options.seed}/{len(self.lives)}"
+        life = self.lives[machine.id] = Life(machine, random.Random(seed))  # noqa: S311 - spreads delays
         self._go(life)
         return life
 
@@ -106,7 +106,7 @@ class Fleet:
         """Begin its program anew; the state does not show it, nor does a stopped one notice."""
         life = self.lives[machine_id]
         if life.state is State.RUNNING:
-            self._replace(life, self._again)
+            self._instead(life, lambda: self._run(life, Fate.LIVES))
 
     def kill(self, machine_id: str, reason: str = "") -> None:
         """End one as a failing host does. Raises KeyError for an unknown one."""
@@ -114,18 +114,28 @@ class Fleet:
 
     async def aclose(self) -> None:
         """End every run, without a word to anybody about states."""
-        tasks = [life.task for life in self.lives.values() if life.task is not None]
-        for task in tasks:
-            task.cancel()
+        tasks = [task for life in self.lives.values() for task in life.tasks]
+        _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _go(self, life: Life) -> None:
         life.cause, life.reason = Cause.NONE, ""
         self._set(life, State.PENDING)
-        life.task = asyncio.create_task(self._live(life), name=f"simcloud {life.machine.id}")
+        self._instead(life, lambda: self._live(life))
 
-    def _replace(self, life: Life, work: _Work) -> None:
-        life.task = asyncio.create_task(work(life, life.task), name=f"simcloud {life.machine.id}")
+    def _instead(self, life: Life, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have `work` done instead of whatever is being done, once all of that has ended."""
+        before = set(life.tasks)
+        _cancel(before)
+
+        async def afterwards() -> None:
+            if before:
+                await asyncio.wait(before)
+            await work()
+
+        task = asyncio.create_task(afterwards(), name=f"simcloud {life.machine.id}")
+        life.tasks.add(task)
+        task.add_done_callback(life.tasks.discard)
 
     def _end(self, life: Life, final: State, cause: Cause, reason: str = "") -> None:
         if life.state in (ENDED if final is State.TERMINATED else OFF):
@@ -135,21 +145,15 @@ class Fleet:
             self._set(life, State.TERMINATED)
             return
         self._set(life, State.SHUTTING_DOWN if final is State.TERMINATED else State.STOPPING)
+        self._instead(life, lambda: self._shut_down(life, final))
 
-        async def wind_up(life: Life, before: asyncio.Task[None] | None) -> None:
-            await _cancelled(before)
-            await asyncio.sleep(self._options.shutdown_delay.draw(self._random))
-            self._set(life, final)
-
-        self._replace(life, wind_up)
-
-    async def _again(self, life: Life, before: asyncio.Task[None] | None) -> None:
-        await _cancelled(before)
-        await self._run(life, Fate.LIVES)
+    async def _shut_down(self, life: Life, final: State) -> None:
+        await asyncio.sleep(self._options.shutdown_delay.draw(life.rng))
+        self._set(life, final)
 
     async def _live(self, life: Life) -> None:
         birth = self._faults.take_birth()
-        await asyncio.sleep(self._options.boot_delay.draw(self._random))
+        await asyncio.sleep(self._options.boot_delay.draw(life.rng))
         if birth.fate is Fate.DIES:
             self._end(life, State.TERMINATED, Cause.HOST, birth.reason)
             return
@@ -159,7 +163,7 @@ class Fleet:
     async def _run(self, life: Life, fate: Fate) -> None:
         """Its programs, one boot after the other, until it shuts itself down or this task is cancelled."""
         try:
-            await asyncio.sleep(self._options.os_delay.draw(self._random))
+            await asyncio.sleep(self._options.os_delay.draw(life.rng))
             while await self._one_boot(life, fate) == _RESTART:
                 LOG.info("%s restarts itself", life.machine.id)
         except SimcloudError as error:
@@ -186,18 +190,8 @@ class Fleet:
         self._changed(life)
 
 
-async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    """End a task and wait until it has. The caller's own cancellation comes through afterwards, not before:
-    whoever waits for the caller must find nothing left of the task either.
-    """
-    if task is None or task.done():
-        return
-    task.cancel()
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Once each: a second cancellation would interrupt what the first one has set going, the end of a program."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()

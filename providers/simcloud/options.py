@@ -33,9 +33,9 @@ def delay(value: "Delay | float | str") -> Delay:
     """`8`, `"8s"`, `"8s±3s"` or `"8s+-3s"`; raises ValueError."""
     if isinstance(value, Delay):
         return value
-    mean, _, spread = str(value).replace("+-", "±").partition("±")
+    mean, spreads, spread = str(value).replace("+-", "±").partition("±")
     try:
-        return Delay(_seconds(mean), _seconds(spread) if spread else 0.0)
+        return Delay(_seconds(mean), _seconds(spread) if spreads else 0.0)
     except ValueError:
         raise ValueError(f"{value!r} is not a time: write 8s, 250ms, 1m30s, or 8s±3s for a spread") from None
 

@@ -182,7 +182,7 @@ class Guest:
     ) -> None:
         self.agent: Callable[[ssl.SSLSocket], None] = echo
         self.greets = True  # or accepts, and never says a word
-        self.binds_as_told = True  # or never answers Bind
+        self.binds_as_told = True  # or leaves Bind unanswered until `confirm`
         self.refusal: StatusError | None = None  # the answer to Bind, if it is to be one
         self.hello_refusal: StatusError | None = None
         self.hellos: list[HelloRequest] = []
@@ -192,9 +192,14 @@ class Guest:
         self._certificate = certificate
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address, self.port = self._listener.getsockname()[:2]
+        self._confirmed = threading.Event()
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
+
+    def confirm(self) -> None:
+        """Answer the Bind that was left unanswered."""
+        self._confirmed.set()
 
     def close(self) -> None:
         """Cut every link and stop listening."""
@@ -204,6 +209,7 @@ class Guest:
         for link in list(self._open):
             with suppress(OSError):
                 socket.socket.shutdown(link, socket.SHUT_RDWR)
+        self._confirmed.set()
         for thread in self._threads:
             thread.join(PATIENCE)
 
@@ -255,7 +261,7 @@ class Guest:
             else:
                 assert request.method == "Bind", "nothing else may come before Bind"
                 self.binds.append(BindRequest.FromString(request.payload))
-                if self.binds_as_told:
+                if self.binds_as_told or self._confirmed.wait(PATIENCE):
                     link.sendall(outcome(frame.stream_id, self.refusal or BindResponse()))
                     if self.refusal is None:
                         return True

@@ -236,7 +236,7 @@ async def refusal(call: Any) -> StatusError:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what another process or task does."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - it has no event to wait for
+        while not condition():
             await asyncio.sleep(0.005)
 
 

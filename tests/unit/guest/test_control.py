@@ -11,7 +11,8 @@ from adaptor import names
 from adaptor.errors import Code
 from adaptor.pki import NodePki
 from adaptor.ttrpc.frames import HEADER, MAX_PAYLOAD
-from tests.unit.guest.peers import Dial, GuestWorld, guest, pod, raw_frame, refusal, until
+from podvm_images.guest.agent import Agent
+from tests.unit.guest.peers import DEADLINE, Dial, GuestWorld, guest, pod, raw_frame, refusal, until
 
 INITDATA = b"""version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"aa.toml" = "aa"\n"""
 
@@ -212,6 +213,15 @@ async def test_an_agent_that_dies_is_told_with_what_it_said_last(tmp_path: Path,
         assert "agent ended with status 3 before it could be reached; its last output: " in error.message
         assert error.message.endswith("no /sys mounted")
         assert len(error.message) < 1500
+
+
+async def test_what_a_dead_agent_said_is_told_even_if_nobody_has_read_it_yet(tmp_path: Path) -> None:
+    agent = Agent(str(tmp_path / "agent.sock"), (sys.executable, "-c", "raise SystemExit('no /sys mounted')"))
+    agent._start()
+    assert agent._process is not None
+    agent._process.wait()
+    error = await refusal(agent.connect(DEADLINE))
+    assert error.message.endswith("ended with status 1 before it could be reached; its last output: no /sys mounted")
 
 
 async def test_an_agent_that_is_killed_is_told_so(tmp_path: Path, pki: NodePki, dial: Dial) -> None:

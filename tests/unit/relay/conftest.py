@@ -8,6 +8,7 @@ import uvloop
 
 from adaptor.relay.pump import Side
 from adaptor.relay.splice import Splice
+from tests.unit.relay.pods import Pod, RunningRelay
 from tests.unit.relay.tunnel_ends import Tunnel, joined
 from tests.worlds.tunnel import Guest, Pki, server_context
 
@@ -35,6 +36,22 @@ def guest(pki: Pki) -> Iterator[Guest]:
     """A VM with our guest, launched by this node."""
     with Guest(server_context(pki.guest, pki.ca.pem), pki.guest) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRelay]:
+    """A relay process for the tests of one module."""
+    with RunningRelay(tmp_path_factory.mktemp("relay")) as running:
+        yield running
+
+
+@pytest.fixture
+async def pod(relay: RunningRelay, guest: Guest, pki: Pki) -> AsyncIterator[Pod]:
+    """A sandbox of its own in the relay, not opened, and its VM."""
+    made = Pod(relay, guest, pki)
+    yield made
+    await made.relay.close(made.sandbox_id)
+    made.close()
 
 
 @pytest.fixture

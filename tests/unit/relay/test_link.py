@@ -124,11 +124,10 @@ async def test_every_address_is_tried_in_turn_and_named_in_the_end(pki: Pki, gue
 async def test_a_server_that_accepts_and_says_nothing_is_dialled_again(
     pki: Pki, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "GREETING", 0.1)
+    monkeypatch.setattr(link_module, "GREETING", 0.5)
     guest.greets = False
     dialling = asyncio.create_task(reached(wanted(pki, guest.port)))
     await eventually(lambda: guest.accepted > 1)
-    monkeypatch.setattr(link_module, "GREETING", PATIENCE)
     guest.greets = True
     assert (await dialling).attempts > 1
 

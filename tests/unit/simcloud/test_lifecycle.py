@@ -106,18 +106,3 @@ def test_statuses_are_of_running_instances_unless_all_are_asked_for(account: Acc
 
     assert ids() == [up]
     assert ids(IncludeAllInstances=True) == [up, down]
-
-
-def test_drawn_delays_are_the_same_for_the_same_seed() -> None:
-    def order(seed: int) -> list[str]:
-        with running_in_thread(boot_delay="0.3s±0.3s", seed=seed) as cloud, client(cloud) as ec2:
-            account = Account(cloud, ec2)
-            request = account.request(MinCount=6, MaxCount=6)
-            ids = [i["InstanceId"] for i in ec2.run_instances(**request)["Instances"]]
-            seen: list[str] = []
-            while len(seen) < len(ids):
-                seen += [i for i in account.by("instance-state-name", "running") if i not in seen]
-            return [str(ids.index(i)) for i in seen]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)

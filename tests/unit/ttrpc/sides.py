@@ -47,7 +47,7 @@ async def failure(awaitable: Awaitable[object]) -> StatusError:
 async def until(predicate: Callable[[], object]) -> None:
     """Return as soon as `predicate` holds; fails the test if it does not within ten seconds."""
     async with asyncio.timeout(10):
-        while not predicate():  # noqa: ASYNC110 - a socket's state is awaited, which signals nobody
+        while not predicate():  # a socket's state signals nobody
             await asyncio.sleep(0.001)
 
 

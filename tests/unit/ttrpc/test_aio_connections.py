@@ -105,7 +105,7 @@ async def test_a_client_that_does_not_read_is_not_read_either_until_it_does(serv
         for _ in range(1000):  # turns of the loop in which a server that did not stop would go on
             await asyncio.sleep(0)
         assert not link._transport.is_reading()
-        assert link._transport.get_write_buffer_size() <= limits.unsent_bytes + limits.calls * (size + 100)
+        assert link._transport.get_write_buffer_size() <= limits.unsent_bytes + (limits.calls + 1) * (size + 100)
         assert begun < calls
         assert [(await peer.answer())[0] for _ in range(calls)] == [2 * n + 1 for n in range(calls)]
     assert begun == calls
@@ -211,7 +211,9 @@ async def test_a_closing_server_lets_handlers_finish_refuses_new_calls_and_then_
 
 
 async def test_a_client_that_connects_while_the_server_closes_is_hung_up_on(serve: Serve) -> None:
-    for turns in range(6):  # of the loop: from not accepted yet to fully connected
+    # Turns of the loop, from not accepted yet to fully connected. After two, asyncio of Python 3.11 has accepted but made
+    # no transport, and loses the socket in an assertion of its own: then the client waits until this process ends.
+    for turns in (0, 1, 3, 4, 5):
         server, path = await serve(CreateVM=echo)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
