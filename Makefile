@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
 WORKERS ?= 2
 # A test that hangs shows where, and ends itself instead of the whole run. Seconds; the slowest sound one takes a fifth.
-PYTEST := $(BIN)/pytest -o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true $(ARGS)
+PYTEST := $(BIN)/pytest -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(ARGS)
 
 .PHONY: help setup packages demo test lint types unit nightly bench format docs protos lock clean
 
@@ -34,7 +34,7 @@ demo: setup packages ## Watch a pod VM come and go on this machine, without a cl
 
 test: setup lint types ## What every change must pass: lint, types and all tests but the nightly ones
 	@.ci/packages || echo 'going on without: tests that need them say so and are skipped'
-	$(PYTEST) -m 'not nightly' -n $(WORKERS)
+	$(BIN)/python -m adaptor.demo.enter $(PYTEST) -m 'not nightly' -n $(WORKERS)
 
 lint: setup ## Style, format and who may import whom
 	$(BIN)/ruff check

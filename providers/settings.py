@@ -71,7 +71,7 @@ def setting(
     metadata = {"setting": Setting(form, help, env, secret, inverted)}
     if isinstance(default, (list, dict, set)):
         raise TypeError("defaults are shared: use a tuple or a frozen value")
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 def read(cls: type[T], table: Mapping[str, Any], *, where: str, env: Mapping[str, str], faults: Faults) -> T:

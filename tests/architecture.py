@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from adaptor.errors import CODE_OF, AdaptorError, code_name
-from adaptor.protos import relay_pb2
-from adaptor.relay import rewrite
+from adaptor.relay import rewrite, states
 from adaptor.sandbox import lifecycle, model, steps
 
 ROOT: Final = Path(__file__).parents[1]
@@ -88,8 +87,9 @@ def statuses() -> str:
 
 
 def sessions() -> str:
-    """The states of a relay session."""
-    return "`" + "`, `".join(name for name in relay_pb2.State.keys() if name != "STATE_UNKNOWN") + "`"  # noqa: SIM118 - a wrapper, not a dict
+    """The states of a relay session and what leads from one to the next."""
+    edges = [f"    {old.name} --> {new.name}: {event.name.lower()}" for (old, event), new in states.TRANSITIONS.items()]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> LISTENING: open", *edges, "```"])
 
 
 def rewrites() -> str:

@@ -5,8 +5,6 @@ import json
 import logging
 import shlex
 import sys
-import urllib.error
-import urllib.request
 from typing import Any, Final
 
 from adaptor.cli.verbs import Verbs
@@ -154,6 +152,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _send_fault(arguments: argparse.Namespace) -> int:
     """Cause one fault in a cloud that runs, and show what is still to come."""
+    import urllib.error
+    import urllib.request
+
     from providers.simcloud import wishes
 
     # One word is a quoted text (`'boot fate=dies'`), several have been split by the shell already.

@@ -7,12 +7,13 @@ Readiness callbacks on non-blocking sockets: no task, no transport, and no copy 
 What it does not take is kept (one buffer at most, and a held frame), and nothing is read for it until that has gone.
 `_settle` alone decides what to wait for; it runs only when something is in the way or has ended.
 
-Ends. The unix peer closes: what it sent goes on, then close_notify and FIN; answers under way are still delivered, or
-dropped where nobody is left. The link ends: what came of it reaches the unix peer, whose socket is closed then.
+Ends. The unix peer closes: what it sent goes on, then close_notify and FIN; answers under way are still delivered for a
+while, or dropped where nobody is left. The link ends: what came of it reaches the unix peer, then its socket is closed.
 """
 
 import asyncio
 import enum
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -54,13 +55,6 @@ class Pump:
     `ended` is called once, when everything that the ended side had sent is on its way, or given up on; the pump closes
     both sockets by itself.
     """
-
-    __slots__ = (
-        "_closed", "_ended", "_from_link", "_from_unix", "_goodbye", "_link", "_link_deaf", "_link_end", "_link_out", "_loop",
-        "_read_wants_write", "_requests_from", "_splice", "_unix", "_unix_deaf", "_unix_end", "_unix_out", "_watched",
-        "_write_wants_read",
-        "bytes_from_link", "bytes_to_link",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -244,7 +238,7 @@ class Pump:
 
     def _settle(self) -> None:
         """Whatever has become due by what just happened; then wait for exactly what can go on."""
-        if self._unix_end and not (self._goodbye or self._link_out or self._closed):
+        if self._unix_end and not (self._goodbye or self._link_out or self._closed or _is_readable(self._link)):
             self._say_goodbye()
         if self._link_end and not self._unix_out:
             self._finish()
@@ -252,11 +246,11 @@ class Pump:
             self._watch(self._wants())
 
     def _say_goodbye(self) -> None:
-        """End our direction of the link, and stay to hear the rest of the other."""
+        """End our direction of the link, and stay to hear the rest of the other.
+
+        Only while nothing can be read from it: unwrap reads too, and takes an answer for a breach of protocol.
+        """
         self._goodbye = True
-        self._link_readable()  # unwrap reads too, and would take an answer that is waiting for a breach of protocol
-        if self._closed:
-            return
         try:
             self._link.unwrap()
             self._link_end = self._link_end or link_end(None)
@@ -293,14 +287,16 @@ class Pump:
             return
         self._watched = wants
         loop, unix, link = self._loop, self._unix.fileno(), self._link.fileno()
-        if changed & _READ_UNIX:
-            loop.add_reader(unix, self._unix_readable) if wants & _READ_UNIX else loop.remove_reader(unix)
-        if changed & _WRITE_UNIX:
-            loop.add_writer(unix, self._unix_writable) if wants & _WRITE_UNIX else loop.remove_writer(unix)
-        if changed & _READ_LINK:
-            loop.add_reader(link, self._link_readable) if wants & _READ_LINK else loop.remove_reader(link)
-        if changed & _WRITE_LINK:
-            loop.add_writer(link, self._link_writable) if wants & _WRITE_LINK else loop.remove_writer(link)
+        for bit, add, remove, end, ready in (
+            (_READ_UNIX, loop.add_reader, loop.remove_reader, unix, self._unix_readable),
+            (_WRITE_UNIX, loop.add_writer, loop.remove_writer, unix, self._unix_writable),
+            (_READ_LINK, loop.add_reader, loop.remove_reader, link, self._link_readable),
+            (_WRITE_LINK, loop.add_writer, loop.remove_writer, link, self._link_writable),
+        ):
+            if changed & wants & bit:
+                add(end, ready)
+            elif changed & bit:
+                remove(end)
 
     def _report(self) -> None:
         end = self._unix_end or self._link_end
@@ -316,6 +312,12 @@ class Pump:
         self._unix.close()
         self._link.close()
         self._report()
+
+
+def _is_readable(link: ssl.SSLSocket) -> bool:
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def link_end(error: OSError | None) -> End:

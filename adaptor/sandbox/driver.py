@@ -186,7 +186,7 @@ class Driver:
 
     def _become(self, state: SandboxState) -> None:
         if state.phase is not self.state.phase:
-            metrics.sandbox_moved(self.state.phase, state.phase)
+            metrics.sandbox_moved(self.state.phase, None if state.phase is Phase.GONE else state.phase)
         self.state = state
 
     async def _undo_create(self) -> None:

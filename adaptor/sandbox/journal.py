@@ -13,11 +13,13 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Final, TypeVar
 
 from adaptor.clock import Clock
 from adaptor.errors import Unavailable
 from adaptor.sandbox.model import Event, JournalFault, from_json, to_json
+from adaptor.telemetry import metrics
 
 T = TypeVar("T")
 
@@ -35,6 +37,8 @@ CREATE TABLE journal (
 ) STRICT;
 CREATE INDEX by_sandbox ON journal (sandbox, seq);
 """
+
+_INSERT: Final = "INSERT INTO journal (sandbox, at, kind, body) VALUES (?, ?, ?, ?)"
 
 
 class Journal:
@@ -64,7 +68,14 @@ class Journal:
         """Durable when it returns."""
         body = json.dumps(to_json(event), separators=(",", ":"))
         row = (sandbox, self._clock.wall(), event.kind, body)
-        await self._run(lambda db: db.execute("INSERT INTO journal (sandbox, at, kind, body) VALUES (?, ?, ?, ?)", row))
+        outcome = "error"
+        began = monotonic()
+        try:
+            await self._run(lambda db: db.execute(_INSERT, row))
+            outcome = "ok"
+        finally:
+            metrics.JOURNAL_WRITES.labels(outcome=outcome).inc()
+            metrics.JOURNAL_WRITE_SECONDS.observe(monotonic() - began)
 
     async def forget(self, sandbox: str) -> None:
         """Remove every row of a sandbox of which nothing is left."""

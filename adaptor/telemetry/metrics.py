@@ -56,9 +56,6 @@ RELAY_UP: Final = Gauge("peerpods_relay_up", "1 while the relay answers on its s
 RELAY_SESSIONS: Final = Gauge(
     "peerpods_relay_sessions", "Agent sockets the relay holds, by state of their link.", ["state"]
 )
-LINKS_LOST: Final = Counter(
-    "peerpods_links_lost", "Times a running pod VM's tunnel broke; outcome: resumed, given_up.", ["outcome"]
-)
 
 JOURNAL_WRITES: Final = Counter(
     "peerpods_journal_writes", "Rows written to the journal; outcome: ok, error.", ["outcome"]

@@ -27,6 +27,10 @@ class Figures:
     p99_us: float
     cpu: float
 
+    @property
+    def cpu_per_call(self) -> float:
+        return self.cpu / self.calls
+
 
 def find(program: str, package: str) -> str:
     """Where `program` is. Raises Missing, with how to get it."""

@@ -1,7 +1,9 @@
 """What an agent call costs through the tunnel, beside programs that do nothing but tunnel."""
 
+import os
+import ssl
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from tests.bench._chains import Chain, Haproxy, Ours, Papers, Stunnel
 from tests.bench._load import Figures, Load, Missing
 
 _BASE = Stunnel.name
+_COLUMNS = f"{'p50 µs':>9}{'p99 µs':>9}{'calls/s':>9}{'MB/s':>8}{'CPU':>24}{'x CPU (min-max)':>20}{'x p50':>7}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +24,23 @@ class Row:
     what: str
     size: int
     connections: int
-    cpu_target: float | None
-    p50_target: float | None
+    cpu_target: float | None = None
+    p50_target: float | None = None
 
     @property
-    def bulk(self) -> bool:
-        return self.size > 1000
+    def title(self) -> str:
+        return f"{self.name} x{self.connections}"
+
+    def cost(self, per_call: float) -> str:
+        """Bulk is about bytes, everything else about calls."""
+        if self.size < 1 << 10:
+            return f"{per_call * 1e5:.2f} s per 100k calls"
+        return f"{per_call / self.size * 1e9:.2f} s per GB"
 
 
 def rows(connections: Sequence[int]) -> list[Row]:
-    small = [Row("small call", "read", 100, n, 1.4 if n == 1 else 0.75, 1.3 if n == 1 else None) for n in connections]
-    return [*small, Row("CopyFile", "copy", 1 << 20, 1, 1.1, None), Row("ReadStdout", "read", 32 << 10, 1, None, None)]
+    small = [Row("small call", "read", 100, n, *((1.4, 1.3) if n == 1 else (0.75,))) for n in connections]
+    return [*small, Row("CopyFile 1 MiB", "copy", 1 << 20, 1, 1.1), Row("ReadStdout 32 KiB", "read", 32 << 10, 1)]
 
 
 def run(seconds: float, rounds: int, connections: Sequence[int]) -> None:
@@ -40,28 +49,33 @@ def run(seconds: float, rounds: int, connections: Sequence[int]) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
         load = Load(directory)
         stack.callback(load.close)
-        papers = Papers(directory)
-        chains = [_started(Ours, directory, papers, load), _started(Stunnel, directory, papers, load)]
-        try:
-            chains.append(_started(Haproxy, directory, papers, load))
-        except Missing as error:
-            print(f"without haproxy: {error}")
+        chains = _chains(directory, load)
         for chain in chains:
             stack.callback(chain.close)
         print(
-            f"medians of {rounds} interleaved rounds of {seconds:g} s; CPU is of both sides; x = median ratio to stunnel\n"
+            f"medians of {rounds} interleaved rounds of {seconds:g} s on {os.cpu_count()} cores, {ssl.OPENSSL_VERSION}"
         )
-        print(f"{'':24}{'':10}{'p50 µs':>9}{'p99 µs':>9}{'calls/s':>9}{'MB/s':>8}{'CPU':>22}{'x CPU':>7}{'x p50':>7}")
+        print(
+            "CPU: of both sides; x: to stunnel in the same round, its median and extremes (far apart: a noisy machine)\n"
+        )
+        print(f"{'':22}{'':10}{_COLUMNS}")
         for row in rows(connections):
             seen: dict[str, list[Figures]] = {chain.name: [] for chain in chains}
             for _ in range(rounds):
                 for chain in chains:
                     seen[chain.name].append(_measure(chain, row, load, seconds))
-            _print(row, seen)
+            busy = os.getloadavg()[0]
+            print("\n".join([*_lines(row, seen), *_verdicts(row, seen), f"{'':22}load of the machine: {busy:.1f}", ""]))
 
 
-def _started(kind: Callable[[Path, Papers, str], Chain], directory: Path, papers: Papers, load: Load) -> Chain:
-    return kind(directory, papers, load.echo_path)
+def _chains(directory: Path, load: Load) -> list[Chain]:
+    papers = Papers(directory)
+    chains: list[Chain] = [Ours(directory, papers, load.echo_path), Stunnel(directory, papers, load.echo_path)]
+    try:
+        chains.append(Haproxy(directory, papers, load.echo_path))
+    except Missing as error:
+        print(f"without haproxy: {error}")
+    return chains
 
 
 def _measure(chain: Chain, row: Row, load: Load, seconds: float) -> Figures:
@@ -72,37 +86,32 @@ def _measure(chain: Chain, row: Row, load: Load, seconds: float) -> Figures:
         chain.shut()
 
 
-def _print(row: Row, seen: dict[str, list[Figures]]) -> None:
-    title = f"{row.name} {_size(row.size)} x{row.connections}"
+def _lines(row: Row, seen: dict[str, list[Figures]]) -> list[str]:
+    lines: list[str] = []
     for name, figures in seen.items():
-        calls = median(f.calls / f.seconds for f in figures)
-        per_call = median(f.cpu / f.calls for f in figures)
-        cpu = f"{per_call / row.size * 1e9:.2f} s per GB" if row.bulk else f"{per_call * 1e5:.2f} s per 100k calls"
-        ratios = [
-            median(of(mine) / of(base) for mine, base in zip(figures, seen[_BASE], strict=True))
-            for of in (_cpu_per_call, _p50)
-        ]
-        print(
-            f"{title:24}{name:10}{median(f.p50_us for f in figures):9.1f}{median(f.p99_us for f in figures):9.1f}"
-            f"{calls:9.0f}{calls * row.size / 1e6:8.1f}{cpu:>22}{ratios[0]:7.2f}{ratios[1]:7.2f}"
+        calls = median(each.calls / each.seconds for each in figures)
+        cpu, p50 = _ratios(figures, seen[_BASE])
+        spread = f"{median(cpu):.2f} ({min(cpu):.2f}-{max(cpu):.2f})"
+        lines.append(
+            f"{row.title if not lines else '':22}{name:10}"
+            f"{median(each.p50_us for each in figures):9.1f}{median(each.p99_us for each in figures):9.1f}"
+            f"{calls:9.0f}{calls * row.size / 1e6:8.1f}{row.cost(median(each.cpu_per_call for each in figures)):>24}"
+            f"{spread:>20}{median(p50):7.2f}"
         )
-        if name == Ours.name:
-            verdicts = [
-                f"    target: {what} at most {target} of stunnel's: {'met' if ratio <= target else 'MISSED'}"
-                for what, target, ratio in zip(("CPU", "p50"), (row.cpu_target, row.p50_target), ratios, strict=True)
-                if target is not None
-            ]
-            title = ""
-    print("\n".join(verdicts) + "\n")
+    return lines
 
 
-def _cpu_per_call(figures: Figures) -> float:
-    return figures.cpu / figures.calls
+def _verdicts(row: Row, seen: dict[str, list[Figures]]) -> list[str]:
+    found = zip(("CPU", "p50"), (row.cpu_target, row.p50_target), _ratios(seen[Ours.name], seen[_BASE]), strict=True)
+    return [
+        f"{'':22}target: {what} at most {target:.2f} of stunnel's: {'met' if median(ratios) <= target else 'MISSED'}"
+        for what, target, ratios in found
+        if target is not None
+    ]
 
 
-def _p50(figures: Figures) -> float:
-    return figures.p50_us
-
-
-def _size(size: int) -> str:
-    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB" if size >= 1 << 10 else f"{size} B"
+def _ratios(figures: list[Figures], base: list[Figures]) -> tuple[list[float], list[float]]:
+    pairs = list(zip(figures, base, strict=True))
+    return [mine.cpu_per_call / its.cpu_per_call for mine, its in pairs], [
+        mine.p50_us / its.p50_us for mine, its in pairs
+    ]

@@ -156,6 +156,17 @@ class Recording:
     def requests(self) -> list[Request]:
         return [request for connection in self.connections for request in connection.requests.values()]
 
+    @property
+    def calls(self) -> dict[str, Connection]:
+        """The connections to the hypervisor service by their one call: CreateVM, StartVM, StopVM, as far as made."""
+        return {c.requests[1].method: c for c in self.connections if c.kind == "hyp"}
+
+    @property
+    def agent(self) -> Connection:
+        """The shim's connection to its agent."""
+        (connection,) = (c for c in self.connections if c.kind == "agent")
+        return connection
+
 
 def load(name: str) -> Recording:
     """The recording `name`, one of NAMES."""

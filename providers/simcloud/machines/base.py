@@ -11,7 +11,7 @@ from aiohttp import web
 from providers.simcloud.faults import Fate, Pool
 from providers.simcloud.machines.console import Console
 
-# Answers one request at 169.254.169.254, as the instance's cloud does.
+# Answers a request of the instance's at 169.254.169.254, as the instance's cloud does.
 Metadata = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 

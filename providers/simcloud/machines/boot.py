@@ -29,10 +29,10 @@ def script(banner: str, kept: Sequence[str]) -> str:
     lines = [
         "set -e",
         *(f"exec {fd}<{shlex.quote(path)}" for path, fd in opened.items()),
-        *(f"mount -t tmpfs -o mode={_mode(place):o} simcloud {place}" for place in private),
+        *(f"mount -n -t tmpfs -o mode={_mode(place):o} simcloud {place}" for place in private),
         *(line for path, fd in opened.items() for line in _bind(path, fd)),
-        "mount -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
-        "mount -o remount,bind,ro / 2>/dev/null || :",  # and some this
+        "mount -n -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
+        "mount -n -o remount,bind,ro / 2>/dev/null || :",  # and some this
         f"echo {shlex.quote(banner)}",
         "read -r go",
         'exec "$@" </dev/null',
@@ -72,8 +72,8 @@ _OURS: Final = Path(__file__).resolve().parents[3]
 def _bind(path: str, fd: int) -> list[str]:
     where = shlex.quote(path)
     make = f"mkdir -p {where}" if os.path.isdir(path) else f"mkdir -p {shlex.quote(str(Path(path).parent))}; : >{where}"
-    # -c: mount must not resolve the descriptor's link to the path that is covered by now.
-    return [make, f"mount -c --bind /proc/self/fd/{fd} {where}", f"exec {fd}<&-"]
+    # -n everywhere: mount keeps no books in /run. -c: it must not resolve the descriptor's link to the path that is covered by now.
+    return [make, f"mount -n -c --bind /proc/self/fd/{fd} {where}", f"exec {fd}<&-"]
 
 
 def _mode(place: str) -> int:

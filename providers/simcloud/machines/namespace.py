@@ -2,8 +2,8 @@
 
     this process ─fork─► setpriv --pdeathsig ═ unshare --mount --pid --fork --kill-child ─fork─► sh boot.py's ═ program
 
-The network namespace (and the hostname) are made by this process's network thread, which forks from inside them:
-so everything is in place before the first instruction, and one instance costs two processes.
+The network namespace and the hostname are made by this process's network thread, which forks from inside them: so
+everything is in place before the first instruction, and one instance costs two processes.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,6 @@ class _Parts:
 
     link: str
     process: "subprocess.Popen[bytes]"
-    listener: socket.socket  # for metadata requests
 
 
 class NamespaceHost:
@@ -54,6 +52,7 @@ class NamespaceHost:
         # Namespaces are entered per thread, and children die with the thread that forked them: one, for life.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="simcloud-network")
         self._network: Network | None = None
+        self.metadata = MetadataService()
         self._numbers = count()
         self.network = ""
         self.worker_address = ""
@@ -65,6 +64,7 @@ class NamespaceHost:
         try:
             await host._in_thread(_check_tools, host._program)
             host._network = await host._in_thread(Network, network)
+            await host.metadata.serve(host._network.metadata)
         except BaseException:
             await host.aclose()
             raise
@@ -81,24 +81,20 @@ class NamespaceHost:
             with contextlib.suppress(SimcloudError):
                 await _Instance(self, machine, await starting).end()
             raise
-        instance = _Instance(self, machine, parts)
-        try:
-            await instance.begin()
-        except BaseException:
-            await instance.end()
-            raise
-        return instance
+        return _Instance(self, machine, parts)
 
     async def aclose(self) -> None:
         """See Host.aclose."""
+        await self.metadata.aclose()
         if self._network is not None:
             network, self._network = self._network, None
             await self._in_thread(network.close)
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def disconnect(self, link: str) -> None:
-        """Take an instance's link away."""
+    async def disconnect(self, machine: Machine, link: str) -> None:
+        """Take an instance off the network."""
         assert self._network is not None, "instances end before their host closes"
+        self.metadata.forget(machine)
         await self._in_thread(self._network.disconnect, link)
 
     def _start(self, machine: Machine, fate: Fate) -> _Parts:
@@ -108,7 +104,7 @@ class NamespaceHost:
         banner = f"simcloud: {machine.id} boots, {machine.hostname} at {machine.address}"
         steps = boot.script(banner, boot.kept(program))
         try:
-            with self._network.instance(machine, link, reachable=fate is not Fate.UNREACHABLE) as listener:
+            with self._network.instance(machine, link, reachable=fate is not Fate.UNREACHABLE):
                 process = subprocess.Popen(
                     [*_DIE_WITH_US, *_ISOLATE, "sh", "-c", steps, machine.id, *program],
                     stdin=subprocess.PIPE,
@@ -121,7 +117,7 @@ class NamespaceHost:
                 )
         except OSError as error:
             raise SimcloudError(f"cannot boot {machine.id}: {error}") from error
-        return _Parts(link, process, listener)
+        return _Parts(link, process)
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
@@ -135,7 +131,6 @@ class _Instance:
         self._machine = machine
         self._parts = parts
         self._loop = asyncio.get_running_loop()
-        self._metadata: MetadataService | None = None
         self._gone: asyncio.Future[int] = self._loop.create_future()
         self._ended = False
         assert parts.process.stdin is not None
@@ -144,10 +139,7 @@ class _Instance:
         os.set_blocking(self._output.fileno(), False)
         self._pidfd = os.pidfd_open(parts.process.pid)
         self._loop.add_reader(self._pidfd, self._reap)
-
-    async def begin(self) -> None:
-        """Serve its metadata, then let it take its first step."""
-        self._metadata = await MetadataService.serve(self._parts.listener, self._machine.metadata)
+        host.metadata.know(machine)
         self._loop.add_reader(self._output.fileno(), self._read)
 
     async def wait(self) -> int:
@@ -166,11 +158,7 @@ class _Instance:
             await self.wait()
         self._output.close()
         self._input.close()
-        if self._metadata is not None:
-            await self._metadata.aclose()
-        else:
-            self._parts.listener.close()
-        await self._host.disconnect(self._parts.link)
+        await self._host.disconnect(self._machine, self._parts.link)
 
     def _read(self) -> None:
         """Keep what it prints. The first thing it prints says that it is ready to become its program."""

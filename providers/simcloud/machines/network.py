@@ -1,12 +1,14 @@
 """The network of a simulated cloud: a router namespace, one link to this one, one to each instance.
 
     here (the worker)                router (held by this process alone)          an instance
-    sim-172-31  172.31.0.4/32 ══════ uplink     lo: each subnet's gateway ══════ eth0 172.31.x.y/20
-    172.31.0.0/16 via 172.31.0.1     172.31.x.y/32 per instance                  lo   169.254.169.254/32
+    sim-172-31  172.31.0.4/32 ══════ uplink     172.31.x.y/32 per instance ═════ eth0 172.31.x.y/20
+    172.31.0.0/16 via 172.31.0.1     lo: each subnet's gateway                   default via its gateway
+                                     lo: 169.254.169.254, metadata
                                      172.31.0.0/16 blackhole
 
-As in a VPC, packets to an address that nobody has vanish without an answer. The router namespace has no name and
-no process: it goes when this process does, and takes every link with it.
+As in a VPC, metadata come from outside the instance, one hop away, and packets to an address that nobody has vanish
+without an answer. The router namespace has no name and no process: it goes when this process does, and takes every
+link with it.
 
 All of this is blocking and moves the calling thread between namespaces: `namespace.py` keeps one thread for it.
 """
@@ -33,7 +35,7 @@ MTU: Final = 9001  # as in a VPC
 _CLONE_NEWNET: Final = 0x40000000
 _CLONE_NEWUTS: Final = 0x04000000
 _LO: Final = 1  # its index in every namespace
-_IMDS_BACKLOG: Final = 16  # connections
+_IMDS_BACKLOG: Final = 128  # connections: all instances may boot at once
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _NO_NAMESPACES: Final = (
@@ -43,7 +45,10 @@ _NO_NAMESPACES: Final = (
 
 
 class Network:
-    """Made, used and closed in one and the same thread, which is never at home again."""
+    """Made, used and closed in one and the same thread, which is never at home again.
+
+    `metadata` is the socket that listens for all instances' metadata requests; the peer's address says whose.
+    """
 
     def __init__(self, wanted: str = "") -> None:
         """Claim `wanted`, or the first free candidate, in this thread's namespace. Raises SimcloudError."""
@@ -57,6 +62,7 @@ class Network:
                 self.range = self._claim(wanted)
                 self._set_up_home()
                 self._set_up_router()
+                self.metadata = self._stack.enter_context(socket.create_server(IMDS, backlog=_IMDS_BACKLOG))
         except PermissionError as error:
             self.close()
             raise SimcloudError(_NO_NAMESPACES.format(error=error.strerror)) from error
@@ -74,10 +80,9 @@ class Network:
         self._stack.close()
 
     @contextmanager
-    def instance(self, machine: Machine, link: str, *, reachable: bool) -> Iterator[socket.socket]:
+    def instance(self, machine: Machine, link: str, *, reachable: bool) -> Iterator[None]:
         """Inside, this thread lives in the instance's new network, with its hostname: what is started there stays
-        there. The value is the socket that listens for its metadata requests. After an error nothing is left.
-        Unless `reachable`, packets to the instance vanish. Raises OSError.
+        there. After an error nothing is left. Unless `reachable`, packets to the instance vanish. Raises OSError.
         """
         with ExitStack() as undo, _plain_errors():
             undo.callback(self._to_router)
@@ -90,8 +95,7 @@ class Network:
             _call(_libc.unshare, _CLONE_NEWUTS)
             socket.sethostname(machine.hostname)
             _set_up_instance(machine.address)
-            listener = undo.enter_context(socket.create_server(IMDS, backlog=_IMDS_BACKLOG))
-            yield listener
+            yield
             undo.pop_all()
             self._to_router()
 
@@ -139,7 +143,8 @@ class Network:
         uplink = _index(self._router, "uplink")
         for index in (_LO, uplink):
             self._router.link("set", index=index, state="up")
-        self._router.addr("add", index=_LO, address=str(self.range[1]), prefixlen=32)
+        for address in (str(self.range[1]), IMDS[0]):
+            self._router.addr("add", index=_LO, address=address, prefixlen=32)
         self._router.route("add", dst=f"{self.worker}/32", oif=uplink, scope="link")
         self._router.route("add", dst="default", gateway=str(self.worker), oif=uplink)
         self._router.route("add", dst=str(self.range), type="blackhole")
@@ -168,7 +173,6 @@ def _set_up_instance(address: IPv4Interface) -> None:
     with IPRoute() as inside:
         eth0 = _index(inside, "eth0")
         inside.link("set", index=_LO, state="up")
-        inside.addr("add", index=_LO, address=IMDS[0], prefixlen=32)
         inside.addr("add", index=eth0, address=str(address.ip), prefixlen=address.network.prefixlen)
         inside.link("set", index=eth0, state="up")
         inside.route("add", dst="default", gateway=str(gateway_of(address)), oif=eth0)

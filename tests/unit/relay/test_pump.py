@@ -6,6 +6,7 @@ import ctypes.util
 import random
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -131,11 +132,14 @@ async def test_a_shim_that_closes_is_reported_after_its_last_bytes_are_sent(tunn
 
 async def test_a_shim_that_only_stops_sending_still_gets_the_answers_under_way(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    early = asyncio.create_task(send(joined.vm, noise(2 * MIB)))
     await send(joined.shim, b"question")
     joined.shim.shutdown(socket.SHUT_WR)
+    joined.pump.start()
+    assert await joined.from_vm(2 * MIB) == noise(2 * MIB)
     assert await joined.from_shim(8) == b"question"
     await joined.vm_hears_an_orderly_end()
+    await early
     await send(joined.vm, noise(MIB))
     assert await joined.from_vm(MIB) == noise(MIB)
     joined.vm.close()
@@ -150,6 +154,15 @@ async def test_answers_nobody_is_left_to_read_do_not_break_the_goodbye(tunnel: M
     joined.shim.close()
     joined.pump.start()
     assert await joined.from_shim(3) == b"bye"
+    await joined.vm_hears_an_orderly_end()
+
+
+async def test_a_shim_that_closes_without_reading_its_answers_is_reported(tunnel: Make) -> None:
+    joined = await tunnel()
+    joined.pump.start()
+    await push_until_stuck(joined.vm)
+    joined.shim.close()
+    assert (await joined.end()).side is Side.UNIX
     await joined.vm_hears_an_orderly_end()
 
 
@@ -228,13 +241,29 @@ async def test_a_link_that_breaks_under_a_request_is_noticed(tunnel: Make) -> No
 
 
 async def test_an_agent_that_dies_leaves_its_last_answers_to_the_worker(tunnel: Make) -> None:
-    """The guest's end: requests keep coming in for an agent that is gone, and must not undo what it answered."""
+    """The guest's end: requests still come in for an agent that is gone, and must not undo what it has answered."""
     joined = await tunnel()
-    await send(joined.vm, b"request" * 1000)
-    await send(joined.shim, noise(100_000))
-    joined.shim.close()
+    joined.vm.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # so that the answers wait at the pump's end
+    requests = asyncio.create_task(send(joined.vm, noise(2 * MIB)))
     joined.pump.start()
-    assert await joined.from_shim(100_000) == noise(100_000)
+
+    async def answer_and_die() -> None:
+        await send(joined.shim, noise(MIB))
+        joined.shim.close()
+
+    got, *_ = await asyncio.gather(joined.from_shim(MIB), answer_and_die(), joined.end())
+    assert got == noise(MIB)
+    await requests
+
+
+@pytest.mark.parametrize("side", Side)
+async def test_a_side_that_does_not_read_costs_no_cpu(tunnel: Make, side: Side) -> None:
+    joined = await tunnel()
+    joined.pump.start()
+    await push_until_stuck(joined.shim if side is Side.LINK else joined.vm)
+    before = time.process_time()
+    await asyncio.sleep(0.3)
+    assert time.process_time() - before < 0.15
 
 
 async def test_closing_says_goodbye_and_reports_nothing(tunnel: Make) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Interface
 from typing import Any
 
 import aiohttp
@@ -11,6 +12,7 @@ import pytest
 
 from providers.simcloud.cloud import Simcloud
 from providers.simcloud.ec2 import metadata
+from providers.simcloud.machines.base import Machine
 from providers.simcloud.machines.imds import MetadataService
 from providers.simcloud.testing import running
 from tests.unit.simcloud.ec2_client import Account, client
@@ -32,7 +34,7 @@ class Inside:
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self._port}{path}"
         async with self._http.request(method, url, headers={k.replace("_", "-"): v for k, v in headers.items()}) as it:
-            return it.status, await it.text()
+            return it.status, await it.text(errors="replace")
 
     async def token(self, ttl: str = "60") -> str:
         status, token = await self.ask("/latest/api/token", "PUT", **{TTL: ttl})
@@ -55,7 +57,9 @@ async def enter(cloud: Simcloud, account: Account, http: aiohttp.ClientSession, 
     listener = socket.create_server(("127.0.0.1", 0))
     inside = Inside(listener.getsockname()[1], http, instance, account)
     asked = metadata.Metadata(cloud._cloud.account, note, now=lambda: inside.now)
-    service = await MetadataService.serve(listener, asked.answer)
+    service = MetadataService()
+    await service.serve(listener)
+    service.know(Machine(instance, "host", IPv4Interface("127.0.0.1/8"), "02:00:00:00:00:01", asked.answer))
     try:
         yield inside
     finally:

@@ -1,0 +1,39 @@
+"""What the benchmarks say in common: targets and whether they were met, quantiles, and how busy the machine was."""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure that may be `limit` at most."""
+
+    what: str
+    figure: float
+    limit: float
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.figure <= self.limit else "MISSED"
+
+
+def table(targets: Iterable[Target]) -> str:
+    """One line per target, for the end of a run."""
+    return "\n".join(
+        f"{target.what:62}{target.figure:9.2f}  at most{target.limit:7.2f} {target.unit:5} {target.verdict}"
+        for target in targets
+    )
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The smallest value that `part` of all do not exceed: never better than what was measured."""
+    return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
+
+
+def load() -> str:
+    """How many processes wanted a core, of late."""
+    last_minute, five_minutes, _ = os.getloadavg()
+    return f"load {last_minute:.2f} (over 5 min: {five_minutes:.2f}) on {os.cpu_count()} cores"
