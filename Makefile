@@ -47,8 +47,8 @@ types: setup ## Types
 unit: setup ## The unit tests alone
 	$(PYTEST) tests/unit
 
-nightly: setup packages ## Long runs
-	$(PYTEST) -m nightly
+nightly: setup packages ## Every test, the fuzzers at full length
+	PEERPODS_NIGHTLY=1 $(BIN)/python -m adaptor.demo.enter $(PYTEST) -n $(WORKERS)
 
 bench: setup packages ## Measurements beside their baselines; ARGS=--help for one at a time
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -123,9 +123,9 @@ def _pod(annotations: Mapping[str, str]) -> tuple[str, str]:
     """Pod name and namespace, as containerd and as CRI-O write them."""
     name = annotations.get(names.CRI_SANDBOX_NAME) or annotations.get(names.CRIO_SANDBOX_NAME) or ""
     namespace = annotations.get(names.CRI_SANDBOX_NAMESPACE) or annotations.get(names.CRIO_SANDBOX_NAMESPACE) or ""
-    parts = name.split("_")
-    if len(parts) >= 4 and parts[:2] == ["k8s", "POD"]:  # CRI-O: k8s_POD_<name>_<namespace>_<uid>_<attempt>
-        name, namespace = parts[2], parts[3]
+    match name.split("_"):  # a pod's own name has no underscore
+        case ["k8s", "POD", pod, space, *_] | ["k8s", pod, space, _, _]:  # CRI-O: ..._<uid>_<attempt>
+            return pod, space
     return name, namespace
 
 

@@ -17,7 +17,7 @@ CONFIG_FILE: Final = "/etc/peerpods/peerpods.toml"
 # -- what the shim sends with CreateVM ------------------------------------------------------------
 CRI_SANDBOX_NAME: Final = "io.kubernetes.cri.sandbox-name"
 CRI_SANDBOX_NAMESPACE: Final = "io.kubernetes.cri.sandbox-namespace"
-CRIO_SANDBOX_NAME: Final = "io.kubernetes.cri-o.SandboxName"  # k8s_<container>_<pod>_<namespace>_<uid>_<attempt>
+CRIO_SANDBOX_NAME: Final = "io.kubernetes.cri-o.SandboxName"  # k8s_POD_<pod>_<namespace>_<uid>_<attempt>
 CRIO_SANDBOX_NAMESPACE: Final = "io.kubernetes.cri-o.Namespace"
 _HYPERVISOR: Final = "io.katacontainers.config.hypervisor."
 MACHINE_TYPE: Final = _HYPERVISOR + "machine_type"

@@ -35,6 +35,7 @@ class DemoFailed(AdaptorError):
 def main(boot_delay: str, *, plain: bool, logs: str | None) -> int:
     """Run it; 0 when everything worked and nothing was left, else 1."""
     console = Console(highlight=False)
+    console.print("One pod from CreateVM to StopVM, as kata's shim plays it, in a VM on a simulated EC2.\n")
     _DIRECTORY.mkdir()
     try:
         left = asyncio.run(_play(console, boot_delay, plain=plain))

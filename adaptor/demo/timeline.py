@@ -79,13 +79,13 @@ class Timeline:
         if self._plain:
             mark = "ok  " if state == "done" else "FAIL"
             indent = "  " * row.depth
-            line = f"{row.began - self._began:7.2f}s  {mark} {indent}{row.name:<{30 - len(indent)}} {row.seconds(0):7.3f}s  {row.note}"
+            line = f"{row.began - self._began:7.2f}s  {mark} {indent}{row.name:<{34 - len(indent)}} {row.seconds(0):7.3f}s  {row.note}"
             self._console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         now = time.monotonic()
         table = Table(box=None, pad_edge=False, show_header=False, expand=False)
-        for width in (1, 31, 9, _BAR):
+        for width in (1, 34, 9, _BAR):
             table.add_column(width=width, no_wrap=True)
         table.add_column(overflow="ellipsis", no_wrap=True)
         span = max(now - self._began, 1.0)

@@ -129,7 +129,9 @@ class _Incumbents:
 
 def _starts(world: World, pods: list[_Pod], instances: list[dict[str, Any]]) -> list[Start]:
     greeted = {line["sandbox"]: _time(line) for line in _log(world, "relay") if line.get("state") == "DIALLED"}
-    bind = {line["sandbox"]: line["seconds"] for line in _log(world, "adaptor") if line["message"] == "guest.bind complete"}
+    bind = {
+        line["sandbox"]: line["seconds"] for line in _log(world, "adaptor") if line["message"] == "guest.bind complete"
+    }
     consoles = {instance["tags"][tags.SANDBOX]: instance["console"] for instance in instances}
     starts = []
     for pod in pods:

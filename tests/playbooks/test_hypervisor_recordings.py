@@ -11,11 +11,13 @@ import pytest
 
 from adaptor import names
 from adaptor.hypervisor import Hypervisor
+from adaptor.protos import ttrpc_pb2
 from adaptor.protos.hypervisor_pb2 import CreateVMRequest
 from adaptor.relay.client import SessionState
 from adaptor.sandbox.model import Phase, SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.ttrpc.aio import Server
+from adaptor.ttrpc.frames import HEADER
 from tests.worlds.node import Networks, Node
 from tests.worlds.recording import NAMES, Answer, Closed, Connection, Recording, Request, load
 from tests.worlds.wire import Wire
@@ -49,7 +51,7 @@ class Worker:
                 await server.aclose()
 
     async def replay(self, connection: Connection) -> None:
-        """Send what the shim sent; each answer must be the recorded one, byte for byte: no status, no details."""
+        """Send what the shim sent; each answer must be the recorded one, byte for byte, so one without a status."""
         wire = await Wire.connect(self._path)
         for step in connection.steps:
             match step:
@@ -57,7 +59,9 @@ class Worker:
                     assert step.stream_id == 1
                     await wire.send(step.frame)
                 case Answer():
-                    assert await wire.receive() == step.frame
+                    answer = await wire.receive()
+                    assert answer == step.frame
+                    assert not ttrpc_pb2.Response.FromString(answer[HEADER.size :]).HasField("status")
                 case Closed():
                     wire.close()
 

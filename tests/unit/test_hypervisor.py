@@ -1,0 +1,85 @@
+"""What CreateVM's fields mean."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptor import names
+from adaptor.errors import InvalidRequest
+from adaptor.hypervisor import parse
+
+NINE = {
+    names.CRI_SANDBOX_NAME: "web",
+    names.CRI_SANDBOX_NAMESPACE: "shop",
+    names.MACHINE_TYPE: "",
+    names.IMAGE: "",
+    names.DEFAULT_VCPUS: "0",
+    names.DEFAULT_MEMORY: "0",
+    names.INITDATA: "",
+    names.DEFAULT_GPUS: "0",
+    names.DEFAULT_GPU_MODEL: "",
+}
+
+
+def test_empty_and_zero_mean_unset() -> None:
+    spec = parse("abc", NINE, "/run/netns/x")
+    assert (spec.instance_type, spec.image, spec.vcpus, spec.memory_mib) == (None, None, None, None)
+    assert (spec.gpus, spec.gpu_model, spec.initdata) == (None, None, None)
+    assert spec.pod == "shop/web"
+
+
+def test_all_nine_are_read() -> None:
+    spec = parse(
+        "abc",
+        {
+            **NINE,
+            names.MACHINE_TYPE: "m6a.large",
+            names.IMAGE: "ami-1",
+            names.DEFAULT_VCPUS: "4",
+            names.DEFAULT_MEMORY: "3512",
+            names.DEFAULT_GPUS: "1",
+            names.DEFAULT_GPU_MODEL: "t4",
+            names.INITDATA: 'version = "0.1.0"\n',
+        },
+        "/run/netns/x",
+    )
+    assert (spec.instance_type, spec.image, spec.vcpus, spec.memory_mib) == ("m6a.large", "ami-1", 4, 3512)
+    assert (spec.gpus, spec.gpu_model, spec.initdata) == (1, "t4", 'version = "0.1.0"\n')
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {names.CRI_SANDBOX_NAME: "k8s_POD_web_shop_0af1_0", names.CRI_SANDBOX_NAMESPACE: "shop"},
+        {names.CRI_SANDBOX_NAME: "k8s_web_shop_0af1_0", names.CRI_SANDBOX_NAMESPACE: ""},
+        {names.CRIO_SANDBOX_NAME: "k8s_web_shop_0af1_0", names.CRIO_SANDBOX_NAMESPACE: "shop"},
+        {names.CRIO_SANDBOX_NAME: "web", names.CRIO_SANDBOX_NAMESPACE: "shop"},
+    ],
+)
+def test_cri_os_forms_of_the_pods_name_are_understood(annotations: dict[str, str]) -> None:
+    assert parse("abc", annotations, "/run/netns/x").pod == "shop/web"
+
+
+def test_a_pod_on_the_hosts_network_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InvalidRequest, match=r"pod shop/web uses the host's network.*Remove hostNetwork"):
+        parse("abc", NINE, "")
+
+
+def test_a_sandbox_without_pod_and_namespace_is_refused_by_its_id() -> None:
+    with pytest.raises(InvalidRequest, match="sandbox abc comes without a network namespace"):
+        parse("abc", {}, "")
+
+
+@pytest.mark.parametrize("value", ["-1", "two", "1.5", "99999999999", " 2", "٢x"])
+def test_a_count_that_is_none_names_its_annotation(value: str) -> None:
+    with pytest.raises(InvalidRequest, match="default_vcpus is"):
+        parse("abc", {**NINE, names.DEFAULT_VCPUS: value}, "/run/netns/x")
+
+
+@given(st.text(), st.dictionaries(st.sampled_from(sorted(NINE)), st.text()), st.text())
+def test_no_input_does_worse_than_a_refusal(sandbox: str, annotations: dict[str, str], netns: str) -> None:
+    try:
+        spec = parse(sandbox, annotations, netns)
+    except InvalidRequest:
+        return
+    assert (spec.id, spec.netns) == (sandbox, netns)
