@@ -85,6 +85,7 @@ class Daemon:
         self._stack = AsyncExitStack()
         self._server: Server | None = None
         self._relay: RelayClient | None = None
+        self._registry: Registry | None = None
         self._unready: list[str] = ["starting"]
 
     async def open(self) -> None:
@@ -104,7 +105,7 @@ class Daemon:
         networks = HostNetworks(config.network.vxlan_port)
         rooms = self._rooms(owner, provider, relay, journal, pki, networks)
         self._stack.push_async_callback(rooms.watch.aclose)
-        registry = Registry(rooms)
+        registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
         await self._recover(registry, journal, relay)
         self._server = Server([Hypervisor(registry, networks).service()])
@@ -119,12 +120,15 @@ class Daemon:
         )
 
     async def follow_relay(self) -> None:
-        """For ever: keep readiness and metrics true to what the relay says, and bring one up when there is none."""
+        """For ever: reap pods whose session has ended, keep readiness and metrics true, and bring up a relay when
+        there is none."""
         assert self._relay is not None
+        assert self._registry is not None
         generation = 0
         while True:
             try:
                 listing = await self._relay.watch(generation)
+                await self._registry.reap()
             except AdaptorError as error:
                 metrics.RELAY_UP.set(0)
                 self._unready = ["the relay does not answer"]

@@ -88,13 +88,13 @@ class World:
             process.send_signal(number)
         return await process.wait()
 
-    async def stop_relay(self) -> None:
-        """The relay is the adaptor's child no more: it is found by what it says of itself."""
+    async def stop_relay(self, number: int = signal.SIGTERM) -> None:
+        """End the relay, which is nobody's child for sure: it is found by what it says of itself."""
         from adaptor.relay.client import RelayClient
 
         with contextlib.suppress(AdaptorError):
             pid = (await RelayClient(self.relay_socket).list()).pid
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, number)
             await self._until("relay", lambda: _is_over(pid))
 
     async def cause(self, **faults: Any) -> None:

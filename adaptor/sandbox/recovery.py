@@ -55,6 +55,13 @@ def plan(states: Mapping[str, SandboxState], sessions: Sequence[Session]) -> Pla
     return actions
 
 
+def ended(running: Mapping[str, SandboxState], sessions: Sequence[Session]) -> Sequence[TearDown]:
+    """Of sandboxes that were running before `sessions` was read: those that ended without StopVM (a killed shim, a
+    dead VM or relay)."""
+    judged = (action for action in plan(running, sessions) if isinstance(action, TearDown))
+    return [action for action in judged if action.state.phase is Phase.RUNNING]
+
+
 def _judge(state: SandboxState, session: Session | None) -> Adopt | TearDown:
     if state.phase is Phase.STOPPING:
         return TearDown(state, state.stop_reason)
@@ -63,5 +70,5 @@ def _judge(state: SandboxState, session: Session | None) -> Adopt | TearDown:
     if session is None:
         return TearDown(state, "the relay that held its connections is gone")
     if state.phase is Phase.RUNNING and session.state is not SessionState.JOINED:
-        return TearDown(state, session.reason or f"its relay session is {session.state.name.lower()}")
+        return TearDown(state, f"it ended without StopVM: {session.reason or session.state.name.lower()}")
     return Adopt(state)

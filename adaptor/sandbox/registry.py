@@ -7,6 +7,7 @@ from typing import Final
 
 from adaptor import names
 from adaptor.errors import Conflict, InvalidRequest, UnknownSandbox
+from adaptor.sandbox import recovery
 from adaptor.sandbox.driver import Driver
 from adaptor.sandbox.lifecycle import Answer, Call, decide
 from adaptor.sandbox.model import SandboxSpec, SandboxState
@@ -76,6 +77,14 @@ class Registry:
         driver = self._drivers.get(sandbox_id)
         if driver is not None:
             await driver.stop(reason)
+
+    async def reap(self) -> None:
+        """Take down what has ended without StopVM. Raises Unavailable when the relay does not answer."""
+        running = self.sandboxes  # before the relay is asked: what runs now had its session then
+        for action in recovery.ended(running, await self._rooms.relay.sessions()):
+            log.warning("reaping", **action.fields())
+            if driver := self._drivers.get(action.state.spec.id):
+                driver.abandon(action.reason)
 
     async def recover(self, plan: Plan) -> None:
         """Go on where the last adaptor stopped."""

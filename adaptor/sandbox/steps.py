@@ -13,7 +13,9 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -87,13 +89,20 @@ class Step:
 async def open_socket(work: Work) -> None:
     """Have the relay listen where the shim will dial."""
     spec = work.state.spec
-    path = f"{work.rooms.pods_dir}/{spec.id}/{names.AGENT_SOCKET}"
-    await work.rooms.relay.open(spec.id, path, all_gpus=bool(spec.gpus))
+    await work.rooms.relay.open(spec.id, str(_pod_directory(work) / names.AGENT_SOCKET), all_gpus=bool(spec.gpus))
 
 
 async def close_socket(work: Work) -> None:
     """Have the relay drop everything it holds of this sandbox."""
     await work.rooms.relay.close(work.state.spec.id)
+    directory = _pod_directory(work)
+    with suppress(OSError):  # the relay has removed them, unless it was killed
+        (directory / names.AGENT_SOCKET).unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def _pod_directory(work: Work) -> Path:
+    return Path(work.rooms.pods_dir) / work.state.spec.id
 
 
 async def launch_vm(work: Work) -> None:

@@ -57,6 +57,13 @@ async def test_the_guest_sees_what_bind_brought(world: World) -> None:
             await shim.stop_pod()
 
 
+async def nothing_left(world: World) -> None:
+    """Until the VM is gone and the journal has forgotten it."""
+    async with asyncio.timeout(20):
+        while await world.living() or world.journal_rows():
+            await asyncio.sleep(0.05)
+
+
 async def refused(shim: Shim) -> StatusError:
     """The status StartVM fails with; then StopVM, as the shim does."""
     await shim.create_vm()
@@ -151,10 +158,26 @@ async def test_a_shim_that_dies_during_start_vm_takes_its_vm_with_it(world: Worl
                     await asyncio.sleep(0.05)
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
-            await world.no_instance_lives()
-            async with asyncio.timeout(10):
-                while world.journal_rows():
-                    await asyncio.sleep(0.05)
+            await nothing_left(world)
+
+
+async def test_a_shim_that_is_killed_under_a_running_pod_leaves_no_vm(world: World) -> None:
+    with world.pod_netns() as netns:
+        shim = Shim(world.hypervisor_socket, pod="e2e/killed", netns=netns)
+        await shim.start_pod()
+        await shim.aclose()  # the kernel closes a killed process's sockets; StopVM never comes
+        await nothing_left(world)
+
+
+async def test_a_relay_that_is_killed_is_replaced_and_its_pods_vms_deleted(world: World) -> None:
+    with world.pod_netns() as netns:
+        async with Shim(world.hypervisor_socket, pod="e2e/relay", netns=netns) as shim:
+            await shim.start_pod()
+            await world.stop_relay(signal.SIGKILL)
+            await nothing_left(world)
+        async with Shim(world.hypervisor_socket, pod="e2e/next", netns=netns) as shim:
+            await shim.start_pod()
+            await shim.stop_pod()
 
 
 async def test_garbage_on_the_hypervisor_socket_harms_nobody(world: World) -> None:
