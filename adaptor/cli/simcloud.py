@@ -111,7 +111,7 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; 0 when everything has been taken down."""
-    from providers.simcloud import program
+    from providers.simcloud import wishes
     from providers.simcloud.options import Options, SimcloudError
 
     logging.basicConfig(
@@ -122,7 +122,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         options = Options.of(**_options(arguments))
-        program.main(options, arguments.faults, only_environment=arguments.print_env)
+        faults = [wishes.checked(text) for text in arguments.faults]
+
+        from providers.simcloud import program  # takes a second to load: not for a typing error
+
+        program.main(options, faults, only_environment=arguments.print_env)
     except (SimcloudError, ValueError) as error:
         raise AdaptorError(f"simcloud: {error}") from error
     return 0

@@ -235,11 +235,14 @@ async def ensure_relay(
     while not await _answers(client):
         if _has_ended(pid):
             if await _answers(client):  # another one was quicker
-                break
+                return client
             raise Unavailable(f"the relay started for {socket_path} ended at once; its log says why")
         if asyncio.get_running_loop().time() > deadline:
             raise Unavailable(f"the relay (pid {pid}) started for {socket_path} does not answer in {_SPAWN_PATIENCE} s")
         await asyncio.sleep(_SPAWN_POLL)
+    if (await client.list()).pid != pid:
+        # Ours comes up only now, finds the other, and ends. Left alone, it would serve if the other ended first.
+        await asyncio.to_thread(os.waitpid, pid, 0)
     return client
 
 

@@ -5,10 +5,9 @@
 
 Readiness callbacks on non-blocking sockets: no task, no transport, and no copy while the other side takes what comes.
 What it does not take is kept (one buffer at most, and a held frame), and nothing is read for it until that has gone.
-`_settle` alone decides what to wait for; it runs only when something is in the way or has ended.
 
-Ends. The unix peer closes: what it sent goes on, then close_notify and FIN; answers under way are still delivered for a
-while, or dropped where nobody is left. The link ends: what came of it reaches the unix peer, then its socket is closed.
+Ends. The unix peer closes: what it sent goes on, then close_notify; answers under way are still delivered for a while,
+or dropped where nobody is left. The link ends: what came of it reaches the unix peer, then its socket is closed.
 """
 
 import asyncio
@@ -21,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from adaptor.relay.readiness import READ, WRITE, readiness
 from adaptor.relay.splice import Piece, Splice
 
 # One for the process: callbacks run one after the other, and what must outlive a callback is copied. The size is more
@@ -30,10 +30,11 @@ _BUFFER: Final = memoryview(bytearray(256 << 10))
 # record behind in OpenSSL, where no readiness event would tell of it.
 _RECORD: Final = 16 << 10
 _LAST_READ: Final = len(_BUFFER) - _RECORD
-# Seconds that the last bytes get after the unix peer has closed. They fill one buffer at most: enough on a slow link.
+# Seconds that a link gets to end after its unix peer has: for the last answers, and for the VM to close its side.
 _LINGER: Final = 5.0
-
-_READ_UNIX, _WRITE_UNIX, _READ_LINK, _WRITE_LINK = 1, 2, 4, 8
+# Either may come of sending and of receiving. OpenSSL has no need to cross them (it answers a change of keys with its
+# next bytes), and if it had, both directions are tried again soon enough.
+_NOT_NOW: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Side(enum.Enum):
@@ -66,7 +67,6 @@ class Pump:
     ) -> None:
         self.bytes_to_link = 0
         self.bytes_from_link = 0
-        self._loop = asyncio.get_running_loop()
         self._unix = unix
         self._link = link
         self._splice = splice
@@ -80,13 +80,13 @@ class Pump:
         self._link_out = bytearray()
         self._unix_end: End | None = None
         self._link_end: End | None = None
-        self._unix_deaf = False  # it takes nothing any more; its end is found by reading
+        self._unix_deaf = False  # takes nothing any more; its end is found by reading, after what it sent before
         self._link_deaf = False
-        self._write_wants_read = False  # TLS: sending goes on when something can be received
-        self._read_wants_write = False
         self._goodbye = False  # close_notify has been sent
         self._closed = False
-        self._watched = 0
+        self._readiness = readiness()
+        self._unix_watched = 0
+        self._link_watched = 0
 
     def start(self) -> None:
         self._settle()
@@ -118,56 +118,10 @@ class Pump:
         for piece in self._from_unix(_BUFFER[:size]):
             self._to_link(piece)
         self._answer()
-        if not self._watched & _READ_LINK:
+        if not self._link_watched & READ:
             self._settle()
 
-    def _to_link(self, data: Piece) -> None:
-        if self._link_deaf or not data:
-            return
-        if not self._link_out:
-            try:
-                while (sent := self._link.send(data)) < len(data):
-                    data = memoryview(data)[sent:]
-                return
-            except ssl.SSLWantWriteError:
-                pass
-            except ssl.SSLWantReadError:
-                self._write_wants_read = True
-            except OSError:
-                self._link_deafened()
-                return
-        self._link_out += data
-        self._settle()
-
-    def _link_writable(self) -> None:
-        if self._read_wants_write:
-            self._read_wants_write = False
-            self._link_readable()
-        self._flush_link()
-
-    def _flush_link(self) -> None:
-        self._write_wants_read = False
-        out = self._link_out
-        try:
-            while out:
-                del out[: self._link.send(out)]
-        except ssl.SSLWantWriteError:
-            pass
-        except ssl.SSLWantReadError:
-            self._write_wants_read = True
-        except OSError:
-            self._link_deafened()
-        self._settle()
-
-    def _link_deafened(self) -> None:
-        """Sending failed: what the VM had sent before, and its end, are still to be read."""
-        self._link_deaf = True
-        self._link_out.clear()
-        self._settle()
-
     def _link_readable(self) -> None:
-        if self._write_wants_read:
-            self._flush_link()
         if self._unix_out or self._link_end or self._closed:
             return
         size = 0
@@ -179,10 +133,8 @@ class Pump:
                 size += got
                 if got < _RECORD:
                     break
-        except ssl.SSLWantReadError:
+        except _NOT_NOW:
             pass
-        except ssl.SSLWantWriteError:
-            self._read_wants_write = True
         except OSError as error:
             self._link_end = link_end(error)
         if size:
@@ -193,8 +145,37 @@ class Pump:
                 for piece in self._from_link(_BUFFER[:size]):
                     self._to_unix(piece)
                 self._answer()
-        if self._link_end or self._read_wants_write or not self._watched & _READ_UNIX:
+        if self._link_end or not self._unix_watched & READ:
             self._settle()
+
+    def _to_link(self, data: Piece) -> None:
+        if self._link_deaf or not data:
+            return
+        if not self._link_out:
+            try:
+                while (sent := self._link.send(data)) < len(data):
+                    data = memoryview(data)[sent:]
+                return
+            except _NOT_NOW:
+                pass
+            except OSError:
+                self._link_deaf = True
+                self._settle()
+                return
+        self._link_out += data
+        self._settle()
+
+    def _link_writable(self) -> None:
+        out = self._link_out
+        try:
+            while out:
+                del out[: self._link.send(out)]
+        except _NOT_NOW:
+            return
+        except OSError:
+            self._link_deaf = True
+            out.clear()
+        self._settle()
 
     def _to_unix(self, data: Piece) -> None:
         if self._unix_deaf or not data:
@@ -225,6 +206,15 @@ class Pump:
             out.clear()
         self._settle()
 
+    def _both_of_unix(self) -> None:
+        self._unix_writable()
+        if not self._closed:
+            self._unix_readable()
+
+    def _both_of_link(self) -> None:
+        self._link_writable()
+        self._link_readable()
+
     def _answer(self) -> None:
         if self._splice and self._splice.answers:
             send = self._to_unix if self._requests_from is Side.UNIX else self._to_link
@@ -233,17 +223,21 @@ class Pump:
 
     def _unix_ended(self, reason: str) -> None:
         self._unix_end = End(Side.UNIX, reason)
-        self._loop.call_later(_LINGER, self._finish)
+        asyncio.get_running_loop().call_later(_LINGER, self._finish)
         self._settle()
 
     def _settle(self) -> None:
-        """Whatever has become due by what just happened; then wait for exactly what can go on."""
+        """Do what has become due by what just happened, then wait for exactly what can go on.
+
+        Runs only when something is in the way or has ended.
+        """
         if self._unix_end and not (self._goodbye or self._link_out or self._closed or _is_readable(self._link)):
             self._say_goodbye()
         if self._link_end and not self._unix_out:
             self._finish()
         if not self._closed:
-            self._watch(self._wants())
+            self._watch_unix()
+            self._watch_link()
 
     def _say_goodbye(self) -> None:
         """End our direction of the link, and stay to hear the rest of the other.
@@ -256,23 +250,25 @@ class Pump:
             self._link_end = self._link_end or link_end(None)
         except OSError:
             pass  # want-read: said, and not answered yet; anything else shows in the next read
-        with suppress(OSError):
-            socket.socket.shutdown(self._link, socket.SHUT_WR)  # SSLSocket's own would end both directions
         self._report()
 
-    def _wants(self) -> int:
-        wants = 0
-        if not (self._unix_end or self._link_out or self._link_deaf or self._owes_answers(Side.UNIX)):
-            wants |= _READ_UNIX
-        if self._unix_out:
-            wants |= _WRITE_UNIX
-        elif not (self._link_end or self._owes_answers(Side.LINK)):
-            wants |= _READ_LINK
-        if self._write_wants_read:
-            wants |= _READ_LINK
-        if self._read_wants_write or (self._link_out and not self._write_wants_read):
-            wants |= _WRITE_LINK
-        return wants
+    def _watch_unix(self) -> None:
+        reads = not (self._unix_end or self._link_out or self._link_deaf or self._owes_answers(Side.UNIX))
+        writes = bool(self._unix_out)
+        wanted = reads * READ | writes * WRITE
+        if wanted != self._unix_watched:
+            self._unix_watched = wanted
+            either = self._unix_writable if writes else self._unix_readable
+            self._readiness.watch(self._unix.fileno(), wanted, self._both_of_unix if reads and writes else either)
+
+    def _watch_link(self) -> None:
+        reads = not (self._link_end or self._unix_out or self._owes_answers(Side.LINK))
+        writes = bool(self._link_out)
+        wanted = reads * READ | writes * WRITE
+        if wanted != self._link_watched:
+            self._link_watched = wanted
+            either = self._link_writable if writes else self._link_readable
+            self._readiness.watch(self._link.fileno(), wanted, self._both_of_link if reads and writes else either)
 
     def _owes_answers(self, side: Side) -> bool:
         """Answers are made of requests: who does not read a buffer full of them is not asked for more."""
@@ -280,23 +276,6 @@ class Pump:
             return False
         waiting = len(self._unix_out if side is Side.UNIX else self._link_out)
         return waiting + len(self._splice.answers) > len(_BUFFER)
-
-    def _watch(self, wants: int) -> None:
-        changed = wants ^ self._watched
-        if not changed:
-            return
-        self._watched = wants
-        loop, unix, link = self._loop, self._unix.fileno(), self._link.fileno()
-        for bit, add, remove, end, ready in (
-            (_READ_UNIX, loop.add_reader, loop.remove_reader, unix, self._unix_readable),
-            (_WRITE_UNIX, loop.add_writer, loop.remove_writer, unix, self._unix_writable),
-            (_READ_LINK, loop.add_reader, loop.remove_reader, link, self._link_readable),
-            (_WRITE_LINK, loop.add_writer, loop.remove_writer, link, self._link_writable),
-        ):
-            if changed & wants & bit:
-                add(end, ready)
-            elif changed & bit:
-                remove(end)
 
     def _report(self) -> None:
         end = self._unix_end or self._link_end
@@ -307,10 +286,10 @@ class Pump:
     def _finish(self) -> None:
         if self._closed:
             return
-        self._watch(0)
         self._closed = True
-        self._unix.close()
-        self._link.close()
+        for end in (self._unix, self._link):
+            self._readiness.watch(end.fileno(), 0, self._finish)
+            end.close()
         self._report()
 
 

@@ -134,7 +134,7 @@ class Splice:
             size = len(seen) + 1
         if size > len(seen):
             enough = min(length, _SNIFF)
-            return enough if len(seen) < enough else length
+            return enough if len(seen) < enough else 0
         if size and seen[:size] not in self._prefixes:
             return 0
         return length

@@ -14,6 +14,7 @@ class Call:
     action: str  # as the cloud names it: RunInstances
     form: Mapping[str, str]  # its parameters, flat
     method: str
+    target: str  # path and query
     headers: Mapping[str, str]
     body: bytes
 
@@ -52,7 +53,7 @@ class Cloud(Protocol):
         """The ids that a user needs to launch something."""
         ...
 
-    def read(self, method: str, query: str, headers: Mapping[str, str], body: bytes) -> Call:
+    def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
         """What the request asks for; never fails, a request that makes no sense has no action."""
         ...
 

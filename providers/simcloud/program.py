@@ -11,24 +11,24 @@ from typing import TextIO
 from providers.simcloud import wishes
 from providers.simcloud.cloud import Simcloud
 from providers.simcloud.options import Options
+from providers.simcloud.wishes import Wish
 
 
-def main(options: Options, faults: Sequence[str], *, only_environment: bool) -> None:
-    """Serve until SIGINT or SIGTERM; returns when everything has been taken down.
+def main(options: Options, faults: Sequence[Wish], *, only_environment: bool) -> None:
+    """Serve, with these faults to come, until SIGINT or SIGTERM; returns when everything has been taken down.
 
-    Raises SimcloudError when it cannot be served here, ValueError for a fault that makes no sense.
+    Raises SimcloudError when it cannot be served here.
     """
-    wanted = [wishes.parse(text) for text in faults]
-    asyncio.run(_serve(options, wanted, only_environment))
+    asyncio.run(_serve(options, faults, only_environment))
 
 
-async def _serve(options: Options, wanted: Sequence[tuple[str, dict[str, str]]], only_environment: bool) -> None:
+async def _serve(options: Options, faults: Sequence[Wish], only_environment: bool) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     cloud = await Simcloud.start(options)
     try:
-        for verb, arguments in wanted:
+        for verb, arguments in faults:
             wishes.apply(cloud.faults, verb, arguments)
         if only_environment:
             print("\n".join(_exports(cloud)), flush=True)

@@ -50,14 +50,18 @@ class Front:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         began = time.monotonic()
-        call = self._cloud.read(request.method, request.query_string, request.headers, await request.read())
+        call = self._cloud.read(request.method, request.path_qs, request.headers, await request.read())
         self.calls.append(call.action)
         rule = self._faults.take(call.action)
         await asyncio.sleep(rule.delay)
         answer = self._answer(call, rule)
         await asyncio.sleep(rule.delay_reply)
         LOG.info(
-            "%s %s %d (%.0f ms)", call.action or "?", answer.code, answer.status, (time.monotonic() - began) * 1000
+            "%s %d%s (%.0f ms)",
+            call.action or "?",
+            answer.status,
+            f" {answer.code}" if answer.code else "",
+            (time.monotonic() - began) * 1000,
         )
         if rule.lose_reply:
             return _cut(request)

@@ -14,6 +14,8 @@ _count: Final = forms.integer(0, 1_000_000)
 _status: Final = forms.integer(200, 599)
 _unlimited: Final = forms.optional(_count, lambda value: value in ("", None, "none"))
 
+Wish = tuple[str, dict[str, str]]  # a verb and its arguments
+
 # verb -> argument -> its form. The verbs and arguments are those of Faults.
 WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
     "next": {
@@ -46,7 +48,14 @@ def apply(faults: Faults, verb: str, arguments: Mapping[str, Any]) -> None:
     getattr(faults, verb)(**{name: _parsed(verb, name, value) for name, value in arguments.items()})
 
 
-def parse(text: str) -> tuple[str, dict[str, str]]:
+def checked(text: str) -> Wish:
+    """`parse`, for a wish that is granted later: what makes no sense is refused now. Raises ValueError."""
+    verb, arguments = parse(text)
+    apply(Faults(kill_instance=lambda instance, reason: None), verb, arguments)
+    return verb, arguments
+
+
+def parse(text: str) -> Wish:
     """`capacity instance_type=m6a.large free=0` as a verb and its arguments. Raises ValueError."""
     verb, *words = shlex.split(text) or [""]
     pairs = [word.partition("=") for word in words]

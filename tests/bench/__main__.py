@@ -1,39 +1,119 @@
-"""Benchmarks: commands, not tests. What they print is of this machine at this moment; ratios are what travels.
-
-python -m tests.bench relay    [--seconds N] [--rounds N] [--connections 1,16,256]
-python -m tests.bench tunnels  [--tunnels N]
-"""
+"""Benchmarks: commands, not tests. What they print is of this machine at this moment; ratios are what travels."""
 
 import argparse
+import io
+import os
 import resource
 import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
 
-from tests.bench import _relay, _tunnels
+from adaptor.demo import enter
+from adaptor.demo.enter import NamespacesRefused
+from adaptor.errors import AdaptorError
+from tests.bench import _daemon, _relay, _report, _start, _tunnels
+from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
+from tests.bench._report import Target
+
+_EPILOG: Final = """\
+Each prints its figures, those of something that anybody can run beside them, and whether the targets are met.
+Without a command all of them run, one after the other: some eight minutes.
+
+relay and tunnels need a C compiler, taskset and stunnel, and use haproxy if it is there; start needs root, or a kernel
+that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
+show in the figures: the load is printed with them.
+
+python -m tests.bench COMMAND --help says what can be set.
+"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure peerpods on this machine.")
-    verbs = parser.add_subparsers(required=True)
-    relay = verbs.add_parser(
-        "relay", help="cost of an agent call through relay and guest, beside stunnel's and haproxy's"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measure peerpods on this machine.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    relay.add_argument("--seconds", type=float, default=2.0, help="per measurement (%(default)s)")
-    relay.add_argument("--rounds", type=int, default=5, help="of interleaved measurements (%(default)s)")
-    relay.add_argument("--connections", type=_numbers, default=(1, 16, 256), help="of the small calls (1,16,256)")
-    relay.set_defaults(run=lambda given: _relay.run(given.seconds, given.rounds, given.connections))
-    tunnels = verbs.add_parser("tunnels", help="memory and set-up cost of an idle tunnel")
-    tunnels.add_argument("--tunnels", type=int, default=1000, help="how many to open (%(default)s)")
-    tunnels.set_defaults(run=lambda given: _tunnels.run(given.tunnels))
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for title, (what, add_arguments) in _VERBS.items():
+        verb = verbs.add_parser(title, help=what, description=what)
+        verb.set_defaults(title=title)
+        add_arguments(verb)
     given = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # some minutes pass between tables
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the load has a descriptor per tunnel
-    try:
-        given.run(given)
-    except Missing as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    if hasattr(given, "run"):
+        return _measure({given.title: given})
+    with suppress(NamespacesRefused):  # `start` says why, when its turn comes
+        _enter()
+    return _measure({verb: parser.parse_args([verb]) for verb in verbs.choices})
+
+
+def _add_relay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, metavar="N", default=2.0, help="per measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=5, help="of interleaved measurements (%(default)s)")
+    parser.add_argument(
+        "--connections", type=_numbers, metavar="N,N", default=(1, 16, 256), help="of the small calls (1,16,256)"
+    )
+    parser.set_defaults(run=lambda given: _relay.run(given.seconds, given.rounds, given.connections))
+
+
+def _add_tunnels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tunnels", type=int, metavar="N", default=1000, help="how many to open (%(default)s)")
+    parser.set_defaults(run=lambda given: _tunnels.run(given.tunnels))
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", default=2, help="of every scenario; each takes half a minute (%(default)s)"
+    )
+    parser.add_argument("--vms", type=int, metavar="N", default=32, help="that boot in a round (%(default)s)")
+
+    def run(given: argparse.Namespace) -> list[Target]:
+        _enter()
+        return _start.run(given.rounds, given.vms)
+
+    parser.set_defaults(run=run)
+
+
+def _add_daemon(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=int, metavar="N", default=7, help="of each program, interleaved (%(default)s)")
+    parser.set_defaults(run=lambda given: _daemon.run(given.runs))
+
+
+_VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
+    "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
+    "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
+    "start": ("how soon a VM that listens is noticed and its pod started, beside the incumbent's dialling", _add_start),
+    "daemon": ("time until adaptor and relay are ready, and their memory, beside plain Python and boto3", _add_daemon),
+}
+
+
+def _measure(chosen: dict[str, argparse.Namespace]) -> int:
+    """Run these; what cannot be run here is told and does not keep the others from it."""
+    status, targets, began = 0, list[Target](), time.monotonic()
+    for title, given in chosen.items():
+        run: Callable[[argparse.Namespace], Sequence[Target]] = given.run
+        print(f"== {title} ==")
+        try:
+            targets += run(given)
+        except (AdaptorError, Missing, NotReady) as error:
+            print(f"{title}: {error}", file=sys.stderr)
+            status = 1
+        print()
+    print(f"== targets ==\n{_report.table(targets)}\n\n{time.monotonic() - began:.0f} s; {_report.load()}")
+    return status
+
+
+def _enter() -> None:
+    """Go on in private namespaces, from the beginning. Raises NamespacesRefused."""
+    if not os.environ.get(enter.PRIVATE):
+        enter.run([sys.executable, "-m", "tests.bench", *sys.argv[1:]])
 
 
 def _numbers(text: str) -> tuple[int, ...]:

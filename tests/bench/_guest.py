@@ -1,4 +1,4 @@
-"""The guest as it is, with a stopwatch at its `listen`. Instances of the start benchmark run it.
+"""The guest as it is, with stopwatches. The VMs of the start benchmark run it.
 
 python -m tests.bench._guest PAUSE WORKER     PAUSE: seconds, at most, between network and guest; drawn evenly
                                               WORKER: hears nothing from here until the guest listens; "" for everybody
@@ -12,7 +12,9 @@ import sys
 import time
 from typing import Any, Final
 
-LISTENS: Final = "LISTENS"  # begins the console line that says when: seconds since the epoch
+# What the console lines begin with that these go on: since the epoch, and how long the stand-in agent's start took.
+LISTENS: Final = "LISTENS"
+AGENT: Final = "AGENT"
 
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
@@ -24,20 +26,31 @@ def main(pause: float, worker: str) -> int:
     """Returns the guest's exit status."""
     if worker:
         _silence(_RTM_NEWROUTE, worker)
-    from podvm_images.guest import __main__ as guest  # a tenth of a second: the network refuses connections by now
+    from podvm_images.guest import __main__, agent  # a tenth of a second: the network refuses connections by now
 
-    create_server = socket.create_server
+    create_server, connect = socket.create_server, agent.Agent.connect
 
-    def timed(*arguments: Any, **options: Any) -> socket.socket:
+    def listen(*arguments: Any, **options: Any) -> socket.socket:
         listener = create_server(*arguments, **options)
         if worker:
             _silence(_RTM_DELROUTE, worker)
-        os.write(2, f"{LISTENS} {time.time():.6f}\n".encode())
+        _say(LISTENS, time.time())
         return listener
 
-    socket.create_server = timed
+    async def start_agent(self: agent.Agent, timeout: float) -> socket.socket:
+        began = time.monotonic()
+        connection = await connect(self, timeout)
+        _say(AGENT, time.monotonic() - began)
+        return connection
+
+    socket.create_server = listen
+    agent.Agent.connect = start_agent  # type: ignore[method-assign]
     time.sleep(random.uniform(0, pause))
-    return guest.main(["--agent", "development"])
+    return __main__.main(["--agent", "development"])
+
+
+def _say(what: str, seconds: float) -> None:
+    os.write(2, f"{what} {seconds:.6f}\n".encode())
 
 
 def _silence(change: int, worker: str) -> None:

@@ -20,7 +20,7 @@ from adaptor.demo.world import World
 from adaptor.relay.client import Identity, OwnGuest, RelayClient
 from providers import tags
 from tests.bench import _incumbent
-from tests.bench._guest import LISTENS
+from tests.bench._guest import AGENT, LISTENS
 
 _NETWORK: Final = "172.31.0.0/16"
 _WORKER: Final = "172.31.0.4"  # where simcloud's VMs see their worker in that network
@@ -135,9 +135,8 @@ def _starts(world: World, pods: list[_Pod], instances: list[dict[str, Any]]) -> 
     consoles = {instance["tags"][tags.SANDBOX]: instance["console"] for instance in instances}
     starts = []
     for pod in pods:
-        console = consoles[pod.sandbox]
-        listens = next(float(line.split()[1]) for line in console.splitlines() if line.startswith(LISTENS))
-        said = {line["message"]: _time(line) for line in _lines(console)}
+        console = consoles[pod.sandbox].splitlines()
+        listens, agent = (_stopwatch(console, what) for what in (LISTENS, AGENT))
         starts.append(
             Start(
                 noticed=greeted[pod.sandbox] - pod.handshake - listens,
@@ -145,17 +144,18 @@ def _starts(world: World, pods: list[_Pod], instances: list[dict[str, Any]]) -> 
                 answered=pod.answered - listens,
                 incumbent=pod.incumbent - listens,
                 bind=bind[pod.sandbox],
-                agent=said["the link is the agent's"] - said["bound to a pod"],
+                agent=agent,
             )
         )
     return starts
 
 
+def _stopwatch(console: list[str], what: str) -> float:
+    return next(float(line.split()[1]) for line in console if line.startswith(what))
+
+
 def _log(world: World, name: str) -> Iterator[dict[str, Any]]:
-    return _lines((world.directory / f"{name}.log").read_text())
-
-
-def _lines(text: str) -> Iterator[dict[str, Any]]:
+    text = (world.directory / f"{name}.log").read_text()
     return (json.loads(line) for line in text.splitlines() if line.startswith("{"))
 
 

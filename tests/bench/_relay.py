@@ -11,6 +11,7 @@ from statistics import median
 
 from tests.bench._chains import Chain, Haproxy, Ours, Papers, Stunnel
 from tests.bench._load import Figures, Load, Missing
+from tests.bench._report import Target
 
 _BASE = Stunnel.name
 _COLUMNS = f"{'p50 µs':>9}{'p99 µs':>9}{'calls/s':>9}{'MB/s':>8}{'CPU':>24}{'x CPU (min-max)':>20}{'x p50':>7}"
@@ -43,8 +44,9 @@ def rows(connections: Sequence[int]) -> list[Row]:
     return [*small, Row("CopyFile 1 MiB", "copy", 1 << 20, 1, 1.1), Row("ReadStdout 32 KiB", "read", 32 << 10, 1)]
 
 
-def run(seconds: float, rounds: int, connections: Sequence[int]) -> None:
+def run(seconds: float, rounds: int, connections: Sequence[int]) -> list[Target]:
     """Print the table; raises Missing."""
+    targets: list[Target] = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
         load = Load(directory)
@@ -65,7 +67,9 @@ def run(seconds: float, rounds: int, connections: Sequence[int]) -> None:
                 for chain in chains:
                     seen[chain.name].append(_measure(chain, row, load, seconds))
             busy = os.getloadavg()[0]
-            print("\n".join([*_lines(row, seen), *_verdicts(row, seen), f"{'':22}load of the machine: {busy:.1f}", ""]))
+            print("\n".join([*_lines(row, seen), f"{'':22}load of the machine: {busy:.1f}", ""]))
+            targets += _targets(row, seen)
+    return targets
 
 
 def _chains(directory: Path, load: Load) -> list[Chain]:
@@ -101,12 +105,12 @@ def _lines(row: Row, seen: dict[str, list[Figures]]) -> list[str]:
     return lines
 
 
-def _verdicts(row: Row, seen: dict[str, list[Figures]]) -> list[str]:
+def _targets(row: Row, seen: dict[str, list[Figures]]) -> list[Target]:
     found = zip(("CPU", "p50"), (row.cpu_target, row.p50_target), _ratios(seen[Ours.name], seen[_BASE]), strict=True)
     return [
-        f"{'':22}target: {what} at most {target:.2f} of stunnel's: {'met' if median(ratios) <= target else 'MISSED'}"
-        for what, target, ratios in found
-        if target is not None
+        Target(f"relay, {row.title}: {what}", median(ratios), limit, "x stunnel's")
+        for what, limit, ratios in found
+        if limit is not None
     ]
 
 

@@ -21,11 +21,10 @@ class Target:
 
 
 def table(targets: Iterable[Target]) -> str:
-    """One line per target, for the end of a run."""
-    return "\n".join(
-        f"{target.what:62}{target.figure:9.2f}  at most{target.limit:7.2f} {target.unit:5} {target.verdict}"
-        for target in targets
-    )
+    """One line each."""
+    lines = [f"{'':64}{'figure':>8}{'at most':>10}"]
+    lines += [f"{each.what:64}{each.figure:8.2f}{each.limit:10.2f} {each.unit:12}{each.verdict}" for each in targets]
+    return "\n".join(lines)
 
 
 def quantile(values: Sequence[float], part: float) -> float:

@@ -11,7 +11,6 @@ import asyncio
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +22,9 @@ _TARGET: Final = 0.5  # seconds from listening to noticed, at p99
 _PARTS: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 SCENARIOS: Final = (
-    Scenario("boots for 1-25 s, then refuses TCP until its guest's Python is up", "13s±12s"),
-    Scenario("boots for 1-25 s, and no packet comes back until its guest listens", "13s±12s", silent=True),
-    Scenario("boots for 1-3 s, then refuses TCP for up to 8 s", "2s±1s", pause=8.0),
+    Scenario("silent 1-25 s, refuses for some 0.1 s, listens", "13s±12s"),
+    Scenario("silent 1-25 s, listens", "13s±12s", silent=True),
+    Scenario("silent 1-3 s, refuses for 0-8 s, listens", "2s±1s", pause=8.0),
 )
 _ROWS: Final[dict[str, Callable[[Start], float]]] = {
     "noticed: TCP is connected": lambda start: start.noticed,
@@ -40,19 +39,22 @@ _ROWS: Final[dict[str, Callable[[Start], float]]] = {
 
 def run(rounds: int, vms: int) -> list[Target]:
     """Print the tables. Must be in private namespaces."""
-    print(f"seconds after the guest listens; rounds: {rounds}; {load()}; Linux {platform.release()}\n")
-    everything: list[Start] = []
+    print(f"{rounds} rounds of {vms} VMs each, Linux {platform.release()}; {load()}")
+    print("silent: packets vanish, as in a VPC before a VM's network is up; figures: seconds after the guest listens")
+    print("the incumbent: one dial at the kernel's pace of SYNs; after a refusal pauses of 0.1 s, doubling to 5 s\n")
+    seen: dict[str, list[Start]] = {}
     for scenario in SCENARIOS:
         starts: list[Start] = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory(prefix="bench", dir="/run") as directory:
-                before, seen = asyncio.run(_pods.play(scenario, vms, Path(directory)))
-            starts += seen
-        _print(f"a VM {scenario.name}", starts)
-        print(f"    a connect as soon as the address is known: {before}\n")
-        everything += starts
+                before, more = asyncio.run(_pods.play(scenario, vms, Path(directory)))
+            starts += more
+        _print(f"a VM is {scenario.name}", starts)
+        print(f"  a connect as soon as its address is known: {before}\n")
+        seen[scenario.name] = starts
+    everything = [start for starts in seen.values() for start in starts]
     _print("all of them", everything)
-    return [Target("start: a listening guest is noticed, p99", _p99(everything), _TARGET, "s")]
+    return [_target(name, starts) for name, starts in {**seen, "all": everything}.items()]
 
 
 def _print(title: str, starts: Sequence[Start]) -> None:
@@ -61,9 +63,7 @@ def _print(title: str, starts: Sequence[Start]) -> None:
     for name, of in _ROWS.items():
         values = [of(start) for start in starts]
         print(f"  {name:50}{''.join(f'{quantile(values, part):8.3f}' for part in _PARTS.values())}")
-    verdict = Target("", _p99(starts), _TARGET).verdict
-    print(f"    target: noticed within {_TARGET:g} s at p99: {verdict}")
 
 
-def _p99(starts: Sequence[Start]) -> float:
-    return quantile([start.noticed for start in starts], _PARTS["p99"])
+def _target(name: str, starts: Sequence[Start]) -> Target:
+    return Target(f"start, noticed at p99: {name}", quantile([s.noticed for s in starts], _PARTS["p99"]), _TARGET, "s")

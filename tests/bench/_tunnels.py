@@ -6,14 +6,15 @@ from pathlib import Path
 
 from tests.bench._chains import Ours, Papers
 from tests.bench._load import Load, cpu_seconds
+from tests.bench._report import Target
 
 _RSS_TARGET = 48.0  # KiB per idle tunnel and side
 _SETUP_TARGET = 4.0  # ms of CPU per tunnel and side, mTLS, Hello, Bind and the session's own calls
 _BASE_TARGET = 40.0  # MiB of a relay without a tunnel
 
 
-def run(tunnels: int) -> None:
-    """Print the figures; raises Missing."""
+def run(tunnels: int) -> list[Target]:
+    """Measure; raises Missing."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
         load = Load(directory)
@@ -21,7 +22,7 @@ def run(tunnels: int) -> None:
         ours = Ours(directory, Papers(directory), load.echo_path)
         stack.callback(ours.close)
         base = rss(ours.pids[0])
-        print(f"relay without tunnels: {base / 1024:.1f} MiB RSS{_verdict(base / 1024, _BASE_TARGET)}")
+        targets = [Target("relay without tunnels: RSS", base / 1024, _BASE_TARGET, "MiB")]
         _use(ours, load, 1)  # what a process allocates once is no tunnel's
         before = [(rss(pid), cpu_seconds(pid)) for pid in ours.pids]
         pattern = ours.open(tunnels)
@@ -29,10 +30,11 @@ def run(tunnels: int) -> None:
         process = load.idle(pattern, tunnels)
         for side, pid, (start, _), cpu in zip(("relay", "guest side"), ours.pids, before, spent, strict=True):
             each, setup = (rss(pid) - start) / tunnels, cpu * 1000 / tunnels
-            print(f"{side}: {each:.1f} KiB RSS per idle tunnel{_verdict(each, _RSS_TARGET)}")
-            print(f"{side}: {setup:.2f} ms CPU to set one up{_verdict(setup, _SETUP_TARGET)}")
+            targets.append(Target(f"{side}: RSS of an idle tunnel", each, _RSS_TARGET, "KiB"))
+            targets.append(Target(f"{side}: CPU to set a tunnel up", setup, _SETUP_TARGET, "ms"))
         process.communicate("")
         ours.shut()
+        return targets
 
 
 def rss(pid: int) -> int:
@@ -44,7 +46,3 @@ def rss(pid: int) -> int:
 def _use(ours: Ours, load: Load, tunnels: int) -> None:
     load.idle(ours.open(tunnels), tunnels).communicate("")
     ours.shut()
-
-
-def _verdict(figure: float, target: float) -> str:
-    return f"    target: at most {target:g}: {'met' if figure <= target else 'MISSED'}"

@@ -197,6 +197,11 @@ class Guest:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
+    @property
+    def links(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def confirm(self) -> None:
         """Answer the Bind that was left unanswered."""
         self._confirmed.set()
@@ -241,7 +246,7 @@ class Guest:
                 connection.recv(1)  # until the other side has had enough
                 return
             link = wrapped = self._context.wrap_socket(connection, server_side=True)
-            self._open.add(link)
+            self._open ^= {connection, link}
             # An upstream VM knows no Hello: its link is the agent's from the first byte on.
             if wrapped.selected_alpn_protocol() != names.GUEST_ALPN or self._until_bound(wrapped):
                 self.agent(wrapped)

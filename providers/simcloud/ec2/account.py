@@ -8,7 +8,9 @@ from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import AMIS, Ami
 from moto.ec2.models.security_groups import SecurityGroup
 
+from providers.simcloud.ec2 import catalog
 from providers.simcloud.ec2.errors import Refused
+from providers.simcloud.options import SimcloudError
 
 ACCOUNT_ID: Final = "123456789012"
 AMI: Final = "ami-051c10ad000000001"
@@ -51,6 +53,8 @@ class Account(EC2Backend):
     """The backend: what exists. Lookups raise Refused with EC2's own code for what does not."""
 
     def __init__(self, region: str, network: str) -> None:
+        if not catalog.zones_of(region):
+            raise SimcloudError(f"EC2 has no region {region!r}, or none that moto knows the instance types of")
         self._network = network
         self.notes: dict[str, Note] = {}  # by instance id, in order of launch
         super().__init__(region, ACCOUNT_ID)

@@ -80,18 +80,14 @@ class Api(EC2Response):
 
     def terminate_instances(self) -> ActionResult:
         notes = self._addressed()
-        for note in notes:
-            if note.instance.disable_api_termination and note.instance.state != "terminated":
-                raise Refused(
-                    "OperationNotPermitted",
-                    f"The instance '{note.instance.id}' may not be terminated. Modify its 'disableApiTermination'"
-                    " instance attribute and try again.",
-                )
+        protected = [note for note in notes if note.instance.state != "terminated"]
+        _refuse_protected(protected, "disable_api_termination", "disableApiTermination", "terminated")
         return ActionResult({"TerminatingInstances": self._each(notes, self._desk.fleet.terminate)})
 
     def stop_instances(self) -> ActionResult:
         notes = self._addressed()
         _refuse_states(notes, {"pending", "shutting-down", "terminated"}, "stopped")
+        _refuse_protected(notes, "disable_api_stop", "disableApiStop", "stopped")
         return ActionResult({"StoppingInstances": self._each(notes, self._desk.fleet.stop)})
 
     def start_instances(self) -> ActionResult:
@@ -264,6 +260,16 @@ def _of_snapshot(account: Account, ebs: Mapping[str, Any]) -> dict[str, Any]:
     if ebs["SnapshotId"] not in account.snapshots:
         raise Refused("InvalidSnapshot.NotFound", f"The snapshot '{ebs['SnapshotId']}' does not exist.")
     return {"VolumeSize": account.snapshots[ebs["SnapshotId"]].volume.size, **ebs}
+
+
+def _refuse_protected(notes: Sequence[Note], attribute: str, name: str, participle: str) -> None:
+    for note in notes:
+        if getattr(note.instance, attribute):
+            raise Refused(
+                "OperationNotPermitted",
+                f"The instance '{note.instance.id}' may not be {participle}. Modify its '{name}' instance attribute and"
+                " try again.",
+            )
 
 
 def _refuse_states(notes: Sequence[Note], states: set[str], participle: str) -> None:

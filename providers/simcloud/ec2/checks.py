@@ -220,7 +220,10 @@ def _volumes(plan: Plan, account: Account) -> None:
 def _shutdown_behaviour(plan: Plan, account: Account) -> None:
     value = plan.params.get("InstanceInitiatedShutdownBehavior")
     if value not in (None, "", "stop", "terminate"):
-        raise Refused("InvalidParameterValue", f"Value ({value}) for parameter instanceInitiatedShutdownBehavior")
+        raise Refused(
+            "InvalidParameterValue",
+            f"Value ({value}) for parameter instanceInitiatedShutdownBehavior is invalid. Valid: stop, terminate",
+        )
 
 
 def _tags(plan: Plan, account: Account) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 from moto.core.exceptions import ServiceException
@@ -30,6 +30,8 @@ from providers.simcloud.options import Options
 LOG: Final = logging.getLogger("providers.simcloud")
 
 _VERSION: Final = "2016-11-15"
+_FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"
+_ENDPOINT: Final = "http://127.0.0.1/"  # which moto would read a region from, were there one in it
 _COMMON: Final = frozenset({"Action", "Version"})
 _CREDENTIAL: Final = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/ec2/aws4_request,"
@@ -73,11 +75,11 @@ class Ec2:
             "security_group": SECURITY_GROUP,
         }
 
-    def read(self, method: str, query: str, headers: Mapping[str, str], body: bytes) -> Call:
+    def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
         """See Cloud.read."""
-        form = dict(parse_qsl(query, keep_blank_values=True))
-        form |= dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-        return Call(form.get("Action", ""), form, method, headers, body)
+        sources = (urlsplit(target).query, body.decode("utf-8", "replace"))
+        form = {key: value for text in sources for key, value in parse_qsl(text, keep_blank_values=True)}
+        return Call(form.get("Action", ""), form, method, target, headers, body)
 
     def refusal(self, code: str, message: str, status: int) -> Answer:
         """See Cloud.refusal."""
@@ -123,16 +125,17 @@ class Ec2:
     def _do(self, call: Call) -> Answer:
         desk = Desk(self.account, self.fleet, self._launcher, time.monotonic(), self._options.terminated_visible)
         api = Api(desk)
-        api.setup_class(Request.from_primitives(call.method, "http://127.0.0.1/", dict(call.headers), call.body))
+        headers = {"Authorization": call.headers["Authorization"], "Content-Type": _FORM}
+        api.setup_class(Request.from_primitives("POST", _ENDPOINT, headers, urlencode(call.form).encode()))
         method = getattr(api, camelcase_to_underscores(call.action), None)
         if method is None:
             raise NotImplementedError(f"the action {call.action}")
         result = method()
         assert isinstance(result, ActionResult), f"moto's EC2 answers with results, {call.action} did not"
-        status, headers, body = api.serialized(result)
+        status, answered, body = api.serialized(result)
         request_id = str(uuid4())
         text = str(body).replace("<requestId>request-id</requestId>", f"<requestId>{request_id}</requestId>")
-        return Answer(int(status), text.encode(), headers.get("Content-Type", "text/xml"), request_id)
+        return Answer(int(status), text.encode(), answered.get("Content-Type", "text/xml"), request_id)
 
     def _note_change(self, life: Life) -> None:
         """The fleet's news, as EC2 words them."""

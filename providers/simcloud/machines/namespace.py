@@ -48,7 +48,8 @@ class NamespaceHost:
     """Boots instances; `machines.base.Host`."""
 
     def __init__(self, program: Sequence[str]) -> None:
-        self._program = tuple(program) or boot.GUEST
+        name, *arguments = program or boot.GUEST
+        self._program = (shutil.which(name) or name, *arguments)  # an instance has a search path of its own
         # Namespaces are entered per thread, and children die with the thread that forked them: one, for life.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="simcloud-network")
         self._network: Network | None = None

@@ -101,8 +101,7 @@ class Network:
 
     def disconnect(self, link: str) -> None:
         """Take an instance's link away; one that is not there is fine."""
-        for index in self._router.link_lookup(ifname=link):
-            self._router.link("del", index=index)
+        _unlink(self._router, link)
 
     def _claim(self, wanted: str) -> IPv4Network:
         candidates = (IPv4Network(wanted),) if wanted else CANDIDATES
@@ -126,14 +125,15 @@ class Network:
             if error.code == errno.EEXIST:
                 return False
             raise
-        self._stack.callback(self._home.link, "del", ifname=name)
+        self._stack.callback(_unlink, self._home, name)
         return True
 
     def _set_up_home(self) -> None:
         index = _index(self._home, _home_link(self.range))
         router = self.range[1]
         self._home.addr("add", index=index, address=str(self.worker), prefixlen=32)
-        self._home.link("set", index=index, state="up")
+        for each in (_LO, index):  # a fresh namespace's loopback is down, and the API listens there
+            self._home.link("set", index=each, state="up")
         self._home.route("add", dst=f"{router}/32", oif=index, scope="link")
         self._home.route("add", dst=str(self.range), gateway=str(router), oif=index)
 
@@ -180,6 +180,11 @@ def _set_up_instance(address: IPv4Interface) -> None:
 
 def _home_link(network: IPv4Network) -> str:
     return "sim-{}-{}".format(*network.network_address.packed)
+
+
+def _unlink(netlink: IPRoute, link: str) -> None:
+    for index in netlink.link_lookup(ifname=link):
+        netlink.link("del", index=index)
 
 
 def _index(netlink: IPRoute, link: str) -> int:

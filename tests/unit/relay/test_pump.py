@@ -1,8 +1,10 @@
 """The pump between a real unix socket and a real TLS link."""
 
+import array
 import asyncio
 import ctypes
 import ctypes.util
+import fcntl
 import random
 import socket
 import ssl
@@ -229,6 +231,50 @@ async def test_a_link_that_is_reset_says_so(tunnel: Make) -> None:
     assert end.side is Side.LINK
     assert end.reason.startswith("broken: ")
     assert "reset" in end.reason.lower()
+
+
+@pytest.mark.parametrize("size", [100, 16 << 10, 50_000])
+async def test_what_came_in_front_of_a_reset_still_reaches_the_shim(tunnel: Make, size: int) -> None:
+    joined = await tunnel()
+    await send(joined.vm, noise(size))
+    await eventually(lambda: all_arrived(joined.vm))
+    cut(joined.vm)
+    joined.pump.start()
+    assert await joined.from_vm(size) == noise(size)
+    assert await joined.from_vm(1) == b""
+    assert (await joined.end()).side is Side.LINK
+
+
+def all_arrived(end: socket.socket) -> bool:
+    """Whether the other machine has everything that `end` has sent."""
+    siocoutq = 0x5411
+    waiting = array.array("i", [0])
+    fcntl.ioctl(end.fileno(), siocoutq, waiting)
+    return waiting[0] == 0
+
+
+async def test_an_end_that_is_read_with_more_than_the_shim_takes_waits_for_it(tunnel: Make) -> None:
+    joined = await tunnel()
+    whole_records = noise(15 * (16 << 10))  # after a shorter one a batch ends, and would not read the link's end
+    await send(joined.vm, whole_records)
+    joined.vm.close()
+    joined.pump.start()
+    assert joined.pump._link_end is not None
+    assert joined.pump._unix_out, "the shim's socket takes all of it: nothing is tested"
+    assert await joined.from_vm(2 * len(whole_records)) == whole_records
+    assert (await joined.end()).side is Side.LINK
+
+
+async def test_a_request_that_cannot_be_sent_does_not_cost_the_answers_that_are_there(tunnel: Make) -> None:
+    joined = await tunnel()
+    joined.pump.start()
+    await send(joined.vm, noise(600_000))  # more than the shim's socket holds, so some of it is not read yet
+    await eventually(lambda: all_arrived(joined.vm))
+    cut(joined.vm)
+    await send(joined.shim, b"to nobody")
+    await eventually(lambda: joined.pump._link_deaf)
+    assert await joined.from_vm(600_000) == noise(600_000)
+    assert (await joined.end()).side is Side.LINK
 
 
 async def test_a_link_that_breaks_under_a_request_is_noticed(tunnel: Make) -> None:

@@ -389,6 +389,17 @@ async def test_closing_removes_everything_and_the_sandbox_may_be_opened_again(po
     await pod.connect()
 
 
+@pytest.mark.parametrize("bound", [True, False])
+async def test_closing_before_the_shim_has_come_ends_the_link(pod: Pod, bound: bool) -> None:
+    await pod.open()
+    await pod.dial()
+    if bound:
+        await pod.bind()
+    assert pod.guest.links == 1
+    await pod.relay.close(pod.sandbox_id)
+    await eventually(lambda: pod.guest.links == 0)
+
+
 async def test_closing_leaves_what_others_put_beside_the_socket(pod: Pod) -> None:
     await pod.open()
     (Path(pod.path).parent / "note").write_text("kept")

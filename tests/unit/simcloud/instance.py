@@ -85,9 +85,10 @@ def down(how: str) -> str:
     return ""
 
 
-def spawn(argument: str) -> int:
-    """A process that outlives whoever started it, as a daemon does."""
-    return subprocess.Popen(["sleep", "1000"], start_new_session=True).pid
+def spawn(mark: str) -> int:
+    """A process that outlives whoever started it, as a daemon does, with `mark` on its command line."""
+    daemon = [sys.executable, "-S", "-c", "import time; time.sleep(1000)", mark]
+    return subprocess.Popen(daemon, start_new_session=True).pid
 
 
 def shout(length: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from providers.simcloud.ec2 import describe
+from providers.simcloud.ec2.account import Note
 from providers.simcloud.testing import running_in_thread
 from tests.unit.simcloud.ec2_client import Account, client, eventually, refused
 
@@ -139,13 +140,22 @@ def test_a_terminated_instance_is_forgotten_after_a_while() -> None:
 
 
 def test_a_fresh_instance_may_be_unknown_for_a_moment() -> None:
-    with running_in_thread(visible_after="0.3s") as cloud, client(cloud) as ec2:
+    with running_in_thread(visible_after="1h") as cloud, client(cloud) as ec2:
         account = Account(cloud, ec2)
-        instance = account.launch()
+        instance = account.launch(ClientToken="t")
         with refused("InvalidInstanceID.NotFound"):
             account.show(instance)
+        with refused("InvalidInstanceID.NotFound"):
+            ec2.terminate_instances(InstanceIds=[instance])
         assert account.ids() == []
-        eventually(lambda: account.ids() == [instance])
+        assert account.launch(ClientToken="t") == instance
+
+
+def test_an_instance_is_visible_from_its_moment_until_a_while_after_its_end() -> None:
+    note = Note(reservation=None, instance=None, visible_from=10.0)
+    assert [note.visible(now, 60.0) for now in (9.9, 10.0, 999.0)] == [False, True, True]
+    note.terminated_at = 100.0
+    assert [note.visible(now, 60.0) for now in (159.9, 160.0)] == [True, False]
 
 
 # -- instance types -------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ async def test_a_held_reply_belongs_to_a_deed_that_is_done() -> None:
     async with running() as cloud:
         with client(cloud) as ec2:
             account = Account(cloud, ec2)
-            cloud.faults.next(action="RunInstances", delay_reply=0.5)
+            cloud.faults.next(action="RunInstances", delay_reply=1.0)
             launching = asyncio.create_task(asyncio.to_thread(account.launch))
             while not cloud.instances():
                 await asyncio.sleep(0.01)

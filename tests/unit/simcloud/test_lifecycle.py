@@ -9,28 +9,35 @@ from tests.unit.simcloud.ec2_client import Account, client, refused
 
 
 def test_an_instance_is_pending_until_it_has_booted() -> None:
-    with running_in_thread(boot_delay="0.4s") as cloud, client(cloud) as ec2:
+    with running_in_thread(boot_delay="1h") as cloud, client(cloud) as ec2:
         account = Account(cloud, ec2)
         launched = account.run()
         assert (launched["State"], launched["StateReason"]["Code"]) == ({"Code": 0, "Name": "pending"}, "pending")
         assert launched["PrivateIpAddress"]  # known before it runs
         assert account.state(launched["InstanceId"]) == "pending"
-        running = account.becomes(launched["InstanceId"], "running")
-        assert running["State"]["Code"] == 16
-        assert "StateReason" not in running
+
+
+def test_a_running_instance_has_no_reason(account: Account) -> None:
+    running = account.becomes(account.launch(), "running")
+    assert running["State"]["Code"] == 16
+    assert "StateReason" not in running
 
 
 def test_terminating_shows_both_states_and_takes_its_time() -> None:
-    with running_in_thread(shutdown_delay="0.3s") as cloud, client(cloud) as ec2:
+    with running_in_thread(shutdown_delay="1h") as cloud, client(cloud) as ec2:
         account = Account(cloud, ec2)
         instance = account.launch()
         account.becomes(instance, "running")
         (change,) = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
         assert (change["PreviousState"]["Name"], change["CurrentState"]["Name"]) == ("running", "shutting-down")
         assert account.state(instance) == "shutting-down"
-        gone = account.becomes(instance, "terminated")
-        assert gone["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
-        assert gone["StateTransitionReason"].startswith("User initiated (2")
+
+
+def test_a_terminated_instance_says_who_wanted_it(account: Account) -> None:
+    gone = account.terminate(account.launch())
+    assert gone["State"]["Code"] == 48
+    assert gone["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+    assert gone["StateTransitionReason"].startswith("User initiated (2")
 
 
 def test_terminating_twice_succeeds(account: Account) -> None:
@@ -53,6 +60,14 @@ def test_a_protected_instance_is_not_terminated(account: Account) -> None:
     with refused("OperationNotPermitted", "disableApiTermination"):
         account.ec2.terminate_instances(InstanceIds=[instance])
     account.ec2.modify_instance_attribute(InstanceId=instance, DisableApiTermination={"Value": False})
+    account.terminate(instance)
+
+
+def test_an_instance_protected_from_stopping_is_not_stopped(account: Account) -> None:
+    instance = account.launch(DisableApiStop=True)
+    account.becomes(instance, "running")
+    with refused("OperationNotPermitted", "disableApiStop"):
+        account.ec2.stop_instances(InstanceIds=[instance])
     account.terminate(instance)
 
 
