@@ -2,8 +2,10 @@
 (7 MiB and 60 ms that a node with our own guests does not need to be ready)."""
 
 import asyncio
+import ctypes
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from adaptor.errors import InvalidRequest, Unavailable
@@ -64,11 +66,30 @@ class HostNetworks:
 def _describe(netns: str) -> PodNetwork:
     from pyroute2 import IPRoute
 
-    try:
-        with IPRoute(netns=netns) as ip:
+    def read() -> PodNetwork:
+        _enter(netns)
+        with IPRoute() as ip:
             return inspect.describe(netns, _links(ip), _addresses(ip), _routes(ip), _neighbours(ip))
-    except OSError as error:
-        raise InvalidRequest(f"the pod's network namespace {netns} cannot be read: {error}") from error
+
+    # A thread that ends afterwards, since it cannot come back from there. pyroute2's own way in is a forked child
+    # that it ends by SIGTERM: the child has our signal handlers, and asyncio's then stops this daemon.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
+        try:
+            return thread.submit(read).result()
+        except OSError as error:
+            raise InvalidRequest(f"the pod's network namespace {netns} cannot be read: {error}") from error
+
+
+def _enter(netns: str) -> None:
+    """Move this thread, and only it, into the namespace (os.setns needs Python 3.12). Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 def _links(ip: Any) -> list[dict[str, Any]]:

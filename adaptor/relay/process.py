@@ -137,6 +137,7 @@ async def serve(path: str) -> None:
 def main(socket_path: str = names.RELAY_SOCKET, log_level: str = "info") -> int:
     """Serve until a signal ends it; returns the exit status."""
     logs.setup(level=log_level)
+    socket_path = os.path.abspath(socket_path)
     _detach()
     _allow_descriptors()
     try:

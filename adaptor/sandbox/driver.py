@@ -149,12 +149,26 @@ class Driver:
         if self.state.phase is not Phase.STOPPING:
             await self._insist(partial(self._record, StopDecided(reason)))
         with span(self._log, "sandbox.stop", reason=reason):
-            work = self._work()
-            for step in reversed(CHAIN):
-                await self._insist(partial(step.undo, work))
+            await self._undo_all()
             await self._insist(partial(self._rooms.journal.forget, self.state.spec.id))
         self._become(SandboxState(self.state.spec, Phase.GONE))
         _answer(message, None)
+
+    async def _undo_all(self) -> None:
+        """Every undo, in reverse; one that fails holds up no other, and is tried again after them."""
+        work = self._work()
+        left = list(reversed(CHAIN))
+        while left:
+            failed = []
+            for step in left:
+                try:
+                    await step.undo(work)
+                except AdaptorError as error:
+                    self._log.error("teardown is held up; trying again", step=step.name, error=str(error))
+                    failed.append(step)
+            left = failed
+            if left:
+                await self._rooms.clock.sleep(1.0)
 
     async def _insist(self, deed: Callable[[], Awaitable[None]]) -> None:
         """A teardown step until it succeeds: what is away now (relay, disk) comes back, and nothing may be lost."""

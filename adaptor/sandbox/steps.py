@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from adaptor import names
 from adaptor.catalog.select import Requirements, select
-from adaptor.errors import GuestUnreachable, NoCapacity, StartFailed
+from adaptor.errors import GuestUnreachable, InvalidRequest, NoCapacity, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
 from adaptor.sandbox import launch
@@ -114,7 +114,7 @@ async def launch_vm(work: Work) -> None:
     except ProviderError as error:
         raise StartFailed(f"cannot find out what {work.rooms.provider.name} offers: {error}") from error
     if not choice.ranked:
-        raise StartFailed(choice.refusal(wanted))
+        raise InvalidRequest(choice.refusal(wanted))
     tried: list[str] = []
     for offering in choice.ranked:
         try:
@@ -346,12 +346,19 @@ async def _unless_it_dies(work: Work, doing: Awaitable[T]) -> T:
             waiting: set[asyncio.Future[Any]] = {task, death}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
-                return task.result()
+                return _result(work, task)
             reason = death.result().reason or "the cloud gives no reason"
             raise StartFailed(f"the VM {work.state.instance_id} ended while it was starting: {reason}")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _result(work: Work, task: "asyncio.Future[T]") -> T:
+    try:
+        return task.result()
+    except GuestUnreachable as error:  # the relay knows addresses only; its reader will look for the VM
+        raise GuestUnreachable(f"the VM {work.state.instance_id}: {error}") from error
 
 
 async def nothing(work: Work) -> None:

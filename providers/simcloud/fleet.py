@@ -1,22 +1,21 @@
-"""The lives of all instances, whatever their cloud: one task each, the only one that moves it on.
+"""The lives of all instances, whatever their cloud.
 
-    launch ─► PENDING ─boot_delay─► RUNNING ─os_delay─► its program ─┬─ restarts ─► its program
-                 │ dies booting         │ stop, its own shutdown     │
-                 │                      ▼                            │ terminate, kill, its own shutdown
-                 │                   STOPPING ─► STOPPED ─start─► PENDING
-                 ▼                      │ terminate
-           SHUTTING_DOWN ◄──────────────┘◄───────────────────────────┘
-                 │ shutdown_delay
-                 ▼
-            TERMINATED
+    launch ─► PENDING ──boot_delay──► RUNNING ──os_delay──► its program, again after a restart from inside
+                 ▲                       │
+               start                     ├─ stop, or a shutdown from inside ─► STOPPING ─► STOPPED
+                 │                       │
+              STOPPED                    └─ terminate, kill, or a shutdown from inside
+                                            (from any state that is not the end) ─► SHUTTING_DOWN ─► TERMINATED
 
-Verbs take effect at once for whoever reads the state; ending a program and its network follows behind.
+Verbs take effect at once for whoever reads the state. The program and its network end behind; STOPPED and TERMINATED
+say that they have. One task at a time moves an instance on: a new one begins when all before it have ended.
 """
 
 import asyncio
 import logging
 import random
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
@@ -78,6 +77,7 @@ class Fleet:
         self._faults = faults
         self._options = options
         self._changed = changed
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.lives: dict[str, Life] = {}
         faults.kill_instance = self.kill
 
@@ -109,8 +109,12 @@ class Fleet:
             self._instead(life, lambda: self._run(life, Fate.LIVES))
 
     def kill(self, machine_id: str, reason: str = "") -> None:
-        """End one as a failing host does. Raises KeyError for an unknown one."""
-        self._end(self.lives[machine_id], State.TERMINATED, Cause.HOST, reason)
+        """End one as a failing host does; may be called from any thread. Raises KeyError for an unknown one."""
+        life = self.lives[machine_id]
+        if threading.get_ident() == self._thread:
+            self._end(life, State.TERMINATED, Cause.HOST, reason)
+        else:
+            self._loop.call_soon_threadsafe(self._end, life, State.TERMINATED, Cause.HOST, reason)
 
     async def aclose(self) -> None:
         """End every run, without a word to anybody about states."""
@@ -131,7 +135,11 @@ class Fleet:
         async def afterwards() -> None:
             if before:
                 await asyncio.wait(before)
-            await work()
+            try:
+                await work()
+            except Exception:  # whoever waits for this instance must hear of it, whatever has gone wrong
+                LOG.exception("%s: a fault of simcloud", life.machine.id)
+                self._end(life, State.TERMINATED, Cause.HOST, "simcloud has failed; its log says how")
 
         task = asyncio.create_task(afterwards(), name=f"simcloud {life.machine.id}")
         life.tasks.add(task)

@@ -20,7 +20,7 @@ from tests.bench._report import Target
 
 _EPILOG: Final = """\
 Each prints its figures, those of something that anybody can run beside them, and whether the targets are met.
-Without a command all of them run, one after the other: some eight minutes.
+Without a command all of them run, one after the other: some seven minutes.
 
 relay and tunnels need a C compiler, taskset and stunnel, and use haproxy if it is there; start needs root, or a kernel
 that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
@@ -106,7 +106,9 @@ def _measure(chosen: dict[str, argparse.Namespace]) -> int:
             print(f"{title}: {error}", file=sys.stderr)
             status = 1
         print()
-    print(f"== targets ==\n{_report.table(targets)}\n\n{time.monotonic() - began:.0f} s; {_report.load()}")
+    if targets:
+        print(f"== targets ==\n{_report.table(targets)}\n")
+    print(f"{time.monotonic() - began:.0f} s; {_report.load()}")
     return status
 
 

@@ -1,4 +1,7 @@
-"""Starts pods' VMs on a simulated cloud, many at a time, and gathers from everybody's logs when what happened."""
+"""Starts pods' VMs on a simulated cloud, many at a time, and gathers from everybody's logs when what happened.
+
+The logs cut times to the millisecond: what is taken from them may look earlier by that much.
+"""
 
 import asyncio
 import json

@@ -22,8 +22,8 @@ class Target:
 
 def table(targets: Iterable[Target]) -> str:
     """One line each."""
-    lines = [f"{'':64}{'figure':>8}{'at most':>10}"]
-    lines += [f"{each.what:64}{each.figure:8.2f}{each.limit:10.2f} {each.unit:12}{each.verdict}" for each in targets]
+    lines = [f"{'':66}{'figure':>8}{'at most':>10}"]
+    lines += [f"{each.what:66}{each.figure:8.2f}{each.limit:10.2f} {each.unit:12}{each.verdict}" for each in targets]
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ _TARGET: Final = 0.5  # seconds from listening to noticed, at p99
 _PARTS: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 SCENARIOS: Final = (
-    Scenario("silent 1-25 s, refuses for some 0.1 s, listens", "13s±12s"),
+    Scenario("silent 1-25 s, refuses for 0.1 s, listens", "13s±12s"),
     Scenario("silent 1-25 s, listens", "13s±12s", silent=True),
     Scenario("silent 1-3 s, refuses for 0-8 s, listens", "2s±1s", pause=8.0),
 )

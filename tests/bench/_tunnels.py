@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.bench._chains import Ours, Papers
 from tests.bench._load import Load, cpu_seconds
 from tests.bench._report import Target
+from tests.bench._report import load as load_of_machine
 
 _RSS_TARGET = 48.0  # KiB per idle tunnel and side
 _SETUP_TARGET = 4.0  # ms of CPU per tunnel and side, mTLS, Hello, Bind and the session's own calls
@@ -34,6 +35,7 @@ def run(tunnels: int) -> list[Target]:
             targets.append(Target(f"{side}: CPU to set a tunnel up", setup, _SETUP_TARGET, "ms"))
         process.communicate("")
         ours.shut()
+        print(f"{tunnels} tunnels, idle after one call each; {load_of_machine()}")
         return targets
 
 

@@ -194,7 +194,7 @@ async def test_where_nothing_has_room_the_error_names_each_try(node: Node) -> No
 async def test_a_size_that_nothing_fits_is_refused_before_any_money_is_spent(node: Node) -> None:
     async with node.adaptor() as registry:
         await registry.create(big := spec("big", vcpus=999))
-        with pytest.raises(StartFailed, match="no instance type found for the given vcpus"):
+        with pytest.raises(InvalidRequest, match="no instance type found for the given vcpus"):
             await registry.start(big.id)
         await gone(registry, node)
     assert node.cloud.calls["create"] == 0
@@ -290,6 +290,17 @@ async def test_without_a_relay_create_vm_fails_clearly_and_leaves_nothing(node: 
         node.relay.away = False
         await registry.create(WEB)
         await registry.start(WEB.id)
+
+
+async def test_a_relay_that_is_away_holds_up_no_deletion(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        await registry.start(WEB.id)
+        node.relay.away = True
+        await registry.stop(WEB.id, "StopVM")
+        assert not node.cloud.living
+        node.relay.away = False
+        await gone(registry, node)
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "..", "x" * 200, "-x", "é"])

@@ -3,14 +3,14 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 # Where an instance must not see the host's files, nor the host the instance's.
 PRIVATE: Final = ("/run", "/tmp", "/var/tmp", "/var/log", "/media", "/mnt", "/dev/shm")  # noqa: S108
 _FIRST_FD: Final = 3
-_LAST_FD: Final = 9  # POSIX shells redirect single digits only
+KEPT_LIMIT: Final = 7  # descriptors 3 to 9: POSIX shells redirect single digits only
 
 GUEST: Final = (sys.executable, "-m", "podvm_images.guest", "--agent", "development")
 
@@ -23,9 +23,8 @@ def script(banner: str, kept: Sequence[str]) -> str:
     has died meanwhile), and becomes the program.
     """
     private = [place for place in PRIVATE if Path(place).is_dir() and not Path(place).is_symlink()]
-    inside = [path for path in kept if any(_is_in(path, place) for place in private)]
     # What is kept is held open while its place is covered, and bound into the cover.
-    opened = {path: fd for fd, path in enumerate(inside, start=_FIRST_FD)}
+    opened = {path: fd for fd, path in enumerate(kept, start=_FIRST_FD)}
     lines = [
         "set -e",
         *(f"exec {fd}<{shlex.quote(path)}" for path, fd in opened.items()),
@@ -41,17 +40,12 @@ def script(banner: str, kept: Sequence[str]) -> str:
 
 
 def kept(program: Sequence[str]) -> list[str]:
-    """What the program needs of the host although it may lie in a private place: itself, Python, our own code."""
-    wanted = [sys.prefix, sys.base_prefix, str(_OURS), *(word for word in program if word.startswith("/"))]
-    paths = sorted({path for path in wanted if os.path.exists(path)})
-    outer = [p for p in paths if not any(_is_in(p, q) for q in paths if q != p)]
-    return [path for path in outer if path not in PRIVATE]
-
-
-def too_many(paths: Iterable[str]) -> bool:
-    """Whether the script could not keep so many apart."""
-    inside = [path for path in paths if any(_is_in(path, place) for place in PRIVATE)]
-    return len(inside) > _LAST_FD - _FIRST_FD + 1
+    """What the program needs although it lies in a private place: itself, Python, our own code. At most KEPT_LIMIT
+    of them fit into a script.
+    """
+    wanted = {sys.prefix, sys.base_prefix, str(_OURS), *(word for word in program if word.startswith("/"))}
+    inside = {path for path in wanted if os.path.exists(path) and any(_is_in(path, place) for place in PRIVATE)}
+    return sorted(path for path in inside if not any(_is_in(path, other) for other in inside))
 
 
 def environment() -> dict[str, str]:
@@ -72,7 +66,7 @@ _OURS: Final = Path(__file__).resolve().parents[3]
 def _bind(path: str, fd: int) -> list[str]:
     where = shlex.quote(path)
     make = f"mkdir -p {where}" if os.path.isdir(path) else f"mkdir -p {shlex.quote(str(Path(path).parent))}; : >{where}"
-    # -n everywhere: mount keeps no books in /run. -c: it must not resolve the descriptor's link to the path that is covered by now.
+    # -n everywhere: mount must keep no books in /run. -c: nor resolve the descriptor's link to the covered path.
     return [make, f"mount -n -c --bind /proc/self/fd/{fd} {where}", f"exec {fd}<&-"]
 
 

@@ -202,7 +202,7 @@ def _check_tools(program: Sequence[str]) -> None:
         raise SimcloudError(f"booting instances needs {' and '.join(missing)} (util-linux), not found on the PATH")
     if shutil.which(program[0]) is None:
         raise SimcloudError(f"the instances' program {program[0]!r} does not exist, or is not executable")
-    if boot.too_many(boot.kept(program)):
+    if len(boot.kept(program)) > boot.KEPT_LIMIT:
         raise SimcloudError(f"too much of the instances' program lies in {', '.join(boot.PRIVATE)}; install elsewhere")
     trial = subprocess.run([*_ISOLATE, "true"], capture_output=True, text=True, check=False)
     if trial.returncode != 0:

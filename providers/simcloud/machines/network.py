@@ -183,8 +183,11 @@ def _home_link(network: IPv4Network) -> str:
 
 
 def _unlink(netlink: IPRoute, link: str) -> None:
-    for index in netlink.link_lookup(ifname=link):
-        netlink.link("del", index=index)
+    try:
+        netlink.link("del", ifname=link)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:  # it may have gone with the namespace at its other end
+            raise
 
 
 def _index(netlink: IPRoute, link: str) -> int:

@@ -1,8 +1,11 @@
 """Real namespaces, read by real netlink."""
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +55,23 @@ async def test_a_pods_namespace_is_read_as_it_is(pod_netns: str) -> None:
     assert {(r.destination, r.gateway, r.protocol) for r in network.routes} >= {("10.1.2.0/24", "", 2)}
     assert [(n.address, n.hardware_address) for n in network.neighbours] == [("10.1.2.1", "02:00:00:00:00:01")]
     assert os.readlink("/proc/self/ns/net") != os.readlink(pod_netns)
+
+
+@pytest.mark.netns
+async def test_reading_a_namespace_sends_no_signal_and_leaves_no_thread_behind(pod_netns: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("entering another user namespace's network needs root")
+    signals: list[int] = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, signals.append, signal.SIGTERM)
+    try:
+        for _ in range(50):
+            await HostNetworks().describe(pod_netns)
+        await asyncio.sleep(0)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+    assert signals == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("netns")]
 
 
 def test_a_namespace_that_is_not_there_is_refused_with_its_path(tmp_path: Path) -> None:

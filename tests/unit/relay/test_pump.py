@@ -362,6 +362,23 @@ async def test_who_does_not_read_its_answers_is_not_read_either(tunnel: Make, si
     assert got == reply * replies
 
 
+@pytest.mark.parametrize("side", Side)
+async def test_requests_are_read_on_when_the_answers_in_their_way_have_gone(tunnel: Make, side: Side) -> None:
+    joined = await tunnel(Splice({("grpc.AgentService", "Big"): lambda message: Answer(bytes(1000))}), side)
+    joined.pump.start()
+    asker, responder = (joined.shim, joined.vm) if side is Side.UNIX else (joined.vm, joined.shim)
+    receive = joined.from_vm if side is Side.UNIX else joined.from_shim
+    asked, reply, response = call(1, "Big", b""), answer(1, bytes(1000)), answer(9, b"r" * 100)
+    await send(responder, response[:50])
+    assert await receive(50) == response[:50]
+    taken = await push_until_stuck(asker, asked * 100)  # every answer waits for the rest of that response
+    rest = (asked * 100)[taken % (100 * len(asked)) :]
+    await send(responder, response[50:])
+    expected = response[50:] + reply * ((taken + len(rest)) // len(asked))
+    got, _ = await asyncio.gather(receive(len(expected)), send(asker, rest))
+    assert got == expected
+
+
 async def test_at_the_guests_end_requests_are_what_the_link_brings(tunnel: Make) -> None:
     joined = await tunnel(Splice({("grpc.AgentService", "Double"): lambda message: message * 2}), Side.LINK)
     joined.pump.start()

@@ -226,6 +226,16 @@ async def test_a_guests_refusal_is_told_in_its_own_words_and_may_be_followed_by_
     await (await pod.connect()).call(b"bound")
 
 
+async def test_a_link_that_ends_after_a_refused_bind_can_be_dialled_again(pod: Pod) -> None:
+    await pod.open()
+    await pod.dial()
+    pod.guest.refusal = StatusError(Code.INTERNAL, "no")
+    with pytest.raises(StartFailed):
+        await pod.bind()
+    pod.guest.close()
+    await pod.becomes(SessionState.LISTENING)
+
+
 async def test_a_bind_that_is_never_confirmed_is_over_for_good(pod: Pod) -> None:
     await pod.open()
     shim = await pod.connect()
@@ -389,15 +399,24 @@ async def test_closing_removes_everything_and_the_sandbox_may_be_opened_again(po
     await pod.connect()
 
 
-@pytest.mark.parametrize("bound", [True, False])
-async def test_closing_before_the_shim_has_come_ends_the_link(pod: Pod, bound: bool) -> None:
+@pytest.mark.parametrize("stage", ["dialled", "binding", "bound"])
+async def test_closing_before_the_shim_has_come_ends_the_link(pod: Pod, stage: str) -> None:
     await pod.open()
     await pod.dial()
-    if bound:
-        await pod.bind()
+    pod.guest.binds_as_told = stage != "binding"
+    binding = asyncio.create_task(pod.bind()) if stage != "dialled" else None
+    await eventually(lambda: len(pod.guest.binds) == (binding is not None))
+    if stage == "bound":
+        await pod.becomes(SessionState.JOINED)
     assert pod.guest.links == 1
     await pod.relay.close(pod.sandbox_id)
+    pod.guest.confirm()
     await eventually(lambda: pod.guest.links == 0)
+    if stage == "binding" and binding:
+        with pytest.raises(Conflict, match=f"the session of sandbox {pod.sandbox_id} is closed"):
+            await binding
+    elif binding:
+        await binding
 
 
 async def test_closing_leaves_what_others_put_beside_the_socket(pod: Pod) -> None:

@@ -69,10 +69,13 @@ def far(least_ttl: str) -> str:
 
 
 def reach(address: str) -> str:
-    """Connect to another instance or the worker; what it says first."""
+    """Connect to another instance or the worker: its address, or the error's name."""
     host, _, port = address.partition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        return str(connection.getpeername()[0])
+    try:
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            return str(connection.getpeername()[0])
+    except OSError as error:
+        return type(error).__name__
 
 
 def down(how: str) -> str:

@@ -43,14 +43,10 @@ def links() -> list[str]:
     return sorted(name for _, name in socket.if_nameindex() if name != "lo")
 
 
-def network_of(pid: int | str) -> str:
-    """Which network namespace a process or thread lives in."""
-    return os.readlink(f"/proc/{pid}/ns/net")
-
-
-def networks() -> set[str]:
-    """Every network namespace that a process lives in."""
-    return {name for pid in os.listdir("/proc") if pid.isdecimal() and (name := _or_empty(network_of, pid))}
+def held() -> list[str]:
+    """The namespaces that this process keeps alive by holding them open."""
+    fds = os.listdir("/proc/self/fd")
+    return [name for fd in fds if (name := _or_empty(_target, fd)).startswith(("net:[", "uts:["))]
 
 
 def processes(argument: str) -> list[int]:
@@ -61,6 +57,10 @@ def processes(argument: str) -> list[int]:
         if argument in words:
             found.append(int(pid))
     return found
+
+
+def _target(fd: str) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def _command_line(pid: str) -> list[str]:

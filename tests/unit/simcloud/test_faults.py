@@ -168,6 +168,15 @@ def test_a_cleared_cloud_is_well(account: Account) -> None:
     account.becomes(account.launch(), "running")
 
 
+def test_a_host_can_fail_from_any_thread(account: Account) -> None:
+    instance = account.launch()
+    account.becomes(instance, "running")
+    account.cloud.faults.kill(instance)
+    assert account.becomes(instance, "terminated")["StateReason"]["Code"] == "Server.InternalError"
+    with pytest.raises(KeyError):
+        account.cloud.faults.kill("i-0")
+
+
 # -- over HTTP ------------------------------------------------------------------------------------
 
 

@@ -191,6 +191,17 @@ async def test_a_host_that_cannot_boot_it_ends_the_instance_with_its_reason(worl
     assert (life.state, life.cause, life.reason) == (State.TERMINATED, Cause.HOST, "no namespaces left")
 
 
+async def test_a_fault_of_simcloud_itself_ends_the_instance_and_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = world.launch()
+    await world.settle()
+    world.host.boots[0].exit.set_exception(RuntimeError("a bug"))
+    await world.settle()
+    assert (life.state, life.cause) == (State.TERMINATED, Cause.HOST)
+    assert "a bug" in caplog.text
+
+
 async def test_a_killed_instance_is_terminated_by_its_host(world: World) -> None:
     life = world.launch()
     await world.settle()

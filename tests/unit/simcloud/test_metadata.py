@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -30,6 +30,7 @@ class Inside:
         self.instance = instance
         self.account = account
         self.now = 0.0
+        self.leave: Callable[[], None] = lambda: None  # the machine goes, and its address may become another's
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self._port}{path}"
@@ -59,7 +60,9 @@ async def enter(cloud: Simcloud, account: Account, http: aiohttp.ClientSession, 
     asked = metadata.Metadata(cloud._cloud.account, note, now=lambda: inside.now)
     service = MetadataService()
     await service.serve(listener)
-    service.know(Machine(instance, "host", IPv4Interface("127.0.0.1/8"), "02:00:00:00:00:01", asked.answer))
+    machine = Machine(instance, "host", IPv4Interface("127.0.0.1/8"), "02:00:00:00:00:01", asked.answer)
+    service.know(machine)
+    inside.leave = lambda: service.forget(machine)
     try:
         yield inside
     finally:
@@ -167,3 +170,9 @@ async def test_tags_are_shown_only_where_that_is_enabled(inside: Inside) -> None
 
 async def test_other_methods_are_refused(inside: Inside) -> None:
     assert (await inside.ask("/latest/user-data", "POST", **{TOKEN: await inside.token()}))[0] == 405
+
+
+async def test_an_address_that_no_instance_has_learns_nothing(inside: Inside) -> None:
+    token = await inside.token()
+    inside.leave()
+    assert (await inside.ask("/latest/user-data", **{TOKEN: token}))[0] == 404
