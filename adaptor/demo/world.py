@@ -246,7 +246,13 @@ def _is_over(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return not os.path.exists(f"/proc/{pid}")
+        pass
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        )  # ended; others must wait for it
+    except OSError:
+        return True
 
 
 def _free_port() -> int:
