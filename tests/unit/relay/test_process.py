@@ -41,11 +41,13 @@ async def test_relays_that_start_at_the_same_moment_take_turns(tmp_path: Path) -
     fcntl.flock(directory, fcntl.LOCK_EX)
     words = [sys.executable, "-m", "adaptor.relay.process", "--socket", str(tmp_path / "relay.sock")]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as relay:
-        await eventually(lambda: waits_for_a_lock(relay.pid))
-        assert not os.path.exists(tmp_path / "relay.sock")
-        os.close(directory)
-        await eventually(lambda: os.path.exists(tmp_path / "relay.sock"))
-        relay.terminate()
+        try:
+            await eventually(lambda: waits_for_a_lock(relay.pid))
+            assert not os.path.exists(tmp_path / "relay.sock")
+            os.close(directory)
+            await eventually(lambda: os.path.exists(tmp_path / "relay.sock"))
+        finally:
+            relay.terminate()
 
 
 def waits_for_a_lock(pid: int) -> bool:
