@@ -102,7 +102,7 @@ class Daemon:
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
-        networks = HostNetworks(config.network.vxlan_port)
+        networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
         rooms = self._rooms(owner, provider, relay, journal, pki, networks)
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)

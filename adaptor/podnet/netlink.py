@@ -18,15 +18,15 @@ _CLONE_NEWNET: Final = 0x40000000
 _NUD_PERMANENT: Final = 0x80
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
-# Upstream's first VNI. The worker's half of the tunnel, and with it unique numbers, come with the pod network.
-_VXLAN_ID: Final = 555000
 
 
 class HostNetworks:
     """The pod networks of this host, by the paths that the container runtime gives."""
 
-    def __init__(self, vxlan_port: int = 4789) -> None:
+    def __init__(self, vxlan_port: int = 4789, vni: int = 555_000) -> None:
+        """`vni`: what every VM is told until this worker builds its half of the tunnels, and numbers them."""
         self._vxlan_port = vxlan_port
+        self._vni = vni
 
     def check(self, netns: str) -> None:
         """Raises InvalidRequest unless `netns` is a network namespace that can be opened."""
@@ -60,7 +60,7 @@ class HostNetworks:
         """The "pod-network" of upstream's apf.json."""
         network = await self.describe(netns)
         worker = await asyncio.to_thread(_worker_address)
-        return inspect.apf(network, worker_address=worker, vxlan_port=self._vxlan_port, vxlan_id=_VXLAN_ID)
+        return inspect.apf(network, worker_address=worker, vxlan_port=self._vxlan_port, vxlan_id=self._vni)
 
 
 def _describe(netns: str) -> PodNetwork:
