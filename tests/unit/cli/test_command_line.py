@@ -99,9 +99,9 @@ def test_an_error_of_ours_is_one_line_and_status_1(
 def test_an_interrupt_is_quiet_and_has_a_shells_status(tmp_path: Path) -> None:
     fifo = tmp_path / "config.toml"
     os.mkfifo(fifo)
-    with subprocess.Popen(
-        [*COMMAND, "check", "--config", str(fifo)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    # What a shell starts in its background ignores SIGINT, and so would everything below it.
+    command = ["env", "--default-signal=INT", *COMMAND, "check", "--config", str(fifo)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         writer = os.open(fifo, os.O_WRONLY)  # returns when the command has opened it to read
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
