@@ -144,6 +144,8 @@ def _wake(ready: asyncio.Future[None]) -> None:
 def _context(protocol: int, certificate: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # Some Pythons of 3.11 set this, and a cut link would look like one that was closed in order.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     # OpenSSL's loader takes file names only; a memory file keeps the key off every disk.
     descriptor = os.memfd_create("identity")
     try:
