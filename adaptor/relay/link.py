@@ -166,6 +166,8 @@ async def _greet(request: DialRequest, link: ssl.SSLSocket, address: str, deadli
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
         raise _NotYet(f"{where}: TCP connected, but the connection was closed during TLS or Hello") from error
     except ssl.SSLError as error:
+        if error.reason == tls.CUT:
+            raise _NotYet(f"{where}: TCP connected, but the connection was cut during TLS or Hello") from error
         raise GuestUnreachable(
             f"no TLS link with {where}: {error.reason or error}. Something else may be listening there, or the VM does"
             " not trust this node's certificate: is it from another launch or another node?"

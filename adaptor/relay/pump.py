@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from adaptor.relay import tls
 from adaptor.relay.readiness import READ, WRITE, readiness
 from adaptor.relay.splice import Piece, Splice
 
@@ -308,6 +309,8 @@ def link_end(error: OSError | None) -> End:
             reason = "ended without a goodbye, as when the other end's program is killed"
         case ssl.SSLEOFError():  # Python up to 3.12 says no more of an error of the socket
             reason = "broken: reset, or no answer from the other end's machine for too long"
+        case ssl.SSLError(reason=tls.CUT):  # early Pythons of 3.11
+            reason = "ended without a goodbye, as when the other end's program is killed"
         case ssl.SSLError():
             reason = f"TLS failed: {error.reason or error}"
         case _:

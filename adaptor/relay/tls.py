@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache, partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from adaptor import names
 from adaptor.errors import InvalidRequest
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # Identities and CAs alive at one time: the node's own, and an old one for a while after each change.
 _CONTEXTS = 16
+# The reason of the SSLError, where it is no SSLEOFError, that a link ended without close_notify.
+CUT: Final = "UNEXPECTED_EOF_WHILE_READING"
 
 
 @lru_cache(_CONTEXTS)
