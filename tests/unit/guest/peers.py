@@ -102,13 +102,18 @@ class Worker:
 
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
-        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
+        try:
             async with asyncio.timeout(DEADLINE):
                 first = await tls.read_exactly(self.link, 1)
             with contextlib.suppress(ssl.SSLWantReadError):
                 return first + self.link.recv(1 << 20)
             return first
-        return b""
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
+            return b""
+        except ssl.SSLError as error:
+            if error.reason == tls.CUT:
+                return b""
+            raise
 
     async def dropped(self) -> bool:
         """Wait until the guest closes the link; False if it says something first."""
