@@ -1,6 +1,6 @@
 """Every setting of the adaptor, typed: one TOML file and the environment (which wins) become a `Config`.
 
-    [node] [guest] [network] [cloud] [log] [http] [limits]   rooms below
+    [node] [guest] [network] [cloud] [log] [http] [limits] [sweep]   rooms below
     [aws], [azure], ...                                      the selected cloud's own, read by its provider
 
 `load` returns a whole Config or raises ConfigError with every fault at once. Nothing else in the adaptor reads the
@@ -69,6 +69,16 @@ class Guest:
         300.0,  # as upstream; kubelet's own patience (4 minutes by default) usually ends first
         "from StartVM to a pod VM that is ready; then the start fails and the VM is deleted",
         env=("PROXY_TIMEOUT",),
+    )
+    link_grace: float = setting(
+        own.seconds_between(0, 3600),
+        120.0,
+        "how long a running pod whose VM cannot be reached is kept waiting; then it fails",
+    )
+    adopt_grace: float = setting(
+        own.seconds_between(0, 3600),
+        180.0,
+        "how long a VM whose StartVM was given up waits for the same pod's next attempt; 0: delete it at once",
     )
     initdata: str | None = setting(own.initdata, None, "initdata for pods that bring none", env=("INITDATA",))
     scratch_space: bool = setting(
@@ -140,6 +150,19 @@ class Limits:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Cloud resources of this node that nothing here owns any more."""
+
+    interval: float = setting(
+        own.seconds_between(0, 86_400), 600.0, "between two looks for leaked resources; 0: only `peerpods gc` looks"
+    )
+    grace: float = setting(
+        own.seconds_between(60, 86_400), 900.0, "how old a resource must be before it can count as leaked"
+    )
+    delete: bool = setting(forms.boolean, True, "delete what has leaked; false: only log and count it")
+
+
 ROOMS: Final[Mapping[str, type]] = {
     "node": Node,
     "guest": Guest,
@@ -148,6 +171,7 @@ ROOMS: Final[Mapping[str, type]] = {
     "log": Log,
     "http": Http,
     "limits": Limits,
+    "sweep": Sweep,
 }
 
 
@@ -162,6 +186,7 @@ class Config:
     log: Log
     http: Http
     limits: Limits
+    sweep: Sweep
     settings: Any
     sources: Mapping[str, str]
     warnings: Sequence[str] = ()

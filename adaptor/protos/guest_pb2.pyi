@@ -45,3 +45,17 @@ class BindRequest(_message.Message):
 class BindResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("sandbox_id", "received")
+    SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    sandbox_id: str
+    received: int
+    def __init__(self, sandbox_id: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("received",)
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    received: int
+    def __init__(self, received: _Optional[int] = ...) -> None: ...

@@ -16,6 +16,7 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOINED: _ClassVar[State]
     SHIM_GONE: _ClassVar[State]
     LINK_LOST: _ClassVar[State]
+    RESUMING: _ClassVar[State]
 STATE_UNKNOWN: State
 LISTENING: State
 DIALLING: State
@@ -23,6 +24,7 @@ DIALLED: State
 JOINED: State
 SHIM_GONE: State
 LINK_LOST: State
+RESUMING: State
 
 class OpenRequest(_message.Message):
     __slots__ = ("sandbox_id", "socket_path", "rewrites")
@@ -45,7 +47,7 @@ class OpenResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class DialRequest(_message.Message):
-    __slots__ = ("sandbox_id", "addresses", "port", "timeout", "identity", "own", "upstream")
+    __slots__ = ("sandbox_id", "addresses", "port", "timeout", "identity", "own", "upstream", "link_grace")
     SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +55,7 @@ class DialRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     OWN_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    LINK_GRACE_FIELD_NUMBER: _ClassVar[int]
     sandbox_id: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     port: int
@@ -60,7 +63,8 @@ class DialRequest(_message.Message):
     identity: Identity
     own: OwnGuest
     upstream: UpstreamGuest
-    def __init__(self, sandbox_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., port: _Optional[int] = ..., timeout: _Optional[float] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., own: _Optional[_Union[OwnGuest, _Mapping]] = ..., upstream: _Optional[_Union[UpstreamGuest, _Mapping]] = ...) -> None: ...
+    link_grace: float
+    def __init__(self, sandbox_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., port: _Optional[int] = ..., timeout: _Optional[float] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., own: _Optional[_Union[OwnGuest, _Mapping]] = ..., upstream: _Optional[_Union[UpstreamGuest, _Mapping]] = ..., link_grace: _Optional[float] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("certificate", "key")
@@ -126,6 +130,16 @@ class CloseResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class HandOverRequest(_message.Message):
+    __slots__ = ("socket_path",)
+    SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
+    socket_path: str
+    def __init__(self, socket_path: _Optional[str] = ...) -> None: ...
+
+class HandOverResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -149,7 +163,7 @@ class ListResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., generation: _Optional[int] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("sandbox_id", "socket_path", "state", "address", "certificate_sha256", "shim_connected", "bytes_to_guest", "bytes_from_guest", "requests", "reason")
+    __slots__ = ("sandbox_id", "socket_path", "state", "address", "certificate_sha256", "shim_connected", "bytes_to_guest", "bytes_from_guest", "requests", "reason", "resumes")
     SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
     SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +174,7 @@ class Session(_message.Message):
     BYTES_FROM_GUEST_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RESUMES_FIELD_NUMBER: _ClassVar[int]
     sandbox_id: str
     socket_path: str
     state: State
@@ -170,4 +185,5 @@ class Session(_message.Message):
     bytes_from_guest: int
     requests: int
     reason: str
-    def __init__(self, sandbox_id: _Optional[str] = ..., socket_path: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., address: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., shim_connected: _Optional[bool] = ..., bytes_to_guest: _Optional[int] = ..., bytes_from_guest: _Optional[int] = ..., requests: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    resumes: int
+    def __init__(self, sandbox_id: _Optional[str] = ..., socket_path: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., address: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., shim_connected: _Optional[bool] = ..., bytes_to_guest: _Optional[int] = ..., bytes_from_guest: _Optional[int] = ..., requests: _Optional[int] = ..., reason: _Optional[str] = ..., resumes: _Optional[int] = ...) -> None: ...

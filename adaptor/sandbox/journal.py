@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -66,12 +66,26 @@ class Journal:
 
     async def append(self, sandbox: str, event: Event) -> None:
         """Durable when it returns."""
-        body = json.dumps(to_json(event), separators=(",", ":"))
-        row = (sandbox, self._clock.wall(), event.kind, body)
+        await self.append_all([(sandbox, event)])
+
+    async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
+        """All of them or none, durable when it returns."""
+        at = self._clock.wall()
+        rows = [(s, at, event.kind, json.dumps(to_json(event), separators=(",", ":"))) for s, event in entries]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.executemany(_INSERT, rows)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+
         outcome = "error"
         began = monotonic()
         try:
-            await self._run(lambda db: db.execute(_INSERT, row))
+            await self._run(write)
             outcome = "ok"
         finally:
             metrics.JOURNAL_WRITES.labels(outcome=outcome).inc()
