@@ -107,6 +107,15 @@ class Node:
         finally:
             await journal.aclose()
 
+    async def gone(self, registry: Registry, patience: float = 1000.0) -> float:
+        """Until the teardown that goes on behind an answer has ended; the seconds that took. Fails with what is left."""
+        began = self.clock.now()
+        while registry.sandboxes and self.clock.now() - began < patience:
+            await self.clock.sleep(1)
+        assert not registry.sandboxes, registry.sandboxes
+        assert await self.nothing_is_left()
+        return self.clock.now() - began
+
     async def nothing_is_left(self) -> bool:
         return not self.cloud.living and not self.relay.open_sessions and not await self.journal_rows()
 
