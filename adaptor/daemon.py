@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from adaptor import __version__
+from adaptor import __version__, names
 from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
@@ -24,7 +24,7 @@ from adaptor.hypervisor import Hypervisor
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
-from adaptor.sandbox import recovery
+from adaptor.sandbox import recovery, state_lock
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
 from adaptor.sandbox.model import SandboxState, fold
@@ -35,6 +35,7 @@ from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from providers import registry as clouds
+from providers import tags
 from providers.base import Ownership, Provider
 from providers.errors import ProviderError
 
@@ -94,11 +95,12 @@ class Daemon:
         state_dir = Path(config.node.state_dir)
         if config.http.listen is not None:
             self._stack.callback(Http(config.http.listen, self.readiness).close)
+        self._stack.enter_context(state_lock.held(state_dir))
         pki = NodePki.load(state_dir / "pki")
-        journal = await Journal.open(state_dir / "journal.db", self._clock)
+        owner = ownership(config)
+        journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        owner = Ownership(config.node.cluster or _cluster_id(state_dir), config.node.name)
-        provider, relay = await asyncio.gather(_provider(config, owner), ensure_relay(config.node.relay_socket))
+        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
@@ -217,7 +219,7 @@ class Daemon:
             await fresh.aclose()
 
 
-async def _provider(config: Config, owner: Ownership) -> Provider:
+async def open_provider(config: Config, owner: Ownership) -> Provider:
     """The cloud's provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
@@ -228,10 +230,22 @@ async def _provider(config: Config, owner: Ownership) -> Provider:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
 
 
-def _cluster_id(state_dir: Path) -> str:
-    """This node's own mark on its cloud resources when no cluster id is configured; made once."""
+def ownership(config: Config, *, make: bool = True) -> Ownership:
+    """This node's mark on its cloud resources; without a configured cluster an id of its own, made once.
+
+    Raises: Unavailable when there is none yet and none is to be made.
+    """
+    return Ownership(config.node.cluster or _cluster_id(Path(config.node.state_dir), make=make), config.node.name)
+
+
+def _cluster_id(state_dir: Path, *, make: bool) -> str:
     path = state_dir / "cluster"
     if not path.exists():
+        if not make:
+            raise Unavailable(
+                f"{path} is missing, and with it the mark of this node's VMs: set node.cluster to the value of the tag "
+                f"{tags.CLUSTER} that they have in the cloud"
+            )
         path.write_text(f"node-{secrets.token_hex(8)}\n")
     return path.read_text().strip()
 

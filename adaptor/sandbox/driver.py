@@ -103,9 +103,7 @@ class Driver:
             self._log.debug("call decided", call=message.call.value, phase=self.state.phase, answer=edge.answer.name)
             match edge.answer:
                 case Answer.BEGIN_START:
-                    self._waiting.append(message)
-                    await self._insist(partial(self._record, StartRequested()))
-                    self._starting = asyncio.create_task(self._bring_up(), name=f"start-{self.state.spec.id[:12]}")
+                    await self._begin_start(message)
                 case Answer.JOIN_START:
                     self._waiting.append(message)
                 case Answer.BEGIN_STOP if message.call is Call.CALLER_GONE and self._somebody_waits():
@@ -117,6 +115,15 @@ class Driver:
                 case Answer.REFUSE:
                     _answer(message, Conflict(f"{message.call.value} of {self.state.spec.pod}: {edge.why}"))
         self._end()
+
+    async def _begin_start(self, message: _Message) -> None:
+        try:
+            await self._record(StartRequested())
+        except AdaptorError as error:  # nothing has begun; the shim hears why and calls StopVM
+            _answer(message, error)
+            return
+        self._waiting.append(message)
+        self._starting = asyncio.create_task(self._bring_up(), name=f"start-{self.state.spec.id[:12]}")
 
     async def _bring_up(self) -> None:
         """The start: the chain's deeds in order. Its failure is a message to the driver like any other."""

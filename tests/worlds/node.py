@@ -24,10 +24,10 @@ T = TypeVar("T")
 class StillJournal(Journal):
     """The journal, during whose writes virtual time stands still."""
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
+    async def _call(self, work: Callable[[], T]) -> T:
         assert isinstance(self._clock, VirtualClock)
         with self._clock.busy():
-            return await super()._run(work)
+            return await super()._call(work)
 
 
 class Networks:
