@@ -25,6 +25,7 @@ from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import recovery, state_lock
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
 from adaptor.sandbox.model import SandboxState, fold
@@ -185,7 +186,7 @@ class Daemon:
                 scratch_space=guest.scratch_space,
             ),
             pods_dir=self._config.node.pods_dir,
-            creates=asyncio.Semaphore(self._config.limits.creates_at_once),
+            creates=FairGate(self._config.limits.creates_at_once),
         )
 
     def _warm_up(self, provider: Provider) -> None:

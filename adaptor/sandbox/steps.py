@@ -145,7 +145,7 @@ async def _create(work: Work, offering: Offering) -> None:
     request = launch.launch_spec(spec, offering, user_data, token)
     try:
         with span(work.log, "instance.create", type=offering.instance_type, zone=offering.zone) as note:
-            async with rooms.creates:
+            async with rooms.creates.turn(spec.pod_namespace):
                 instance = await _once_only(work, lambda: rooms.provider.create(request, token))
             note.note(instance=instance.id)
     except (Capacity, Quota) as error:

@@ -1,6 +1,5 @@
 """A worker node in memory: registry, journal on a real disk, relay, cloud; time is virtual."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
@@ -87,7 +87,7 @@ class Node:
             clock=self.clock,
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
-            creates=asyncio.Semaphore(16),
+            creates=FairGate(16),
         )
 
 
