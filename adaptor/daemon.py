@@ -8,6 +8,7 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import socket
@@ -29,6 +30,7 @@ from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
 from adaptor.sandbox.model import SandboxState, fold
+from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
@@ -224,11 +226,12 @@ async def open_provider(config: Config, owner: Ownership) -> Provider:
     """The cloud's provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
-        return Metered(await asyncio.to_thread(clouds.open_provider, name, config.settings, owner))
+        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
     except ModuleNotFoundError as error:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
+    return Paced(Metered(provider), RealClock(), random.SystemRandom())
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:
