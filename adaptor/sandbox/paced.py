@@ -139,17 +139,13 @@ class Paced:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals += 1
-        place = (self._arrivals, turn)
-        self._waiting[rank].append(place)
+        self._waiting[rank].append((self._arrivals, turn))
         self._deal()
         try:
             with metrics.CLOUD_WAITING.labels(cloud=self.name).track_inprogress():
                 await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                if place in self._waiting[rank]:
-                    self._waiting[rank].remove(place)
-            else:  # it had just become ours
+            if not turn.cancelled():  # it had just become ours
                 self._end()
             raise
 
@@ -175,7 +171,7 @@ class Paced:
                 await self._clock.sleep(wait)
                 continue
             _, turn = self._pick()
-            if not turn.cancelled():  # else its caller has not been woken yet to take it away
+            if not turn.cancelled():  # else its caller has given up
                 self._begin()
                 turn.set_result(None)
 

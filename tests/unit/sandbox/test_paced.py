@@ -251,6 +251,31 @@ async def test_whoever_is_cancelled_whenever_no_turn_is_lost(door: Door) -> None
     await asyncio.gather(*(door.create() for _ in range(50)))
 
 
+async def test_one_who_is_cancelled_in_the_moment_of_its_turn_hands_it_on(door: Door) -> None:
+    await door.refused(Throttled("slow down", retry_after=1))
+    late = door.create()
+    for _ in range(5):  # so that this test's turns of the loop come behind the clock's and the dealer's
+        await asyncio.sleep(0)
+    ((_, turn),) = (place for queue in door.paced._waiting.values() for place in queue)
+    while not turn.done():
+        await asyncio.sleep(0)
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+    assert door.verbs == [], "it was cancelled before it could use its turn"
+    assert door.paced._under_way == 0
+
+
+async def test_a_lost_answer_says_nothing_of_the_clouds_limits(door: Door) -> None:
+    for _ in range(8):
+        await door.refused(Throttled("slow down"))
+    interval = door.paced._interval
+    for _ in range(20):
+        await door.refused(Transient("HTTP 503"))
+    assert door.paced._interval == interval
+    await door.refused(Capacity("no room"))
+    assert door.paced._interval < interval, "this is an answer as good as any"
+
+
 async def test_what_is_offered_is_told_while_calls_are_held_back(door: Door) -> None:
     await door.refused(Throttled("slow down", retry_after=100))
     began = door.clock.now()
