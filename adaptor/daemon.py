@@ -25,11 +25,11 @@ from adaptor.hypervisor import Hypervisor
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
-from adaptor.sandbox import recovery, state_lock
+from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
-from adaptor.sandbox.model import SandboxState, fold
+from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
@@ -207,7 +207,13 @@ class Daemon:
         states: dict[str, SandboxState] = {
             sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()
         }
-        plan = recovery.plan(states, await relay.sessions())
+        sessions = await relay.sessions()
+        if not states and (running := rebuild.running(sessions)):
+            raise JournalFault(
+                f"the journal in {self._config.node.state_dir} knows no sandbox and the relay carries {len(running)} running "
+                f"pods, which would end now: the journal was lost. {journal_file.REPAIR}. To have them ended, end the relay"
+            )
+        plan = recovery.plan(states, sessions)
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
         await registry.recover(plan)

@@ -11,8 +11,9 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from providers.base import Ownership
 REPAIR: Final = "`peerpods journal rebuild` repairs it and keeps running pods; docs/journal.md says how"
 # What `rebuild` has written and not yet put into the journal's place.
 REBUILT: Final = ".rebuilt"
+
+# SQLite's own files: the log of what is not in the file yet, and that log's index.
+_BESIDE: Final = ("-wal", "-shm")
 
 # Seconds for another process's transaction (somebody looks at the file with sqlite3); longer means trouble.
 _BUSY_TIMEOUT: Final = 5.0
@@ -130,6 +134,49 @@ def rows(db: sqlite3.Connection, path: Path) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             raise JournalFault(f"{where} is not JSON. {REPAIR}") from error
         yield Row(seq, sandbox, at, kind, parsed)
+
+
+def salvage(path: Path) -> dict[str, list[Event]]:
+    """What can still be read of a damaged file: each sandbox's sound rows, possibly not all. Never raises for damage."""
+    found: dict[str, list[Event]] = {}
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        crc = "crc" if _version(db) > 1 else "NULL"
+        for sandbox, kind, body, written in db.execute(f"SELECT sandbox, kind, body, {crc} FROM journal ORDER BY seq"):  # noqa: S608 - one of two words
+            with suppress(JournalFault, ValueError, TypeError, AttributeError):
+                if written in (None, _crc(sandbox, kind, body)):
+                    found.setdefault(sandbox, []).append(from_json(kind, json.loads(body)))
+    return found
+
+
+def replace(path: Path, wall: float, owner: Ownership, entries: Sequence[tuple[str, Event]]) -> Path | None:
+    """Put a new journal with these events in the place of `path`; where the old file is now, if there was one.
+
+    A crash in between leaves a state that `connect` refuses, and that this call, repeated, repairs.
+    Raises: Unavailable.
+    """
+    fresh = path.with_name(path.name + REBUILT)
+    when = datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    kept = path.with_name(f"{path.name}.broken-{when}")
+    try:
+        for suffix in ("", *_BESIDE):
+            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+        with closing(connect(fresh, wall, owner)) as db:
+            insert(db, wall, entries)
+        was = path.exists()
+        if was:
+            os.rename(path, kept)
+        for suffix in _BESIDE:  # beside the new file they would be taken for the new one's
+            with suppress(FileNotFoundError):
+                os.rename(path.with_name(path.name + suffix), kept.with_name(kept.name + suffix))
+        os.rename(fresh, path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory)
+        os.close(directory)
+    except sqlite3.Error as error:
+        raise explained(fresh, error) from error
+    except OSError as error:
+        raise Unavailable(f"the journal {path} cannot be replaced: {error.filename}: {error.strerror}") from error
+    return kept if was else None
 
 
 def insert(db: sqlite3.Connection, at: float, entries: Sequence[tuple[str, Event]]) -> None:
