@@ -46,7 +46,7 @@ async def started(registry: Registry, pod: SandboxSpec) -> None:
 
 async def only(registry: Registry, node: Node, pod: SandboxSpec) -> None:
     """Until that sandbox is the only one left, with the only VM."""
-    for _ in range(600):
+    for _ in range(900):
         if list(registry.sandboxes) == [pod.id]:
             break
         await node.clock.sleep(1)

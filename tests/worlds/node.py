@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Event, SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
@@ -33,11 +34,11 @@ class StillJournal(Journal):
     dead = False
 
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
+        self.dead |= self.last_write is not None and self.writes >= self.last_write
         self._mortal()
         await super().append_all(entries)
         self.writes += 1
-        if self.last_write == self.writes - 0.5:
-            self.dead = True
+        self.dead |= self.last_write == self.writes - 0.5
         self._mortal()
 
     async def forget(self, sandbox: str) -> None:
@@ -45,15 +46,13 @@ class StillJournal(Journal):
         await super().forget(sandbox)
 
     def _mortal(self) -> None:
-        if self.last_write is not None and self.writes >= self.last_write:
-            self.dead = True
         if self.dead:
             raise asyncio.CancelledError
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
+    async def _call(self, work: Callable[[], T]) -> T:
         assert isinstance(self._clock, VirtualClock)
         with self._clock.busy():
-            return await super()._run(work)
+            return await super()._call(work)
 
 
 class Networks:
@@ -131,7 +130,7 @@ class Node:
             clock=self.clock,
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
-            creates=asyncio.Semaphore(16),
+            creates=FairGate(16),
         )
 
 

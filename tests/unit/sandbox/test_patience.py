@@ -80,3 +80,21 @@ async def test_a_deed_that_fails_after_its_caller_was_cancelled_is_no_complaint(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_deed_that_takes_longer_than_its_limit_is_cancelled_with_its_caller() -> None:
+    clock, done = VirtualClock(), []
+
+    async def deed() -> None:
+        try:
+            await clock.sleep(100)
+        finally:
+            done.append(clock.now())
+
+    began = clock.now()
+    task = asyncio.create_task(whole(deed(), lambda: clock.sleep(10)))
+    await clock.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [began + 11]
