@@ -103,6 +103,7 @@ class Worker:
         self.streams: Streams | None = None
         self._calls = ClientConnection()
         self._answers: dict[int, ResponseReceived] = {}
+        self._writing = asyncio.Lock()
 
     @classmethod
     async def dial(cls, port: int, context: ssl.SSLContext, server_name: str = "podvm") -> Self:
@@ -166,10 +167,13 @@ class Worker:
         request = ResumeRequest(sandbox_id=sandbox, received=len(streams.received))
         answer = ResumeResponse.FromString(await self.call(names.GUEST_SERVICE, "Resume", request))
         self.bound(streams)
-        await self._write(streams.join(answer.received))
+        rest = streams.join(answer.received)
+        async with asyncio.timeout(DEADLINE):
+            await tls.write_all(self.link, rest)
 
     async def send(self, data: bytes) -> None:
-        await self._write(self.streams.pack(data) if self.streams else data)
+        async with self._writing, asyncio.timeout(DEADLINE):
+            await tls.write_all(self.link, self.streams.pack(data) if self.streams else data)
 
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
@@ -195,10 +199,6 @@ class Worker:
                 return b""
             raise
 
-    async def _write(self, data: bytes) -> None:
-        async with asyncio.timeout(DEADLINE):
-            await tls.write_all(self.link, data)
-
     async def _read(self) -> bytes:
         first = await tls.read_exactly(self.link, 1)
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -210,10 +210,9 @@ class Worker:
         return await self.receive() == b""
 
     def say_goodbye(self) -> None:
-        """End the link in order; `close` alone cuts it."""
-        with contextlib.suppress(ssl.SSLWantReadError):
+        """End the link in order, and close it when the guest has heard; `close` alone cuts it."""
+        with contextlib.suppress(ssl.SSLError):  # that it is said, and something of the guest's lies before its answer
             self.link.unwrap()
-        self.link.close()
 
     def close(self) -> None:
         self.link.close()
