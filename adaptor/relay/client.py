@@ -144,8 +144,11 @@ class RelayClient:
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
+        link_grace: float = 120.0,
     ) -> Dialled:
         """Dial the IP `addresses` in turn until the VM answers and is who it should be; cancelling stops it.
+
+        `link_grace`: seconds for which the relay re-dials the VM, once it is a running pod's, when the link breaks.
 
         Raises GuestUnreachable (after `timeout` seconds, or at once for a wrong peer), InvalidRequest, UnknownSandbox,
         Conflict for a session that is over.
@@ -156,6 +159,7 @@ class RelayClient:
             port=port,
             timeout=timeout,
             identity=relay_pb2.Identity(certificate=identity.certificate, key=identity.key),
+            link_grace=link_grace,
         )
         match trust:
             case OwnGuest(nonce, pinned):

@@ -233,6 +233,11 @@ class Guest:
         """Answer the Bind that was left unanswered."""
         self._confirmed.set()
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where its packets come in: the listener, and every link."""
+        return [self._listener, *self._open]
+
     def cut(self) -> None:
         """Cut every link there is, in whatever phase; the VM lives on."""
         for link in list(self._open):

@@ -272,7 +272,7 @@ async def test_a_bind_whose_vm_goes_away_is_over_when_its_time_is(pod: Pod) -> N
     binding = asyncio.create_task(pod.bind(timeout=1.0))
     await eventually(lambda: len(pod.guest.binds) == 1)
     pod.guest.close()
-    with pytest.raises(LinkLost, match="did not confirm it: no guest answered at 127.0.0.1"):
+    with pytest.raises(LinkLost, match="did not confirm it: no guest answered at"):
         await binding
     await pod.becomes(SessionState.LINK_LOST)
 
