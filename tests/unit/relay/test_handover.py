@@ -339,7 +339,8 @@ class Impostor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each in (*self.lines, *self.taken, self.listener):
+        closable: list[Line | socket.socket] = [*self.lines, *self.taken, self.listener]
+        for each in closable:
             each.close()
 
     async def ask(self) -> "asyncio.Task[HandOverResponse]":
