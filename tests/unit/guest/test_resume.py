@@ -415,7 +415,7 @@ class Flood:
         while idle < 50:
             idle = idle + 1 if said == self.said else 0
             said = self.said
-            assert said < 4 * HELD, "nothing holds it back"
+            assert said < 2 * records.WINDOW, "nothing holds it back"
             await asyncio.sleep(0.002)
 
 
@@ -445,7 +445,9 @@ async def test_an_agent_that_nobody_reads_is_kept_waiting_and_goes_on_on_the_nex
         cut(worker)
         await until(lambda: "the link broke" in caplog.text)
         await flood.is_stuck()
-    assert records.WINDOW <= len(kept(world)._unconfirmed) <= records.WINDOW + ONE_READ
+    unconfirmed = len(kept(world)._unconfirmed)
+    assert unconfirmed <= records.WINDOW + ONE_READ
+    assert silent or unconfirmed >= records.WINDOW
     assert flood.said < records.WINDOW + HELD
     worker = await dial(world)
     await worker.resume(streams)
