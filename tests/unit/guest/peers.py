@@ -187,11 +187,10 @@ class Worker:
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
         try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    data = await self.receive_raw()
-                    if self.streams is None or (data := self.streams.unpack(data)):
-                        return data
+            while True:
+                data = await self.receive_raw()
+                if self.streams is None or (data := self.streams.unpack(data)):
+                    return data
         except OSError as error:
             if _is_end(error):
                 return b""
@@ -210,7 +209,8 @@ class Worker:
 
     async def receive_raw(self) -> bytes:
         """Whatever comes next, past the streams. Raises OSError at the link's end; see tls.read_exactly."""
-        first = await tls.read_exactly(self.link, 1)
+        async with asyncio.timeout(DEADLINE):
+            first = await tls.read_exactly(self.link, 1)
         with contextlib.suppress(ssl.SSLWantReadError):
             return first + self.link.recv(1 << 20)
         return first
