@@ -95,12 +95,16 @@ class RecordsState(_message.Message):
     def __init__(self, sent: _Optional[int] = ..., received: _Optional[int] = ..., unconfirmed: _Optional[bytes] = ...) -> None: ...
 
 class ReissueState(_message.Message):
-    __slots__ = ("unanswered", "partial")
+    __slots__ = ("unanswered", "partial", "unsent", "passing")
     UNANSWERED_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    UNSENT_FIELD_NUMBER: _ClassVar[int]
+    PASSING_FIELD_NUMBER: _ClassVar[int]
     unanswered: _containers.RepeatedScalarFieldContainer[bytes]
     partial: bytes
-    def __init__(self, unanswered: _Optional[_Iterable[bytes]] = ..., partial: _Optional[bytes] = ...) -> None: ...
+    unsent: int
+    passing: int
+    def __init__(self, unanswered: _Optional[_Iterable[bytes]] = ..., partial: _Optional[bytes] = ..., unsent: _Optional[int] = ..., passing: _Optional[int] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ()
