@@ -8,6 +8,7 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import socket
@@ -16,7 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from adaptor import __version__
+from adaptor import __version__, names
 from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
@@ -24,10 +25,12 @@ from adaptor.hypervisor import Hypervisor
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
-from adaptor.sandbox import recovery
+from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
-from adaptor.sandbox.model import SandboxState, fold
+from adaptor.sandbox.model import JournalFault, SandboxState, fold
+from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch, survey
@@ -35,6 +38,7 @@ from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from providers import registry as clouds
+from providers import tags
 from providers.base import Ownership, Provider
 from providers.errors import ProviderError
 
@@ -97,11 +101,12 @@ class Daemon:
         state_dir = Path(config.node.state_dir)
         if config.http.listen is not None:
             self._stack.callback(Http(config.http.listen, self.readiness).close)
+        self._stack.enter_context(state_lock.held(state_dir))
         pki = NodePki.load(state_dir / "pki")
-        journal = await Journal.open(state_dir / "journal.db", self._clock)
+        owner = ownership(config)
+        journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        owner = Ownership(config.node.cluster or _cluster_id(state_dir), config.node.name)
-        provider, relay = await asyncio.gather(_provider(config, owner), ensure_relay(config.node.relay_socket))
+        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
@@ -195,7 +200,7 @@ class Daemon:
                 scratch_space=guest.scratch_space,
             ),
             pods_dir=self._config.node.pods_dir,
-            creates=asyncio.Semaphore(self._config.limits.creates_at_once),
+            creates=FairGate(self._config.limits.creates_at_once),
         )
 
     def _warm_up(self, provider: Provider) -> None:
@@ -217,6 +222,11 @@ class Daemon:
         sessions, instances = await asyncio.gather(
             rooms.relay.sessions(), survey(rooms.provider, self._clock, states, _SURVEY)
         )
+        if not states and (running := rebuild.running(sessions)):
+            raise JournalFault(
+                f"the journal in {self._config.node.state_dir} knows no sandbox and the relay carries {len(running)} running "
+                f"pods, which would end now: the journal was lost. {journal_file.REPAIR}. To have them ended, end the relay"
+            )
         plan = recovery.plan(states, sessions, instances, self._clock.wall())
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
@@ -232,21 +242,34 @@ class Daemon:
             await fresh.aclose()
 
 
-async def _provider(config: Config, owner: Ownership) -> Provider:
+async def open_provider(config: Config, owner: Ownership) -> Provider:
     """The cloud's provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
-        return Metered(await asyncio.to_thread(clouds.open_provider, name, config.settings, owner))
+        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
     except ModuleNotFoundError as error:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
+    return Paced(Metered(provider), RealClock(), random.SystemRandom())
 
 
-def _cluster_id(state_dir: Path) -> str:
-    """This node's own mark on its cloud resources when no cluster id is configured; made once."""
+def ownership(config: Config, *, make: bool = True) -> Ownership:
+    """This node's mark on its cloud resources; without a configured cluster an id of its own, made once.
+
+    Raises: Unavailable when there is none yet and none is to be made.
+    """
+    return Ownership(config.node.cluster or _cluster_id(Path(config.node.state_dir), make=make), config.node.name)
+
+
+def _cluster_id(state_dir: Path, *, make: bool) -> str:
     path = state_dir / "cluster"
     if not path.exists():
+        if not make:
+            raise Unavailable(
+                f"{path} is missing, and with it the mark of this node's VMs: set node.cluster to the value of the tag "
+                f"{tags.CLUSTER} that they have in the cloud"
+            )
         path.write_text(f"node-{secrets.token_hex(8)}\n")
     return path.read_text().strip()
 

@@ -55,7 +55,7 @@ _PATIENCE: Final = 10.0
 _SUCCESSION: Final = 2.0
 # Seconds from a stopping server's last word to the end of its connection.
 _GOODBYE: Final = 0.1
-# Seconds that a Dial or Bind gets at least when it has to be made again.
+# Seconds that a call gets at least when it has to be made again.
 _LEAST: Final = 1.0
 # Seconds until a spawned relay must answer (0.3 are usual), and between looks whether it does.
 _SPAWN_PATIENCE: Final = 10.0
@@ -232,7 +232,7 @@ class RelayClient:
                 await asyncio.sleep(_SPAWN_POLL)
                 continue
             made = loop.time()
-            left = None if waits is None else waits + _PATIENCE - (made - began)
+            left = None if waits is None else max(waits + _PATIENCE - (made - began), _LEAST)
             if lost_at is not None and waits:
                 request.timeout = max(waits - (made - began), _LEAST)  # type: ignore[attr-defined] # Dial's and Bind's
             self._busy.add(client)

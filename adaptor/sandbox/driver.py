@@ -39,6 +39,9 @@ from adaptor.telemetry.spans import span
 # How long StopVM waits for the teardown before it answers and lets the rest go on behind. The shim keeps living
 # until the answer, and containerd's own wait is 3 s (4.1.0); an accepted delete needs one cloud call. Seconds.
 STOP_PATIENCE: Final = 10.0
+# How long a created sandbox waits for its StartVM, which kata calls within seconds, and never later than this: as long
+# as its own limit for StartVM. Seconds.
+_START_PATIENCE: Final = 600.0
 
 log = logs.get("sandbox")
 
@@ -192,10 +195,14 @@ class Driver:
         self._end()
 
     async def _begin_start(self, message: _Message) -> None:
-        self._waiting.append(message)
+        try:
+            await self._record(StartRequested(self._rooms.guest.adopt_grace))
+        except AdaptorError as error:  # nothing has begun; the shim hears why and calls StopVM
+            _answer(message, error)
+            return
         self._forget_grace()
-        await self._insist(partial(self._record, StartRequested(self._rooms.guest.adopt_grace)))
         self._failed = False
+        self._waiting.append(message)
         self._starting = asyncio.create_task(self._bring_up(), name=f"start-{self.state.spec.id[:12]}")
 
     async def _bring_up(self) -> None:
@@ -362,13 +369,19 @@ class Driver:
         self.state = state
 
     def _watch_grace(self) -> None:
-        if self.state.phase is Phase.KEPT:
-            self._grace = asyncio.create_task(self._until_grace_is_over(), name=f"grace-{self.state.spec.id[:12]}")
+        """In the two phases that wait for somebody, have the wait end."""
+        if self.state.phase is Phase.CREATED:
+            why = "StartVM did not follow CreateVM: the shim must have died in between"
+            self._grace = asyncio.create_task(self._grace_over(_START_PATIENCE, why))
+        elif self.state.phase is Phase.KEPT:
+            left = self.state.kept_until - self._rooms.clock.wall()
+            why = "kubelet gave up waiting for the VM, and the pod was not tried again in time"
+            # The lesser, for a clock that was set back must not make it longer.
+            self._grace = asyncio.create_task(self._grace_over(min(left, self.state.adopt_grace), why))
 
-    async def _until_grace_is_over(self) -> None:
-        left = self.state.kept_until - self._rooms.clock.wall()
-        await self._rooms.clock.sleep(min(left, self.state.adopt_grace))  # a clock set back gives no longer grace
-        self._post(Call.GRACE_OVER, "kubelet gave up waiting for the VM, and the pod was not tried again in time")
+    async def _grace_over(self, seconds: float, reason: str) -> None:
+        await self._rooms.clock.sleep(seconds)
+        self._post(Call.GRACE_OVER, reason)
 
     def _forget_grace(self) -> None:
         if self._grace is not None:

@@ -16,7 +16,7 @@ class Call(Enum):
     CALLER_GONE = "StartVM's caller went away"
     START_FAILED = "the start failed"
     ADOPT = "the pod's next sandbox asks for its VM"
-    GRACE_OVER = "its VM was kept long enough"
+    GRACE_OVER = "its time to wait is over"
 
 
 class Answer(Enum):
@@ -71,9 +71,10 @@ TABLE: Final[dict[tuple[Phase, Call], Edge]] = {
     (Phase.KEPT, Call.ADOPT): Edge(Answer.GIVE, "what it was kept for; the VM is nobody's until it is bound"),
     (Phase.RUNNING, Call.ADOPT): Edge(Answer.REFUSE, "a VM is bound once"),
     (Phase.STOPPING, Call.ADOPT): Edge(Answer.REFUSE, "the VM is being deleted, or another sandbox has it"),
-    (Phase.STARTING, Call.GRACE_OVER): Edge(Answer.IGNORE, "its own StartVM came again meanwhile"),
+    (Phase.CREATED, Call.GRACE_OVER): Edge(Answer.BEGIN_STOP, "its shim died before StartVM; nothing else says so"),
+    (Phase.STARTING, Call.GRACE_OVER): Edge(Answer.IGNORE, "its StartVM came meanwhile"),
     (Phase.KEPT, Call.GRACE_OVER): Edge(Answer.BEGIN_STOP, "the pod was given up: nobody pays for its VM any longer"),
-    (Phase.RUNNING, Call.GRACE_OVER): Edge(Answer.IGNORE, "its own StartVM came again meanwhile"),
+    (Phase.RUNNING, Call.GRACE_OVER): Edge(Answer.IGNORE, "its StartVM came meanwhile"),
     (Phase.STOPPING, Call.GRACE_OVER): Edge(Answer.IGNORE, "already on its way out"),
 }
 

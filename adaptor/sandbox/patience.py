@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from adaptor.clock import Clock
@@ -40,13 +40,18 @@ async def within(clock: Clock, seconds: float, doing: Awaitable[T]) -> T:
         await asyncio.gather(task, limit, return_exceptions=True)
 
 
-async def whole(deed: Coroutine[Any, Any, T]) -> T:
-    """What `deed` returns or raises. A caller cancelled meanwhile stays until it has ended, and is cancelled then."""
+async def whole(deed: Coroutine[Any, Any, T], limit: Callable[[], Awaitable[None]] | None = None) -> T:
+    """What `deed` returns or raises. A caller cancelled meanwhile stays until it has ended, and is cancelled then;
+    where there is a `limit`, a sleep, not longer than that, and what has not ended by then is cancelled too."""
     task = asyncio.ensure_future(deed)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # looked at, or asyncio would complain that nobody did
+        waiting: set[asyncio.Future[Any]] = {task}
+        if limit is not None:
+            waiting.add(asyncio.ensure_future(limit()))
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         raise

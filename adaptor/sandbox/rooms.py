@@ -1,6 +1,5 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership, Provider
@@ -72,4 +72,4 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: asyncio.Semaphore  # bounds the create calls under way at once
+    creates: FairGate  # bounds the create calls under way at once

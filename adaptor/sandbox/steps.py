@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 # What the cloud says for good: no VM exists for the token. Other errors leave that open.
 _REFUSALS: Final = (Capacity, Quota, Denied, InvalidSpec, NotFound)
+# Seconds that the end of a start waits for the answer of its create call. Clouds take 1 to 3; a call that is held up
+# longer (throttling, a dead connection) is resolved by its token later.
+_LAST_ANSWER: Final = 10.0
 _NONCE_BYTES: Final = 32
 _TOKEN_BYTES: Final = 32
 
@@ -86,7 +89,7 @@ async def launch_vm(work: Work) -> None:
 async def _resolve(work: Work) -> None:
     """What became of a create that was never answered: the same call with the same token finds out."""
     if work.state.launch_unresolved:
-        async with work.rooms.creates:
+        async with work.rooms.creates.turn(work.state.spec.pod_namespace):
             await _ask_for_it(work, lost=True)
 
 
@@ -94,7 +97,7 @@ async def _create(work: Work, offering: Offering) -> None:
     rooms, spec = work.rooms, work.state.spec
     launch_token = secrets.token_bytes(_TOKEN_BYTES) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
-    async with rooms.creates:
+    async with rooms.creates.turn(spec.pod_namespace):
         await work.record(
             LaunchIntended(
                 token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
@@ -133,7 +136,8 @@ async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> 
     backoff = Backoff(0.5, 20.0)
     while True:
         try:
-            return await whole(_ask_once(work, intent, lost=lost))  # so that an undo knows what a late answer said
+            # A call that was sent says whether there is a VM: a start that is ended waits for that, if not for long.
+            return await whole(_ask_once(work, intent, lost=lost), lambda: work.rooms.clock.sleep(_LAST_ANSWER))
         except (Throttled, Transient) as error:
             lost |= isinstance(error, Transient)
             asked = error.retry_after if isinstance(error, Throttled) else None

@@ -308,3 +308,16 @@ async def test_an_id_that_could_leave_its_directory_is_refused(node: Node, bad: 
     async with node.adaptor() as registry:
         with pytest.raises(InvalidRequest):
             await registry.create(dataclasses.replace(WEB, id=bad))
+
+
+async def test_a_sandbox_whose_start_never_comes_is_taken_down(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        await registry.create(late := spec("late"))
+        await node.clock.sleep(500)
+        await registry.start(late.id)
+        await node.clock.sleep(150)
+        assert list(registry.sandboxes) == [late.id], "its shim died between CreateVM and StartVM"
+        assert registry.sandboxes[late.id].phase is Phase.RUNNING
+        await registry.stop(late.id, "StopVM")
+        await gone(registry, node)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Event, SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
@@ -33,11 +34,11 @@ class StillJournal(Journal):
     dead = False
 
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
+        self.dead |= self.last_write is not None and self.writes >= self.last_write
         self._mortal()
         await super().append_all(entries)
         self.writes += 1
-        if self.last_write == self.writes - 0.5:
-            self.dead = True
+        self.dead |= self.last_write == self.writes - 0.5
         self._mortal()
 
     async def forget(self, sandbox: str) -> None:
@@ -45,15 +46,13 @@ class StillJournal(Journal):
         await super().forget(sandbox)
 
     def _mortal(self) -> None:
-        if self.last_write is not None and self.writes >= self.last_write:
-            self.dead = True
         if self.dead:
             raise asyncio.CancelledError
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
+    async def _call(self, work: Callable[[], T]) -> T:
         assert isinstance(self._clock, VirtualClock)
         with self._clock.busy():
-            return await super()._run(work)
+            return await super()._call(work)
 
 
 class Networks:
@@ -107,6 +106,15 @@ class Node:
         finally:
             await journal.aclose()
 
+    async def gone(self, registry: Registry, patience: float = 1000.0) -> float:
+        """Until the teardown that goes on behind an answer has ended; the seconds that took. Fails with what is left."""
+        began = self.clock.now()
+        while registry.sandboxes and self.clock.now() - began < patience:
+            await self.clock.sleep(1)
+        assert not registry.sandboxes, registry.sandboxes
+        assert await self.nothing_is_left()
+        return self.clock.now() - began
+
     async def nothing_is_left(self) -> bool:
         return not self.cloud.living and not self.relay.open_sessions and not await self.journal_rows()
 
@@ -122,7 +130,7 @@ class Node:
             clock=self.clock,
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
-            creates=asyncio.Semaphore(16),
+            creates=FairGate(16),
         )
 
 

@@ -29,6 +29,7 @@ class Relay:
         self.binds: dict[str, guest_pb2.BindRequest] = {}
         self.calls: Counter[str] = Counter()
         self.boot_seconds = 8.0
+        self.bind_seconds = 0.2
         self.mute = False
         self.impostor = False
         self.refuse_bind = ""
@@ -73,7 +74,7 @@ class Relay:
 
     async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
         self._called("bind")
-        await self._clock.sleep(0.2)
+        await self._clock.sleep(self.bind_seconds)
         if self.refuse_bind:
             raise StartFailed(self.refuse_bind)
         if self.bound.setdefault(self._reached[sandbox_id], sandbox_id) != sandbox_id:

@@ -3,7 +3,7 @@
 from adaptor.sandbox.lifecycle import TABLE, Answer, Call, decide
 from adaptor.sandbox.model import Phase, SandboxSpec, SandboxState
 
-ONLY_A_START_CAUSES = {Call.CALLER_GONE, Call.START_FAILED, Call.ADOPT, Call.GRACE_OVER}
+ONLY_A_START_CAUSES = {Call.CALLER_GONE, Call.START_FAILED, Call.ADOPT}
 
 
 def test_every_call_has_a_row_in_every_phase_where_it_can_come() -> None:

@@ -88,7 +88,7 @@ def test_rows_of_an_older_version_are_understood() -> None:
 
 
 def test_every_event_survives_the_journal() -> None:
-    new = [Kept("x", 77.5), GivenAway("b"), Adopted("a", INTENT, "i-1", ("10.0.0.5",))]
+    new: list[Event] = [Kept("x", 77.5), GivenAway("b"), Adopted("a", INTENT, "i-1", ("10.0.0.5",))]
     for event in [*LIFE, LaunchRefused("no room"), *new]:
         assert from_json(event.kind, json.loads(json.dumps(to_json(event)))) == event
 
