@@ -116,6 +116,12 @@ class Pump:
         self._drop_link()
         self._settle()
 
+    def give_up(self, reason: str) -> None:
+        """No other link will come: what came of the last still reaches the unix peer, then it is closed and told."""
+        self._link_end = End(Side.LINK, reason)
+        self._drop_link()
+        self._settle()
+
     def answer_watched(self) -> None:
         """Answer from here what the splice watches, as the link cannot bring the answers now."""
         self._splice.answer_watched()
