@@ -312,6 +312,8 @@ class Session:
 
     def _link_broke(self, reason: str) -> None:
         self._drop_link()
+        if isinstance(self._carrier, Reissue):
+            self._carrier.broke()
         self._move(Event.LINK_BROKE, reason)
         if self._pump:
             self._pump.answer_watched()
