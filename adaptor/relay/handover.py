@@ -19,7 +19,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NoReturn, TypeVar
@@ -68,10 +68,14 @@ class Line:
         self._deadline = time.monotonic() + patience
 
     def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:
+        """A message without sockets, if it is short, goes out in one piece or raises: never both."""
         data = message.SerializeToString()
-        descriptors = [each.fileno() for each in sockets]
-        self._do(lambda: socket.send_fds(self._connection, [_LENGTH.pack(len(data))], descriptors))
-        self._do(lambda: self._connection.sendall(data))
+        head = _LENGTH.pack(len(data))
+        if sockets:
+            descriptors = [each.fileno() for each in sockets]
+            self._do(lambda: socket.send_fds(self._connection, [head], descriptors))
+            head = b""
+        self._do(lambda: self._connection.sendall(head + data))
 
     def receive(self, kind: type[M]) -> tuple[M, list[socket.socket]]:
         head, sockets = self._head()
@@ -141,7 +145,7 @@ def hand_over(line: Line, relay: HandedRelay, listener: socket.socket, sessions:
     for handed, sockets in sessions:
         line.send(handed, sockets)
     line.receive(Ready)
-    line.send(HandedOver())
+    line.send(HandedOver())  # once it is sent the successor may serve, so nothing that can fail may follow
     log.info(
         "everything is the successor's; this relay ends",
         sessions=relay.sessions,
@@ -172,31 +176,26 @@ async def taken_over(path: str) -> AsyncIterator[Taken]:
 
     Raises Unavailable where no relay runs, HandOverFailed with the old relay's reason where it comes to nothing.
     """
-    private = f"{path}.next"
-    with alone_at(path):
+    async with AsyncExitStack() as stack:
         try:
-            listener = unix.bind(private, 0o600)
-        except unix.ListenError as error:
-            raise HandOverFailed(f"another relay is taking over at this moment: {error}") from error
-        inode = os.stat(private).st_ino
+            stack.enter_context(alone_at(path, wait=False))
+        except BlockingIOError as error:
+            raise HandOverFailed(f"another relay is starting at {path}, or taking over, at this moment") from error
+        private = f"{path}.next"
+        listener = stack.enter_context(unix.bind(private, 0o600))
+        stack.callback(unix.remove, private, os.stat(private).st_ino)
         listener.listen(1)
         listener.setblocking(False)
-    asking = asyncio.get_running_loop().create_task(_ask(path, private))
-    try:
+        asking = asyncio.get_running_loop().create_task(_ask(path, private))
+        stack.push_async_callback(_stop, asking)
         line = await _until_called(listener, asking)
+        stack.callback(line.close)
         try:
             yield _received(line)
         except HandOverFailed as error:
             line.close()
             why = await _told(asking)
-            raise HandOverFailed(f"{error}{f' ({why})' if why else ''}; the relay at {path} keeps its pods") from error
-        finally:
-            line.close()
-    finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-        listener.close()
-        unix.remove(private, inode)
+            raise HandOverFailed(f"{error}{f' ({why})' if why else ''}; the old relay keeps its pods") from error
 
 
 async def _ask(path: str, private: str) -> HandOverResponse:
@@ -209,7 +208,12 @@ async def _ask(path: str, private: str) -> HandOverResponse:
         return await client.call(names.RELAY_SERVICE, "HandOver", request, HandOverResponse, _PATIENCE)
 
 
-async def _until_called(listener: socket.socket, asking: "asyncio.Task[HandOverResponse]") -> Line:
+async def _stop(task: asyncio.Task[HandOverResponse]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until_called(listener: socket.socket, asking: asyncio.Task[HandOverResponse]) -> Line:
     accepting = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(listener))
     try:
         await asyncio.wait([accepting, asking], return_when=asyncio.FIRST_COMPLETED)
@@ -242,7 +246,7 @@ def _received(line: Line) -> Taken:
     return Taken(relay, listeners[0], sessions, line)
 
 
-async def _told(asking: "asyncio.Task[HandOverResponse]") -> str:
+async def _told(asking: asyncio.Task[HandOverResponse]) -> str:
     """Why the old relay broke it off; nothing if it does not say."""
     await asyncio.wait([asking], timeout=_WHY)
     if not asking.done() or asking.cancelled():

@@ -103,13 +103,16 @@ def hung_up(connection: socket.socket) -> bool:
 
 
 @contextmanager
-def alone_at(path: str) -> Iterator[None]:
-    """Keep two relays that start at the same moment from taking each other's socket for one left behind."""
+def alone_at(path: str, *, wait: bool = True) -> Iterator[None]:
+    """Keep two relays that start at the same moment from taking each other's socket for one left behind.
+
+    Raises BlockingIOError where another is at it and `wait` is false.
+    """
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, mode=0o700, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)
