@@ -5,7 +5,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -136,12 +136,14 @@ async def running(relay: RunningRelay, pki: Pki, directory: Path) -> AsyncIterat
         await pod.relay.dial(pod.sandbox_id, ["127.0.0.1"], cable.port, PATIENCE, pki.worker, trust, PATIENCE)
         await pod.relay.bind(pod.sandbox_id, b"", PATIENCE)
         calls = Calls((await pod.connect()).socket)
-        yield StockPod(pod, agent, cable, calls)
-        await pod.relay.close(pod.sandbox_id)
-        await calls.stop()
-        pod.close()
-    await forwarder.aclose()
-    await agent.stop()
+        try:
+            yield StockPod(pod, agent, cable, calls)
+        finally:
+            await pod.relay.close(pod.sandbox_id)
+            await calls.stop()
+            pod.close()
+            await forwarder.aclose()
+            await agent.stop()
 
 
 async def test_a_pod_lives_on_when_its_link_is_cut_in_mid_traffic(stock: StockPod) -> None:
@@ -206,16 +208,15 @@ async def test_every_call_has_one_end_however_often_the_link_is_cut(stock: Stock
 
 
 async def test_a_relay_that_hands_over_treats_what_is_under_way_as_a_break_does(tmp_path: Path, pki: Pki) -> None:
-    node = Node(tmp_path)
-    async with running(node.relay, pki, tmp_path) as stock:
-        stock.agent.holds = {"WaitProcess", "ExecProcess"}
-        waiting, executing = stock.calls.begin("WaitProcess", b"p"), stock.calls.begin("ExecProcess")
-        await eventually(lambda: stock.agent.carried_out.total() == 2)
-        await node.take_over()
-        with pytest.raises(StatusError, match="ExecProcess was under way"):
-            await executing
-        await eventually(lambda: stock.agent.times("WaitProcess") == 2)
-        stock.agent.let()
-        assert await waiting == b"p"
-        assert stock.agent.times("ExecProcess") == 1
-    node.close()
+    with closing(Node(tmp_path)) as node:
+        async with running(node.relay, pki, tmp_path) as stock:
+            stock.agent.holds = {"WaitProcess", "ExecProcess"}
+            waiting, executing = stock.calls.begin("WaitProcess", b"p"), stock.calls.begin("ExecProcess")
+            await eventually(lambda: stock.agent.carried_out.total() == 2)
+            await node.take_over()
+            with pytest.raises(StatusError, match="ExecProcess was under way"):
+                await executing
+            await eventually(lambda: stock.agent.times("WaitProcess") == 2)
+            stock.agent.let()
+            assert await waiting == b"p"
+            assert stock.agent.times("ExecProcess") == 1
