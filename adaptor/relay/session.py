@@ -326,7 +326,7 @@ class Session:
         assert self._carrier is not None, "RESUMING, and nothing ever flowed"
         address = self._dialled.address if self._dialled else ""
         try:
-            found = await redial.resume(self._again(), self._carrier, why, address, self._log)
+            found = await redial.resume(self._again(), self._carrier, why, address)
         except LinkLost as error:
             self._give_up(str(error))
         except Exception as error:  # whatever it is, the shim must not wait for ever

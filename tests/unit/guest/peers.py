@@ -165,24 +165,32 @@ class Worker:
     async def resume(self, streams: Streams, sandbox: str = SANDBOX) -> None:
         """After this the link is the agent's again, and what the last one lost is on its way."""
         request = ResumeRequest(sandbox_id=sandbox, received=len(streams.received))
-        answer = ResumeResponse.FromString(await self.call(names.GUEST_SERVICE, "Resume", request))
+        stream = self.begin(names.GUEST_SERVICE, "Resume", request)
+        await self.flush()
+        await self.resumed(stream, streams)
+
+    async def resumed(self, stream: int, streams: Streams) -> None:
+        """The second half of `resume`."""
+        answer = ResumeResponse.FromString(await self.answer(stream))
         self.bound(streams)
-        rest = streams.join(answer.received)
-        async with asyncio.timeout(DEADLINE):
-            await tls.write_all(self.link, rest)
+        await self.send_raw(streams.join(answer.received))
 
     async def send(self, data: bytes) -> None:
-        async with self._writing, asyncio.timeout(DEADLINE):
-            await tls.write_all(self.link, self.streams.pack(data) if self.streams else data)
+        async with self._writing:
+            await self.send_raw(self.streams.pack(data) if self.streams else data)
+
+    async def send_raw(self, data: bytes) -> None:
+        """Past the streams, if the link carries them."""
+        async with asyncio.timeout(DEADLINE):
+            await tls.write_all(self.link, data)
 
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
         try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    data = await self._read()
-                    if self.streams is None or (data := self.streams.unpack(data)):
-                        return data
+            while True:
+                data = await self.receive_raw()
+                if self.streams is None or (data := self.streams.unpack(data)):
+                    return data
         except OSError as error:
             if _is_end(error):
                 return b""
@@ -199,8 +207,10 @@ class Worker:
                 return b""
             raise
 
-    async def _read(self) -> bytes:
-        first = await tls.read_exactly(self.link, 1)
+    async def receive_raw(self) -> bytes:
+        """Whatever comes next, past the streams. Raises OSError at the link's end; see tls.read_exactly."""
+        async with asyncio.timeout(DEADLINE):
+            first = await tls.read_exactly(self.link, 1)
         with contextlib.suppress(ssl.SSLWantReadError):
             return first + self.link.recv(1 << 20)
         return first
