@@ -22,8 +22,8 @@ _EPILOG: Final = """\
 Each prints its figures, those of something that anybody can run beside them, and whether the targets are met.
 Without a command all of them run, one after the other: some seven minutes.
 
-relay, tunnels and handover need a C compiler and taskset, relay also stunnel, and it uses haproxy if it is there; start needs root, or a kernel
-that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
+relay, tunnels and handover need a C compiler and taskset, relay also stunnel, and it uses haproxy if it is there;
+start needs root, or a kernel that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
 show in the figures: the load is printed with them.
 
 python -m tests.bench COMMAND --help says what can be set.

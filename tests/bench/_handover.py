@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adaptor.errors import Unavailable
 from adaptor.protos.agent_pb2 import ReadStreamRequest
 from adaptor.relay.client import RelayClient
 from adaptor.ttrpc.frames import HEADER
@@ -61,6 +62,14 @@ class Shim:
         self.calls += 1
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The longest wait of each shim in each round, in seconds, and how many shims lost their connection."""
+
+    waits: list[float]
+    lost: int
+
+
 class Node:
     """Tunnels through a relay that is replaced."""
 
@@ -77,25 +86,27 @@ class Node:
     def close(self) -> None:
         self._stack.close()
 
-    async def measure(self, replace: Callable[[], Awaitable[None]] | None, rounds: int) -> list[Shim]:
-        """Every shim of every round, after a replacement each (or none)."""
+    async def measure(self, replace: Callable[[], Awaitable[None]], rounds: int) -> "Seen":
+        """What the shims notice of a replacement in each round (or of none)."""
         shims = [
             Shim(*await asyncio.open_unix_connection(self._paths.replace("%", str(n)))) for n in range(self.tunnels)
         ]
-        seen: list[Shim] = []
+        waits: list[float] = []
         going = True
         running = [asyncio.create_task(each.run(lambda: going)) for each in shims]
         for _ in range(rounds):
             for each in shims:
                 each.longest = 0.0
             await asyncio.sleep(_BEFORE)
-            if replace:
-                await replace()
+            await replace()
             await asyncio.sleep(_AFTER)
-            seen += [Shim(each.reader, each.writer, each.longest, each.calls, each.lost) for each in shims]
+            waits += [each.longest for each in shims if not each.lost]
         going = False
         await asyncio.wait_for(asyncio.gather(*running), _PATIENCE)
-        return seen
+        return Seen(waits, sum(each.lost for each in shims))
+
+    async def nothing(self) -> None:
+        """Replace nothing."""
 
     async def hand_over(self) -> None:
         """Start a successor, and wait until it serves."""
@@ -120,7 +131,7 @@ class Node:
             try:
                 if (await RelayClient(self._socket).list()).pid != old:
                     return
-            except Exception:  # none at this moment
+            except Unavailable:  # none at this moment
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.02)
         raise RuntimeError("no other relay serves")
@@ -128,30 +139,21 @@ class Node:
 
 def run(tunnels: int, rounds: int) -> list[Target]:
     """Print what shims notice; raises Missing."""
-    print(
-        f"{tunnels} tunnels on {os.cpu_count()} cores, {ssl.OPENSSL_VERSION}; each shim calls, and {_PAUSE * 1e3:g} ms"
-    )
-    print("after its answer again; silence: the longest that a call of it waited\n")
+    print(f"{tunnels} tunnels on {os.cpu_count()} cores, {ssl.OPENSSL_VERSION}; each shim calls, and calls again")
+    print(f"{_PAUSE * 1e3:g} ms after its answer; what is told is the longest that a call of it waited\n")
     print(f"{'':34}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'pods lost':>11}")
-    with tempfile.TemporaryDirectory(prefix="bench") as directory:
-        node = Node(Path(directory), tunnels)
-        try:
-            idle = asyncio.run(node.measure(None, 1))
-            _line("no replacement", idle)
-        finally:
-            node.close()
+    _line("no replacement", _replaced(tunnels, 1, lambda node: node.nothing), tunnels)
     handed = _replaced(tunnels, rounds, lambda node: node.hand_over)
-    _line(f"handed over, {rounds} times in a row", handed)
-    restarted = _replaced(tunnels, 1, lambda node: node.restart)
-    _line("restarted, as without hand-over", restarted)
+    _line(f"handed over, {rounds} times in a row", handed, tunnels)
+    _line("restarted, as without hand-over", _replaced(tunnels, 1, lambda node: node.restart), tunnels)
     print(f"\n{load_of_machine()}")
     return [
-        Target(f"hand-over of {tunnels} tunnels: longest silence", max(each.longest for each in handed), _LIMIT, "s"),
-        Target(f"hand-over of {tunnels} tunnels: pods lost", sum(each.lost for each in handed), 0, "pods"),
+        Target(f"hand-over of {tunnels} tunnels: longest silence", max(handed.waits), _LIMIT, "s"),
+        Target(f"hand-over of {tunnels} tunnels: pods lost", handed.lost, 0, "pods"),
     ]
 
 
-def _replaced(tunnels: int, rounds: int, how: Callable[[Node], Callable[[], Awaitable[None]]]) -> list[Shim]:
+def _replaced(tunnels: int, rounds: int, how: Callable[[Node], Callable[[], Awaitable[None]]]) -> Seen:
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         node = Node(Path(directory), tunnels)
         try:
@@ -160,15 +162,10 @@ def _replaced(tunnels: int, rounds: int, how: Callable[[Node], Callable[[], Awai
             node.close()
 
 
-def _line(what: str, shims: list[Shim]) -> None:
-    waits = [each.longest * 1e3 for each in shims if not each.lost]
-    lost = sum(each.lost for each in shims)
-    figures = (
-        "".join(f"{each:9.0f}" for each in (quantile(waits, 0.5), quantile(waits, 0.99), max(waits)))
-        if waits
-        else " " * 27
-    )
-    print(f"{what:34}{figures}{lost:7} of {len(shims)}")
+def _line(what: str, seen: Seen, tunnels: int) -> None:
+    waits = [each * 1e3 for each in seen.waits]
+    figures = [quantile(waits, 0.5), quantile(waits, 0.99), max(waits)] if waits else []
+    print(f"{what:34}{''.join(f'{each:9.0f}' for each in figures):27}{seen.lost:5} of {tunnels}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
