@@ -1,7 +1,7 @@
-"""Fills the generated parts of ARCHITECTURE.md from the code's own tables.
+"""Fills the generated parts of ARCHITECTURE.md and docs/links.md from the code's own tables.
 
-    python -m tests.architecture          says whether the page is true
-    python -m tests.architecture --write  makes it so (`make docs`)
+    python -m tests.architecture          says whether the pages are true
+    python -m tests.architecture --write  makes them so (`make docs`)
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from adaptor.errors import CODE_OF, AdaptorError, code_name
-from adaptor.relay import rewrite, states
+from adaptor.relay import reissue, rewrite, states
 from adaptor.sandbox import lifecycle, model, steps
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "ARCHITECTURE.md"
+PAGES: Final = (ROOT / "ARCHITECTURE.md", ROOT / "docs/links.md")
 _PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -102,6 +102,19 @@ def rewrites() -> str:
     return "\n".join(rows)
 
 
+def reissues() -> str:
+    """What becomes of each call under way when the link to a stock guest breaks: methods of one case in one row."""
+    methods: dict[reissue.Case, list[str]] = {}
+    for (_, method), case in reissue.TABLE.items():
+        methods.setdefault(case, []).append(method)
+    rows = ["| call | then | why |", "|---|---|---|"]
+    rows += [
+        f"| {', '.join(names)} | {_doc(case.repeats).rstrip('.')} | {case.why} |" for case, names in methods.items()
+    ]
+    rows += [f"| any other | {_doc(reissue.UNKNOWN.repeats).rstrip('.')} | {reissue.UNKNOWN.why} |"]
+    return "\n".join(rows)
+
+
 def contracts() -> str:
     """Who may import whom, as the tests enforce it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -119,6 +132,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "statuses": statuses,
     "sessions": sessions,
     "rewrites": rewrites,
+    "reissues": reissues,
     "contracts": contracts,
 }
 
@@ -129,15 +143,14 @@ def rendered(page: str) -> str:
 
 
 def main() -> int:
-    """0 if the page is, or now is, true."""
-    page = PAGE.read_text()
-    if "--write" in sys.argv:
-        PAGE.write_text(rendered(page))
-        return 0
-    if rendered(page) != page:
-        print("ARCHITECTURE.md is not what the code says: run `make docs`", file=sys.stderr)
-        return 1
-    return 0
+    """0 if the pages are, or now are, true."""
+    stale = [page for page in PAGES if rendered(page.read_text()) != page.read_text()]
+    for page in stale:
+        if "--write" in sys.argv:
+            page.write_text(rendered(page.read_text()))
+        else:
+            print(f"{page.name} is not what the code says: run `make docs`", file=sys.stderr)
+    return int(bool(stale) and "--write" not in sys.argv)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One sandbox in the relay. `reason` says why it is over, or back to LISTENING."""
+    """One sandbox in the relay. `reason` says why it is over, being resumed, or back to LISTENING."""
 
     sandbox_id: str
     socket_path: str
@@ -117,6 +117,7 @@ class Session:
     bytes_from_guest: int
     requests: int
     reason: str
+    resumes: int = 0  # links after the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +347,7 @@ def _listing(answer: relay_pb2.ListResponse) -> Listing:
             bytes_from_guest=each.bytes_from_guest,
             requests=each.requests,
             reason=each.reason,
+            resumes=each.resumes,
         )
         for each in answer.sessions
     )

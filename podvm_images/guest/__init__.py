@@ -4,10 +4,11 @@
                    │
                 program ── identity     its key and certificate, in memory only
                    │
-    worker ═TLS═► service ─ control     Hello: prove the launch token; Bind: once, for the VM's life
+    worker ═TLS═► service ─ control     Hello: prove the launch token; Bind: once, for the VM's life; Resume: as often
+                   │   │                as links break
                    │   └─── bind        checks and writes what Bind brought (initdata, registry credentials, ...)
                    │   └─── agent       starts or awaits the agent
-                   └─ forwarder ──────► kata-agent's socket: after Bind the link is the agent's
+                   └─ forwarder ──────► kata-agent's socket: one connection, for the pod's life, over one link after the other
 
 It is part of the measured trust base, so it is small and imports little; it must listen soon after exec, because
 every pod start waits for that. It never writes its key to a disk, never logs a secret, and lets no byte reach the

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from adaptor import names
 from adaptor.errors import Code
 from adaptor.pki import NodePki
 from podvm_images.guest.__main__ import main
 from tests.unit.guest.clouds import Azure
-from tests.unit.guest.peers import DEADLINE, TOKEN, Worker, client, pod, refusal, until
+from tests.unit.guest.peers import DEADLINE, TOKEN, Streams, Worker, client, pod, refusal, until
 
 GUEST = (sys.executable, "-m", "podvm_images.guest")
 
@@ -120,6 +121,25 @@ async def test_a_program_that_was_killed_and_restarted_takes_no_second_pod(
         assert "bound before this program started" in program.log
 
 
+async def test_sigterm_ends_the_agents_link_in_order_and_the_agent_with_it(
+    tmp_path: Path, user_data: bytes, pki: NodePki
+) -> None:
+    async with started(tmp_path, "--agent", "development") as program:
+        worker = await Worker.dial(await program.port(), client(pki.worker))
+        await worker.bind(pod())
+        worker.close()
+        await program.line("the link broke; waiting for the worker to resume it")
+        worker = await Worker.dial(await program.port(), client(pki.worker))
+        await worker.resume(Streams())
+        await worker.call(names.HEALTH_SERVICE, "Check")
+        program.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionAbortedError):  # what read_exactly calls an orderly end
+            await worker.receive_raw()
+        worker.close()
+        assert await program.ended() == 0
+    assert '"the agent has ended"' in program.log
+
+
 async def test_without_user_data_it_ends_and_says_what_it_tried(tmp_path: Path) -> None:
     async with started(tmp_path, "--imds", "http://127.0.0.1:9", "--user-data-timeout", "0") as program:
         assert await program.ended() == 1
@@ -188,7 +208,8 @@ def test_the_guest_loads_nothing_that_it_does_not_need() -> None:
     }  # fmt: skip
     ours = {name for name in loaded if name.startswith(("adaptor.relay.", "adaptor.telemetry.", "adaptor.ttrpc."))}
     assert ours <= {
-        "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.splice", "adaptor.relay.tls",
+        "adaptor.relay.carrier", "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.records",
+        "adaptor.relay.splice", "adaptor.relay.tls",
         "adaptor.telemetry.logs", "adaptor.telemetry.redact",
         "adaptor.ttrpc.connection", "adaptor.ttrpc.frames", "adaptor.ttrpc.messages",
     }  # fmt: skip
