@@ -3,7 +3,7 @@
 How they come and are attached is moto's own, unless `api` says otherwise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from moto.core.responses import ActionResult
@@ -73,8 +73,7 @@ class Belongings(EC2Response):
         for address in self.ec2_backend.addresses:
             if address.eni is interface:
                 let_go(self.ec2_backend, address)
-        interface.delete()  # its private addresses become free with it
-        return ActionResult({})
+        return super().delete_network_interface()
 
     def _check_tags(self) -> None:
         for specification in self.params.get("TagSpecifications") or []:
@@ -104,19 +103,10 @@ def let_go(account: Any, address: Any) -> None:
 
 def _passes(item: Any, asked: Mapping[str, Any], action: str) -> bool:
     name, patterns = asked["Name"], asked.get("Values") or []
-    own = _OWN.get((action, name))
-    if own is not None:
-        value = own(item)
-    elif name.startswith("tag:"):
+    value: Any
+    if name.startswith("tag:"):
         value = [tag["value"] for tag in item.get_tags() if tag["key"] == name.removeprefix("tag:")]
     else:
         value = item.get_filter_value(name, action)  # moto's words for those it does not know are passed on
     values = value if isinstance(value, list | tuple) else [value]
     return any(describe.matches(str(each), patterns) for each in values if each is not None)
-
-
-# Filters that moto reads wrongly or not at all.
-_OWN: Final[Mapping[tuple[str, str], Callable[[Any], Any]]] = {
-    ("DescribeNetworkInterfaces", "status"): lambda interface: interface.status,
-    ("DescribeVolumes", "volume-type"): lambda volume: volume.volume_type,
-}
