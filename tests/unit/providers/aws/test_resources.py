@@ -158,3 +158,13 @@ async def test_an_address_in_use_is_not_released_though_ec2_would() -> None:
         with pytest.raises(InvalidSpec):
             await world.provider.remove(seen)
         assert "ReleaseAddress" not in world.cloud.calls
+
+
+async def test_one_that_somebody_else_deletes_meanwhile_is_gone() -> None:
+    async with aws_world.world() as world:
+        assert isinstance(world.provider, AwsProvider)
+        await world.plant(ResourceKind.DISK, tags.ownership(world.owner))
+        (seen,) = await world.provider.resources()
+        world.cloud.faults.next(action="DeleteVolume", error="InvalidVolume.NotFound")
+        await world.provider.remove(seen)
+        assert list(world.cloud.calls).count("DeleteVolume") == 1
