@@ -28,18 +28,20 @@ from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.metered import Metered
+from adaptor.sandbox.metered import metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
-from adaptor.sandbox.paced import Paced
+from adaptor.sandbox.paced import paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.sweep import Known
+from adaptor.sandbox.sweeper import FIRST_SEEN, Sightings, Sweeper
 from adaptor.sandbox.watch import InstanceWatch, survey
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from providers import registry as clouds
 from providers import tags
-from providers.base import Ownership, Provider
+from providers.base import Ownership, Provider, SupportsSweep
 from providers.errors import ProviderError
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
@@ -123,6 +125,7 @@ class Daemon:
         self._stack.push_async_callback(self._server.aclose)
         self._unready.clear()
         self._warm_up(provider)
+        self._sweep(registry, provider, owner)
         log.info(
             "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
         )
@@ -215,6 +218,21 @@ class Daemon:
         task = asyncio.create_task(learn(), name="warm-up")
         self._stack.callback(task.cancel)
 
+    def _sweep(self, registry: Registry, provider: Provider, owner: Ownership) -> None:
+        """Look for leaked resources of this node from time to time."""
+        relay, settings = self._relay, self._config.sweep
+        if not isinstance(provider, SupportsSweep) or not settings.interval or relay is None:
+            return
+
+        async def known() -> Known:
+            sessions = {session.sandbox_id: session.address for session in await relay.sessions()}
+            return Known(owner, registry.sandboxes, sessions)
+
+        sightings = Sightings(Path(self._config.node.state_dir) / FIRST_SEEN)
+        sweeper = Sweeper(provider, known, sightings, self._clock, settings.grace)
+        task = asyncio.create_task(sweeper.run(settings.interval, delete=settings.delete), name="sweep")
+        self._stack.callback(task.cancel)
+
     async def _recover(self, registry: Registry, rooms: Rooms) -> None:
         states: dict[str, SandboxState] = {
             sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
@@ -251,7 +269,7 @@ async def open_provider(config: Config, owner: Ownership) -> Provider:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
-    return Paced(Metered(provider), RealClock(), random.SystemRandom())
+    return paced(metered(provider), RealClock(), random.SystemRandom())
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

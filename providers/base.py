@@ -7,7 +7,7 @@ same call again finds out what happened. Errors are those of `providers.errors`,
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Tee(StrEnum):
@@ -123,4 +123,47 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections and threads. Calls under way may finish; new ones are refused."""
+        ...
+
+
+class ResourceKind(StrEnum):
+    """What a cloud bills or counts by itself, in the words that people read."""
+
+    INSTANCE = "instance"
+    INTERFACE = "network interface"
+    ADDRESS = "address"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing in the cloud, with what a decision to remove it takes."""
+
+    kind: ResourceKind
+    id: str
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created_at: float | None = None  # seconds since the epoch; None = the cloud does not tell
+    attached_to: str = ""  # the id of what holds it, an instance's mostly; empty = it is free
+    addresses: tuple[str, ...] = ()  # an instance's, as Instance has them
+    facts: str = ""  # what it costs by: "8 GiB gp3 in us-east-1a"
+
+
+@runtime_checkable
+class SupportsSweep(Protocol):
+    """A cloud whose leaked resources can be found and removed."""
+
+    async def resources(self) -> Sequence[Resource]:
+        """Everything that carries this ownership's cluster tag, whichever its node, and is not GONE.
+
+        All of it or an error: what is missing from the answer does not exist. Raises: Throttled, Denied, Transient.
+        """
+        ...
+
+    async def remove(self, resource: Resource) -> None:
+        """Have it deleted; return once the cloud has accepted. One that is gone is success.
+
+        The cloud is asked about it first. Raises InvalidSpec, having done nothing, for one that something holds, or
+        that does not carry this ownership's tags now; Throttled, Denied, Transient.
+        """
         ...

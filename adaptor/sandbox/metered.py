@@ -5,7 +5,7 @@ from time import monotonic
 from typing import TypeVar
 
 from adaptor.telemetry import metrics
-from providers.base import Instance, LaunchSpec, Offering, Provider
+from providers.base import Instance, LaunchSpec, Offering, Provider, Resource, SupportsSweep
 from providers.errors import ProviderError
 
 T = TypeVar("T")
@@ -49,3 +49,22 @@ class Metered:
         finally:
             metrics.CLOUD_CALLS.labels(cloud=self.name, verb=verb, outcome=outcome).inc()
             metrics.CLOUD_CALL_SECONDS.labels(cloud=self.name, verb=verb).observe(monotonic() - began)
+
+
+class MeteredSweep(Metered):
+    """A Metered whose provider can sweep."""
+
+    def __init__(self, provider: Provider, cloud: SupportsSweep) -> None:
+        super().__init__(provider)
+        self._cloud = cloud
+
+    async def resources(self) -> Sequence[Resource]:
+        return await self._count("resources", self._cloud.resources())
+
+    async def remove(self, resource: Resource) -> None:
+        await self._count("remove", self._cloud.remove(resource))
+
+
+def metered(provider: Provider) -> Metered:
+    """`provider` counted, with the abilities it has."""
+    return MeteredSweep(provider, provider) if isinstance(provider, SupportsSweep) else Metered(provider)

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from adaptor.clock import Clock
 from adaptor.telemetry import metrics
-from providers.base import Instance, LaunchSpec, Offering, Provider
+from providers.base import Instance, LaunchSpec, Offering, Provider, Resource, SupportsSweep
 from providers.errors import ProviderError, Throttled, Transient
 
 T = TypeVar("T")
@@ -181,3 +181,24 @@ class Paced:
         if self._turns % _FAIR_TURN == 0:
             queues.sort(key=lambda queue: queue[0][0])
         return queues[0].popleft()
+
+
+class PacedSweep(Paced):
+    """A Paced whose provider can sweep; nobody waits for a sweep, so it goes last."""
+
+    def __init__(self, provider: Provider, cloud: SupportsSweep, clock: Clock, random: Random) -> None:
+        super().__init__(provider, clock, random)
+        self._cloud = cloud
+
+    async def resources(self) -> Sequence[Resource]:
+        return await self._call(_Rank.READ, self._cloud.resources)
+
+    async def remove(self, resource: Resource) -> None:
+        await self._call(_Rank.READ, lambda: self._cloud.remove(resource))
+
+
+def paced(provider: Provider, clock: Clock, random: Random) -> Paced:
+    """`provider` paced, with the abilities it has."""
+    if isinstance(provider, SupportsSweep):
+        return PacedSweep(provider, provider, clock, random)
+    return Paced(provider, clock, random)

@@ -76,6 +76,14 @@ JOURNAL_WRITE_SECONDS: Final = Histogram(
     "peerpods_journal_write_seconds", "Time of a journal commit, the disk's flush included.", buckets=_WRITE_BUCKETS
 )
 
+SWEEPS: Final = Counter("peerpods_sweeps", "Looks for leaked cloud resources; outcome: ok, error.", ["outcome"])
+LEAKED: Final = Gauge("peerpods_leaked_resources", "Left by the last look: resources that nobody owns.", ["kind"])
+SWEPT: Final = Counter(
+    "peerpods_swept_resources",
+    "Leaked resources dealt with; outcome: removed, spared (owned after all), failed.",
+    ["kind", "outcome"],
+)
+
 
 def sandbox_moved(old: str | None, new: str | None) -> None:
     """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""

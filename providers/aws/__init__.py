@@ -3,6 +3,7 @@
     provider.py ── plain dicts ──► boto3, in threads of its own ──► EC2, or simcloud by `endpoint_url`
         │                            └ its errors ──► errors.py: vendor code → class
         ├─ requests.py   spec, settings → the calls' parameters; their answers → Instance (pure)
+        ├─ resources.py  what the sweep finds and removes, kind by kind (pure)
         ├─ catalog.py    the API's instance types → Offerings (pure)
         ├─ worker.py     what the settings leave open, from this node's own instance metadata
         └─ config.py     settings, with upstream's environment names as aliases

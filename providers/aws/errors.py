@@ -97,6 +97,9 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "VPCResourceNotSpecified",
         "IdempotentParameterMismatch",
         INSTANCE_TERMINATED,
+        "VolumeInUse",
+        "InvalidNetworkInterface.InUse",
+        "InvalidIPAddress.InUse",
     ),
     NotFound: (  # and every code that ends in .NotFound
         "InvalidInstanceType",

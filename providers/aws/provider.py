@@ -1,6 +1,7 @@
 """EC2 behind the Provider protocol: boto3's blocking calls in threads of this provider's own."""
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -10,10 +11,10 @@ from typing import Any, Final, Generic, TypeVar
 import boto3
 from botocore.config import Config
 
-from providers.aws import catalog, requests, worker
+from providers.aws import catalog, requests, resources, worker
 from providers.aws.config import AwsConfig
 from providers.aws.errors import INSTANCE_TERMINATED, translate
-from providers.base import Instance, LaunchSpec, Offering, Ownership, Tee
+from providers.base import Instance, LaunchSpec, Offering, Ownership, Resource, ResourceKind, Tee
 from providers.errors import InvalidSpec, NotFound, ProviderError, Transient
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
 
 
 class AwsProvider:
-    """`providers.base.Provider` for EC2, in one region and one subnet."""
+    """`providers.base.Provider` and `SupportsSweep` for EC2, in one region and one subnet."""
 
     name = "aws"
 
@@ -98,6 +99,22 @@ class AwsProvider:
         """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
         return catalog.allowed(await self._catalog.get("", self._find_catalog), self._config)
 
+    async def resources(self) -> Sequence[Resource]:
+        """See SupportsSweep.resources: every kind at once."""
+        found = await asyncio.gather(*(self._find(kind) for kind in resources.DOORS))
+        return [resource for kind in found for resource in kind]
+
+    async def remove(self, resource: Resource) -> None:
+        """See SupportsSweep.remove. Asked first, for EC2 itself would release an address that is in use."""
+        door, doing = resources.DOORS[resource.kind], f"cannot delete the {resource.kind} {resource.id}"
+        for seen in await self._call(doing, door.describe, resources.one(resource), door.read):
+            resources.check(seen, self._owner)
+            if seen.kind is ResourceKind.INSTANCE:
+                await self.delete(seen.id)
+                continue
+            with contextlib.suppress(NotFound):
+                await self._call(doing, door.delete, {door.parameter: seen.id}, requests.empty)
+
     async def aclose(self) -> None:
         """See Provider.aclose; returns when the calls under way have ended (cancelling stops only the waiting)."""
         self._closed = True
@@ -123,6 +140,10 @@ class AwsProvider:
 
     async def _describe(self, doing: str, request: requests.Request) -> Sequence[Instance]:
         return await self._call(doing, "describe_instances", request, requests.instances)
+
+    async def _find(self, kind: ResourceKind) -> Sequence[Resource]:
+        door, doing = resources.DOORS[kind], f"cannot list the resources of cluster {self._owner.cluster} ({kind})"
+        return await self._call(doing, door.describe, resources.tagged(kind, self._owner), door.read)
 
     async def _find_place(self) -> requests.Place:
         # Without groups EC2 would take the network's default one, which does not let the worker in.

@@ -158,12 +158,12 @@ def by_token(token: str) -> Request:
 
 
 def _instances(*filters: tuple[str, Sequence[str]]) -> Request:
-    literal = ({"Name": name, "Values": [_literal(value) for value in values]} for name, values in filters)
-    return {"Filters": list(literal), "MaxResults": PAGE}
+    asked = [{"Name": name, "Values": [literal(value) for value in values]} for name, values in filters]
+    return {"Filters": asked, "MaxResults": PAGE}
 
 
-def _literal(value: str) -> str:
-    """Filters take wildcards: a cluster called "prod*" would see the instances of "prod-two"."""
+def literal(value: str) -> str:
+    """`value` as a filter's. They take wildcards: a cluster called "prod*" would see the instances of "prod-two"."""
     return re.sub(r"([*?\\])", r"\\\1", value)
 
 
@@ -213,6 +213,11 @@ def type_names(answer: Shape) -> Iterator[str]:
 def nothing(answer: Shape) -> Iterator[str]:
     """A TerminateInstances answer: that it came is all there is to know."""
     return iter(answer["TerminatingInstances"][:0])
+
+
+def empty(answer: Shape) -> Iterator[str]:
+    """The answer to a deletion that says nothing at all."""
+    return iter(())
 
 
 def instance(shape: Shape) -> Instance:

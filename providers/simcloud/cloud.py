@@ -63,6 +63,10 @@ class Simcloud:
         """Every instance there has been, oldest first."""
         return self._cloud.instances()
 
+    def age(self, resource_id: str, seconds: float) -> None:
+        """Have an instance or volume be made so many seconds earlier. Raises KeyError for an unknown one."""
+        self._cloud.age(resource_id, seconds)
+
     @property
     def network(self) -> str:
         """The default VPC's range."""

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cache
@@ -16,7 +16,7 @@ import pytest
 from providers import registry
 from providers.aws.config import AwsConfig
 from providers.aws.requests import USER_DATA_LIMIT
-from providers.base import LaunchSpec, Offering, Ownership, Provider, Tee
+from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
 from providers.simcloud.testing import running
 from tests.contract.world import Verb
@@ -29,6 +29,8 @@ ACTIONS = {
     Verb.LIST: "DescribeInstances",
     Verb.DELETE: "TerminateInstances",
     Verb.OFFERINGS: "DescribeInstanceTypes",
+    Verb.RESOURCES: "DescribeVolumes",
+    Verb.REMOVE: "DeleteVolume",
 }
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
     Capacity: {"error": "InsufficientInstanceCapacity"},
@@ -99,9 +101,65 @@ class AwsWorld:
         answer = await self.ask("describe_instance_attribute", InstanceId=instance_id, Attribute="userData")
         return base64.b64decode(answer["UserData"].get("Value", ""))
 
+    async def plant(self, kind: ResourceKind, tags: Mapping[str, str]) -> str:
+        pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+
+        def tagged(what: str) -> list[dict[str, Any]]:
+            return [{"ResourceType": what, "Tags": pairs}] if pairs else []
+
+        match kind:
+            case ResourceKind.INSTANCE:
+                request = {"ImageId": IMAGE, "InstanceType": "m6a.large", "SubnetId": self.config.subnet_id}
+                made = await self.ask(
+                    "run_instances", MinCount=1, MaxCount=1, TagSpecifications=tagged("instance"), **request
+                )
+                return str(made["Instances"][0]["InstanceId"])
+            case ResourceKind.INTERFACE:
+                made = await self.ask(
+                    "create_network_interface",
+                    SubnetId=self.config.subnet_id,
+                    TagSpecifications=tagged("network-interface"),
+                )
+                return str(made["NetworkInterface"]["NetworkInterfaceId"])
+            case ResourceKind.ADDRESS:
+                made = await self.ask("allocate_address", Domain="vpc", TagSpecifications=tagged("elastic-ip"))
+                return str(made["AllocationId"])
+        zone = {"AvailabilityZone": f"{REGION}a", "VolumeType": "gp3"}
+        made = await self.ask("create_volume", Size=8, TagSpecifications=tagged("volume"), **zone)
+        return str(made["VolumeId"])
+
+    async def attach(self, resource_id: str, kind: ResourceKind, instance_id: str) -> None:
+        match kind:
+            case ResourceKind.INTERFACE:
+                await self.ask(
+                    "attach_network_interface", NetworkInterfaceId=resource_id, InstanceId=instance_id, DeviceIndex=1
+                )
+            case ResourceKind.ADDRESS:
+                await self.ask("associate_address", AllocationId=resource_id, InstanceId=instance_id)
+            case _:
+                await self.ask("attach_volume", VolumeId=resource_id, InstanceId=instance_id, Device="/dev/sdf")
+
+    async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
+        match kind:
+            case ResourceKind.INSTANCE:
+                found = await self.ask("describe_instances", InstanceIds=[resource_id])
+                return found["Reservations"][0]["Instances"][0]["State"]["Name"] in ("pending", "running")
+            case ResourceKind.INTERFACE:
+                found = await self.ask("describe_network_interfaces", Filters=_is("network-interface-id", resource_id))
+                return bool(found["NetworkInterfaces"])
+            case ResourceKind.ADDRESS:
+                found = await self.ask("describe_addresses", Filters=_is("allocation-id", resource_id))
+                return bool(found["Addresses"])
+        found = await self.ask("describe_volumes", Filters=_is("volume-id", resource_id))
+        return bool(found["Volumes"])
+
     async def ask(self, method: str, **request: Any) -> Any:
         """A call of the admin's."""
         return await asyncio.to_thread(getattr(self.admin, method), **request)
+
+
+def _is(name: str, value: str) -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": [value]}]
 
 
 @asynccontextmanager

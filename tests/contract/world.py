@@ -4,10 +4,11 @@ To put a new provider under the contract, write a World for it and name it in co
 """
 
 import asyncio
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
-from providers.base import LaunchSpec, Offering, Ownership, Provider
+from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind
 from providers.errors import ProviderError
 
 
@@ -19,6 +20,8 @@ class Verb(StrEnum):
     LIST = "list"
     DELETE = "delete"
     OFFERINGS = "offerings"
+    RESOURCES = "resources"  # these two of clouds that support the sweep
+    REMOVE = "remove"
 
 
 class World(Protocol):
@@ -65,6 +68,18 @@ class World(Protocol):
 
     async def user_data(self, instance_id: str) -> bytes:
         """What this machine reads as its user data."""
+        ...
+
+    async def plant(self, kind: ResourceKind, tags: Mapping[str, str]) -> str:
+        """Something of this kind that the provider has not made, free, with these tags; its id."""
+        ...
+
+    async def attach(self, resource_id: str, kind: ResourceKind, instance_id: str) -> None:
+        """Have a running instance hold a free network interface, address or disk."""
+        ...
+
+    async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
+        """Whether the cloud still has it, an instance alive."""
         ...
 
 

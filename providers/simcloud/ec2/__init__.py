@@ -6,6 +6,7 @@
            │    ├─ request.py   what was asked, with launch template and defaults filled in
            │    └─ checks.py    every reason to refuse it, in EC2's words
            ├─ describe.py    filters, pages, what is visible, what a terminated instance still shows
+           ├─ belongings.py  volumes, interfaces, addresses
            ├─ tags.py        the limits on tags
            └─ catalog.py     instance types as this region has them
     account.py   moto's backend with a default VPC, image and group of fixed ids

@@ -17,6 +17,7 @@ from moto.ec2.utils import random_ami_id
 
 from providers.simcloud.ec2 import catalog, checks, describe, tags
 from providers.simcloud.ec2.account import Account, Note
+from providers.simcloud.ec2.belongings import Belongings
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.launch import Launcher
 from providers.simcloud.fleet import Fleet
@@ -40,7 +41,7 @@ class Desk:
     terminated_visible: float
 
 
-class Api(EC2Response):
+class Api(Belongings):
     """One request to EC2."""
 
     RESPONSE_KEY_PATH_TO_TRANSFORMER = _TRANSFORMED
@@ -196,12 +197,6 @@ class Api(EC2Response):
         tags.check(self.params.get("Tags") or [])
         self._known([each for each in self.params.get("Resources") or [] if each.startswith("i-")])
         return super().create_tags()
-
-    def delete_network_interface(self) -> ActionResult:
-        interface = self._desk.account.get_network_interface(self.params["NetworkInterfaceId"])
-        if interface.instance is not None:
-            raise Refused("InvalidParameterValue", f"Network interface '{interface.id}' is currently in use.")
-        return super().delete_network_interface()
 
     def attach_network_interface(self) -> ActionResult:
         interface = self._desk.account.get_network_interface(self.params["NetworkInterfaceId"])

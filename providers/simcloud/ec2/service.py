@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -18,6 +19,7 @@ from moto.ec2.models.instances import StateReason
 from providers.simcloud.ec2 import errors
 from providers.simcloud.ec2.account import AMI, ARM_AMI, SECURITY_GROUP, Account, Note
 from providers.simcloud.ec2.api import Api, Desk
+from providers.simcloud.ec2.belongings import let_go
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.launch import Launcher
 from providers.simcloud.ec2.limits import Limits
@@ -100,6 +102,13 @@ class Ec2:
         """See Cloud.instances."""
         return [self._view(note) for note in self.account.notes.values()]
 
+    def age(self, resource_id: str, seconds: float) -> None:
+        """Have an instance or volume be made so much earlier. Raises KeyError for another or unknown one."""
+        if resource_id in self.account.notes:
+            self.account.notes[resource_id].instance.launch_time -= timedelta(seconds=seconds)
+        else:
+            self.account.volumes[resource_id].create_time -= timedelta(seconds=seconds)
+
     def _admit(self, call: Call) -> None:
         """Who asks, what, and how often. Raises Refused."""
         signed = _CREDENTIAL.fullmatch(call.headers.get("Authorization", ""))
@@ -171,6 +180,8 @@ class Ec2:
 def _take_apart(instance: Any) -> None:
     """What goes with an instance goes (moto does that); what was only attached is left, detached."""
     guests = [interface for interface in instance.nics.values() if not interface.delete_on_termination]
+    for address in [each for each in instance.ec2_backend.addresses if each.instance is instance]:
+        let_go(instance.ec2_backend, address)
     instance.terminate()
     for interface in guests:
         instance.detach_eni(interface)
