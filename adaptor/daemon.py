@@ -1,6 +1,6 @@
 """The composition root: builds every room once, serves until told to stop, and leaves the pods running.
 
-    load journal ─► plan with relay sessions ─► listen on hypervisor.sock ─► ready
+    load journal ─► plan with relay sessions and the cloud's instances ─► listen on hypervisor.sock ─► ready
     SIGTERM, SIGINT ─► no new calls, let starts finish (a second signal: at once) ─► exit; the relay stays
 
 Cloud SDK and relay are brought up side by side: the SDK's import is most of a start.
@@ -30,7 +30,7 @@ from adaptor.sandbox.metered import Metered
 from adaptor.sandbox.model import SandboxState, fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
-from adaptor.sandbox.watch import InstanceWatch
+from adaptor.sandbox.watch import InstanceWatch, survey
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
@@ -41,6 +41,9 @@ from providers.errors import ProviderError
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
 # Kubernetes sends SIGKILL after terminationGracePeriodSeconds, 30 by default. Seconds.
 DRAIN: Final = 25.0
+# For the cloud's word on what became of the VMs, at a start. A describe takes half a second; a cloud that is away
+# must not keep the shim waiting, and the patrol asks it again. Seconds.
+_SURVEY: Final = 2.0
 # Between looks at a relay that does not answer. Seconds.
 _RELAY_RETRY: Final = 1.0
 
@@ -65,7 +68,7 @@ async def _run(config: Config) -> int:
         stop = _signals()
         await daemon.open()
         _notify("READY=1")
-        await _until(stop, daemon.follow_relay())
+        await _until(stop, daemon.run())
         log.info("stopping; pods keep running", drain=DRAIN)
         _notify("STOPPING=1")
         draining = asyncio.create_task(daemon.drain(DRAIN))
@@ -107,7 +110,7 @@ class Daemon:
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
-        await self._recover(registry, journal, relay)
+        await self._recover(registry, rooms)
         self._server = Server([Hypervisor(registry, networks).service()])
         _make_directory(Path(config.node.hypervisor_socket).parent)
         _make_directory(Path(config.node.pods_dir))
@@ -118,6 +121,13 @@ class Daemon:
         log.info(
             "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
         )
+
+    async def run(self) -> None:
+        """For ever: what a serving adaptor does besides answering calls."""
+        assert self._registry is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.follow_relay(), name="follow-relay")
+            tasks.create_task(self._registry.patrol(), name="patrol")
 
     async def follow_relay(self) -> None:
         """For ever: reap pods whose session has ended, keep readiness and metrics true, and bring up a relay when
@@ -179,6 +189,8 @@ class Daemon:
                 flavor=guest.flavor,
                 port=guest.port,
                 start_timeout=guest.start_timeout,
+                link_grace=guest.link_grace,
+                adopt_grace=guest.adopt_grace,
                 initdata=guest.initdata,
                 scratch_space=guest.scratch_space,
             ),
@@ -198,11 +210,14 @@ class Daemon:
         task = asyncio.create_task(learn(), name="warm-up")
         self._stack.callback(task.cancel)
 
-    async def _recover(self, registry: Registry, journal: Journal, relay: RelayClient) -> None:
+    async def _recover(self, registry: Registry, rooms: Rooms) -> None:
         states: dict[str, SandboxState] = {
-            sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()
+            sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
         }
-        plan = recovery.plan(states, await relay.sessions())
+        sessions, instances = await asyncio.gather(
+            rooms.relay.sessions(), survey(rooms.provider, self._clock, states, _SURVEY)
+        )
+        plan = recovery.plan(states, sessions, instances, self._clock.wall())
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
         await registry.recover(plan)

@@ -1,6 +1,7 @@
 """The `peerpods` command, one module per family of verbs.
 
-    parser ──add_parser(verbs)──► serve     adaptor, relay
+    parser ──add_parser(verbs)──► serve     adaptor
+                                  relay     relay
                                   check     check, config
                                   simcloud  simcloud
                                   demo      demo

@@ -1,4 +1,4 @@
-"""`peerpods adaptor` and `peerpods relay`: the two programs of a worker node."""
+"""`peerpods adaptor`: the control plane of a worker node."""
 
 import os
 from argparse import Namespace
@@ -8,7 +8,7 @@ from adaptor.cli.verbs import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Declare both."""
+    """Declare it."""
     adaptor = verbs.add_parser(
         "adaptor",
         help="serve kata's shim on this node: start, watch and delete pod VMs",
@@ -16,26 +16,10 @@ def add_parser(verbs: Verbs) -> None:
         "pods are the relay's, which is started when none answers.",
     )
     adaptor.add_argument("--config", metavar="FILE", help=f"settings (default: {names.CONFIG_FILE} if there is one)")
-    adaptor.set_defaults(run=run_adaptor)
-    relay = verbs.add_parser(
-        "relay",
-        help="carry the running pods' traffic; normally started by the adaptor",
-        description="The data plane of a worker node. It holds every pod's agent socket and the tunnels to their VMs; "
-        "stopping it ends the pods.",
-    )
-    relay.add_argument(
-        "--socket", metavar="PATH", default=names.RELAY_SOCKET, help="where the adaptor calls (default: %(default)s)"
-    )
-    relay.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="the least that is written (default: %(default)s)",
-    )
-    relay.set_defaults(run=run_relay)
+    adaptor.set_defaults(run=run)
 
 
-def run_adaptor(arguments: Namespace) -> int | None:
+def run(arguments: Namespace) -> int | None:
     """Until a signal ends it. Raises ConfigError before anything is touched."""
     from adaptor.config import load
 
@@ -44,10 +28,3 @@ def run_adaptor(arguments: Namespace) -> int | None:
     from adaptor import daemon
 
     return daemon.main(config)
-
-
-def run_relay(arguments: Namespace) -> int | None:
-    """Until a signal ends it."""
-    from adaptor.relay import process
-
-    return process.main(arguments.socket, arguments.log_level)

@@ -34,18 +34,28 @@ GAP: Final = 0.1
 # then says nothing (a proxy, a socket unit whose service hangs) is dialled again after that.
 GREETING: Final = 5.0
 
-# The shim gives each Health.Check 30 s, so a VM that has been silent for that long is lost to it anyway. Bytes that
-# stay unacknowledged (or a VM that takes none) end the link after that time; an idle link is probed from 10 s on.
-# The kernel by itself would wait for 2 hours. Probes also keep the connection known to the firewalls on its way.
-_SILENCE: Final = 30
+# Seconds until a link that brings no sign of life is given up, to be dialled again. The shim sends a Health.Check every
+# 5 s and gives it 30 s: one that went into a dead link must be answered from here well before. So bytes that stay
+# unacknowledged end the link after 10 s, and a link without any (they are all on their way to us) is probed from 5 s
+# on. Longer than TCP takes over a few lost packets in a row; the kernel by itself would wait for 2 hours. Probes also
+# keep the connection known to the firewalls on its way.
+_SILENCE: Final = 10
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # a call is one small write, and its answer is waited for
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE * 1000),
 )
+
+
+class NobodyThere(GuestUnreachable):
+    """Nobody answered who could be the VM, until the time was up; `last` is what the last attempt met."""
+
+    def __init__(self, message: str, last: str) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 class Link:
@@ -93,7 +103,8 @@ class Link:
 async def dial(request: DialRequest) -> Link:
     """Dial the addresses in turn until one answers and is who it should be, `request.timeout` seconds at most.
 
-    Raises InvalidRequest, GuestUnreachable. Cancel-safe: no socket is left behind.
+    Raises InvalidRequest, NobodyThere, and GuestUnreachable at once for who it should not be. Cancel-safe: no socket is
+    left behind.
     """
     context = _context(request)
     loop = asyncio.get_running_loop()
@@ -224,9 +235,10 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _unreachable(request: DialRequest, attempts: int, last: Exception) -> GuestUnreachable:
-    return GuestUnreachable(
+def _unreachable(request: DialRequest, attempts: int, last: Exception) -> NobodyThere:
+    return NobodyThere(
         f"no guest answered at {', '.join(request.addresses)}, TCP port {request.port}, within {request.timeout:.3g} s"
         f" ({attempts} attempts, the last: {last}). Check that the security group or firewall lets TCP"
-        f" {request.port} in from this node, that the VM's image has the guest in it, and the VM's console log"
+        f" {request.port} in from this node, that the VM's image has the guest in it, and the VM's console log",
+        str(last),
     )

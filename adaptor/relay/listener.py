@@ -1,10 +1,11 @@
-"""The agent socket of one sandbox: a file that the shim dials once."""
+"""The agent socket of one sandbox, a file that the shim dials once; and taking turns at making such files."""
 
 import asyncio
+import fcntl
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from adaptor.errors import InvalidRequest
@@ -21,9 +22,17 @@ class AgentSocket:
 
     The file has mode 0600 from its first moment, in a directory of mode 0700 if that is not there yet. A file left
     behind by a dead relay is replaced. Raises InvalidRequest, ListenError.
+
+    With the `listener` of another process it is that one's file, and nobody is accepted before `resume`.
     """
 
-    def __init__(self, path: str, accepted: Callable[[socket.socket], None], log: Log) -> None:
+    def __init__(
+        self,
+        path: str,
+        accepted: Callable[[socket.socket], None],
+        log: Log,
+        listener: socket.socket | None = None,
+    ) -> None:
         # The shim splits what it is given at ":".
         if not os.path.isabs(path) or ":" in path or len(os.fsencode(path)) > _PATH_LIMIT:
             raise InvalidRequest(
@@ -33,42 +42,54 @@ class AgentSocket:
         self._accepted = accepted
         self._log = log
         self._loop = asyncio.get_running_loop()
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise unix.ListenError(f"the directory of {path} can not be made: {error.strerror}") from error
-        self._listener = unix.bind(path, 0o600)
-        self._inode = os.stat(path).st_ino
-        self._listener.listen(_BACKLOG)
-        self._listener.setblocking(False)
-        self._resume()
+        self._inode = 0
+        self.listener = listener or _bound(path)
+        self.listener.setblocking(False)
+        with suppress(FileNotFoundError):  # somebody removed it while it was another's
+            self._inode = os.stat(path).st_ino
+        if listener is None:
+            self.listener.listen(_BACKLOG)
+            self.resume()
+
+    def pause(self) -> None:
+        """Leave whoever connects waiting until `resume`."""
+        self._loop.remove_reader(self.listener.fileno())
+
+    def resume(self) -> None:
+        """Accept."""
+        if self.listener.fileno() >= 0:
+            self._loop.add_reader(self.listener.fileno(), self._accept)
 
     def close(self) -> None:
         """Remove the file, and its directory if nothing else is in it. May be repeated."""
-        if self._listener.fileno() < 0:
+        if self.listener.fileno() < 0:
             return
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._loop.remove_reader(self.listener.fileno())
+        self.listener.close()
         unix.remove(self.path, self._inode)
         with suppress(OSError):
             os.rmdir(os.path.dirname(self.path))
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _ = self.listener.accept()
         except BlockingIOError:
             return
         except OSError as error:  # the connection stays in the queue: look again later instead of at once, for ever
             self._log.error("cannot accept the shim's connection", path=self.path, error=error)
-            self._loop.remove_reader(self._listener.fileno())
-            self._loop.call_later(_NO_DESCRIPTORS_PAUSE, self._resume)
+            self.pause()
+            self._loop.call_later(_NO_DESCRIPTORS_PAUSE, self.resume)
             return
         connection.setblocking(False)
         self._accepted(connection)
 
-    def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+def _bound(path: str) -> socket.socket:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise unix.ListenError(f"the directory of {path} can not be made: {error.strerror}") from error
+    return unix.bind(path, 0o600)
 
 
 def hung_up(connection: socket.socket) -> bool:
@@ -79,3 +100,19 @@ def hung_up(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+@contextmanager
+def alone_at(path: str, *, wait: bool = True) -> Iterator[None]:
+    """Keep two relays that start at the same moment from taking each other's socket for one left behind.
+
+    Raises BlockingIOError where another is at it and `wait` is false.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,14 +6,24 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from adaptor import names
-from adaptor.protos.agent_pb2 import CreateContainerRequest
+from adaptor.protos.agent_pb2 import CreateContainerRequest, HealthCheckResponse
 from adaptor.protos.relay_pb2 import Rewrites
-from adaptor.relay.splice import Rule, Rules, Verdict
+from adaptor.relay.splice import Answer, Rule, Rules, Verdict, Watch
+
+_SERVING: Final = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
 
 
 def rules(rewrites: Rewrites) -> Rules:
     """The splice's rules for one sandbox. A call that it does not change has none, so it is never held or decoded."""
     return {call: rule for call, (rule, needed) in TABLE.items() if needed(rewrites)}
+
+
+def check_answers(away: Callable[[], bool]) -> Rules:
+    """The rule that keeps a shim from giving its pod up while its VM is `away`, that is, while its link is resumed.
+
+    The shim asks every 5 s whether the agent serves, and ends the pod when no answer comes in 30 s.
+    """
+    return {(names.HEALTH_SERVICE, "Check"): lambda _: Answer(_SERVING) if away() else Watch(_SERVING)}
 
 
 def name_every_gpu(message: bytes) -> Verdict:

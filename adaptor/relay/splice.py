@@ -2,11 +2,11 @@
 
     requests   shim ──bytes──► pieces for the VM      cut by frame header; a call that the rules name is held until it
                                                       is whole, then its rule decides
-    responses  VM ───bytes───► pieces for the shim    counted only, to know where a frame ends: answers from here go
-                                                      between two frames, never into one
+    responses  VM ───bytes───► pieces for the shim    whole frames: whenever the VM falls silent, answers from here can
+                                                      go between two frames, never into one
 
-Views in, views out: nothing is copied but a call that a rule wants, and the beginning of one that was cut before its
-method. Whatever is oversize, malformed or of unknown type passes as it came, for it is the agent's judgement that the
+Views in, views out: nothing is copied but a call that a rule wants, the beginning of one that was cut before its
+method, and a response that was cut. Whatever is oversize, malformed or of unknown type passes as it came, for it is the agent's judgement that the
 shim must see. This is no defence either: what a guest must refuse, its agent refuses.
 """
 
@@ -18,6 +18,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from adaptor.errors import Code, StatusError
+from adaptor.protos.handover_pb2 import SpliceState
 from adaptor.protos.ttrpc_pb2 import Request
 from adaptor.ttrpc import messages
 from adaptor.ttrpc.frames import HEADER, MAX_PAYLOAD, Frame, MessageType, encode
@@ -31,8 +32,15 @@ class Answer:
     error: StatusError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Let it pass as it came, but stand ready: until its response has passed, `answer_watched` replies with this."""
+
+    message: bytes
+
+
 # What a rule says of a request's message: another one, an answer, or None to let it pass as it came.
-Verdict = bytes | Answer | None
+Verdict = bytes | Answer | Watch | None
 Rule = Callable[[bytes], Verdict]
 Rules = Mapping[tuple[str, str], Rule]  # by service and method
 
@@ -41,7 +49,10 @@ Piece = memoryview | bytes
 
 _REQUEST: Final = int(MessageType.REQUEST)
 _HEAD: Final = HEADER.size
-_LENGTH: Final = Struct(">I")
+_LENGTH_STREAM: Final = Struct(">II")
+# A response of up to this many bytes is held until it is whole. No answer of the agent's is longer (32 KiB of output,
+# some tens of metrics); one that is passes in pieces, and answers from here wait for its end.
+_HOLD: Final = 256 << 10
 # Envelopes begin with tag, length, service, tag, length, method; every encoder in the field writes them so.
 _SERVICE_TAG: Final = 0x0A
 _METHOD_TAG: Final = 0x12
@@ -52,7 +63,19 @@ _SNIFF: Final = 2 * (2 + _SHORT - 1)  # bytes that hold any service and method o
 class Splice:
     """Both directions of one agent connection, from its first byte on."""
 
-    __slots__ = ("_held", "_left", "_partial", "_prefixes", "_rules", "_skip", "_wanted", "answers", "requests_seen")
+    __slots__ = (
+        "_cut",
+        "_dropped",
+        "_held",
+        "_left",
+        "_prefixes",
+        "_rules",
+        "_skip",
+        "_wanted",
+        "_watched",
+        "answers",
+        "requests_seen",
+    )
 
     def __init__(self, rules: Rules) -> None:
         self.answers = bytearray()  # whole frames that wait for `take_answers`
@@ -62,8 +85,10 @@ class Splice:
         self._skip = 0  # requests: bytes still to come of a frame that passes
         self._held = bytearray()  # requests: the beginning of a frame that nothing is decided on yet
         self._wanted = 0  # bytes of it that are needed to decide
-        self._left = 0  # responses: bytes still to come of the frame under way
-        self._partial = b""  # responses: the beginning of a cut header
+        self._left = 0  # responses: bytes still to come of a long frame that passes in pieces
+        self._cut = b""  # responses: the beginning of a frame that is held until it is whole
+        self._watched: dict[int, bytes] = {}  # stream ids of requests that passed, and what to answer in their place
+        self._dropped: set[int] = set()  # stream ids that were answered from here: the VM's own answer comes too late
 
     def requests(self, data: memoryview) -> Sequence[Piece]:
         """What the VM must be sent now that these bytes of the shim have come, in order."""
@@ -97,18 +122,48 @@ class Splice:
 
     def responses(self, data: memoryview) -> Sequence[Piece]:
         """What the shim must be sent now that these bytes of the VM have come, in order."""
-        if self.answers:
-            return self._insert_answers(data)
-        self._count(data)
-        return (data,)
+        if not (self._cut or self._left or self._watched or self._dropped) and len(data) >= _HEAD:
+            length, _ = _LENGTH_STREAM.unpack_from(data)
+            if _HEAD + length == len(data):  # nearly always
+                return (data,)
+        return self._responses(data)
 
     def take_answers(self) -> bytes:
         """Answers that may be sent to the shim at once: none while a response is under way. Handed out once."""
-        if self._left or self._partial:
+        if self._left:
             return b""
         answers = bytes(self.answers)
         self.answers.clear()
         return answers
+
+    def answer_watched(self) -> None:
+        """Answer every watched request from here; the VM's answer to it, if one comes, is dropped."""
+        for stream_id, message in self._watched.items():
+            self._answer(stream_id, messages.encode_response(message))
+        self._dropped |= self._watched.keys()
+        self._watched.clear()
+
+    def export(self) -> SpliceState:
+        """Where both directions stand, for `restore` in another process."""
+        return SpliceState(
+            answers=bytes(self.answers),
+            requests_seen=self.requests_seen,
+            skip=self._skip,
+            held=bytes(self._held),
+            wanted=self._wanted,
+            left=self._left,
+            cut=self._cut,
+            watched=self._watched,
+            dropped=self._dropped,
+        )
+
+    def restore(self, state: SpliceState) -> None:
+        """Go on where another splice stood; before the first byte."""
+        self.answers += state.answers
+        self.requests_seen = state.requests_seen
+        self._skip, self._held, self._wanted = state.skip, bytearray(state.held), state.wanted
+        self._left, self._cut = state.left, state.cut
+        self._watched, self._dropped = dict(state.watched), set(state.dropped)
 
     def _look(self, data: memoryview | bytearray, at: int, have: int) -> tuple[int, int]:
         """Of the frame at `at`: how many bytes are needed to go on (none: it passes), and how many it has in all."""
@@ -170,6 +225,9 @@ class Splice:
             return (frame,)
         rule = self._rules.get((envelope.service, envelope.method))
         verdict = rule(envelope.payload) if rule else None
+        if isinstance(verdict, Watch):
+            self._watched[stream_id] = verdict.message
+            return (frame,)
         if verdict is None:
             return (frame,)
         if isinstance(verdict, bytes):
@@ -179,38 +237,40 @@ class Splice:
                 return (encode(Frame(stream_id, kind, flags, payload)),)
             verdict = Answer(error=_grown(envelope.method, len(frame) - _HEAD, len(payload)))
         payload = messages.encode_failure(verdict.error) if verdict.error else messages.encode_response(verdict.message)
-        self.answers += encode(Frame(stream_id, MessageType.RESPONSE, 0, payload))
+        self._answer(stream_id, payload)
         return ()
 
-    def _insert_answers(self, data: memoryview) -> Sequence[Piece]:
-        cut = self._end_of_frame(data, 0) if self._left or self._partial else 0
-        answers = self.take_answers()
-        if not answers:
-            return (data,)
-        rest = data[cut:]
-        self._count(rest)
-        return [piece for piece in (data[:cut], answers, rest) if piece]
-
-    def _count(self, data: memoryview) -> None:
+    def _responses(self, data: memoryview) -> Sequence[Piece]:
+        pieces: list[Piece] = []
+        if self._cut:
+            data = memoryview(self._cut + data)
+            self._cut = b""
         size = len(data)
         at = min(self._left, size)
-        self._left -= at
-        while at < size:
-            at = self._end_of_frame(data, at)
+        if at:
+            self._left -= at
+            pieces.append(data[:at])
+            if self.answers:
+                pieces.append(self.take_answers())
+        start = at  # from here to `at` are whole frames that pass
+        while size - at >= _HEAD:
+            length, stream_id = _LENGTH_STREAM.unpack_from(data, at)
+            end = at + _HEAD + length
+            if end > size and length <= _HOLD:
+                break
+            if stream_id in self._dropped and end <= size:
+                self._dropped.remove(stream_id)
+                pieces.append(data[start:at])
+                start = end
+            self._watched.pop(stream_id, None)
+            self._left = max(0, end - size)
+            at = min(end, size)
+        pieces.append(data[start:at])
+        self._cut = bytes(data[at:])
+        return [piece for piece in pieces if piece]
 
-    def _end_of_frame(self, data: memoryview, at: int) -> int:
-        """Count on in the frame that begins or goes on at `at`; returns where it ends, or the end of `data`."""
-        if not self._left:
-            head = self._partial + bytes(data[at : at + _HEAD - len(self._partial)])
-            at += len(head) - len(self._partial)
-            self._partial = b""
-            if len(head) < _HEAD:
-                self._partial = head
-                return at
-            self._left = _LENGTH.unpack_from(head)[0]
-        step = min(self._left, len(data) - at)
-        self._left -= step
-        return at + step
+    def _answer(self, stream_id: int, payload: bytes) -> None:
+        self.answers += encode(Frame(stream_id, MessageType.RESPONSE, 0, payload))
 
 
 def _prefix_size(seen: bytes) -> int:

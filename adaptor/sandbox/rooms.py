@@ -26,6 +26,7 @@ class Relay(Protocol):
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
+        link_grace: float,
     ) -> Dialled: ...
 
     async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None: ...
@@ -50,6 +51,8 @@ class GuestSettings:
     flavor: str  # own | upstream
     port: int
     start_timeout: float  # seconds from StartVM to a bound guest
+    link_grace: float = 120.0  # seconds for which the relay dials a running pod's VM again
+    adopt_grace: float = 180.0  # seconds that a launch is kept for the pod's next sandbox; 0: not at all
     initdata: str | None = None  # TOML for pods that bring none
     user_data_limit: int = 16 * 1024  # bytes; the smallest of the clouds we know
     scratch_space: bool = False

@@ -12,12 +12,15 @@ ttrpc knows no cancel message: a call given up here runs on over there, and its 
 import asyncio
 import os
 import select
+import socket
+import sys
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -40,6 +43,7 @@ M = TypeVar("M", bound=Message)
 _BACKLOG: Final = 4096
 _CANCEL_PATIENCE: Final = 5.0  # seconds that cancelled handlers get to clean up before aclose goes on without them
 _FLUSH_PATIENCE: Final = 1.0  # seconds for a peer to take the last answers; one that does not read would hold us up
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _HANGUP_INTERVAL: Final = 1.0  # seconds between looks whether a client that is not being read has gone away
 
 
@@ -67,7 +71,7 @@ class Server:
         self.stopping = False
         self.links: set[_ServerLink] = set()
         self.services = Services(services)
-        self._listeners: list[tuple[asyncio.Server, str, int]] = []
+        self._listeners: list[_Listener] = []
 
     async def listen_unix(self, path: str | os.PathLike[str], mode: int = 0o600) -> None:
         """Serve at `path`, which has `mode` from its first moment on; a socket file that nothing serves is replaced.
@@ -75,11 +79,35 @@ class Server:
         Raises ListenError: something answers there already, it is no socket, or the file can not be made.
         """
         target = os.fspath(path)
-        listener = unix.bind(target, mode)
-        inode = os.stat(target).st_ino
-        loop = asyncio.get_running_loop()
-        serving = await loop.create_unix_server(lambda: _ServerLink(self), sock=listener, backlog=_BACKLOG)
-        self._listeners.append((serving, target, inode))
+        await self.listen_on(unix.bind(target, mode), target)
+
+    async def listen_on(self, listener: socket.socket, path: str) -> None:
+        """Serve on a socket that is bound at `path` already; the file is this server's to remove in the end."""
+        found = _Listener(listener, path)
+        with suppress(FileNotFoundError):  # somebody removed it while it was another process's
+            found.inode = os.stat(path).st_ino
+        self._listeners.append(found)
+        await self._accept(found)
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """What clients connect to; they wait in its queue while nobody accepts them."""
+        return [each.socket for each in self._listeners]
+
+    def pause(self) -> None:
+        """Cut every connection but that of the running call, and leave clients waiting until `resume`."""
+        caller = asyncio.current_task()
+        for listener in self._listeners:
+            if listener.serving:
+                listener.serving.close()
+        for link in list(self.links):
+            if caller not in link.tasks:
+                link.abort()
+
+    async def resume(self) -> None:
+        """Accept clients again after `pause`."""
+        for listener in self._listeners:
+            await self._accept(listener)
 
     async def aclose(self, grace: float = 0.0) -> None:
         """Stop accepting, give running handlers `grace` seconds, cancel the rest, close every connection.
@@ -88,9 +116,11 @@ class Server:
         """
         self.stopping = True
         while self._listeners:
-            serving, path, inode = self._listeners.pop()
-            serving.close()
-            unix.remove(path, inode)
+            listener = self._listeners.pop()
+            if listener.serving:
+                listener.serving.close()
+            listener.socket.close()
+            unix.remove(listener.path, listener.inode)
         if tasks := [task for link in self.links for task in link.tasks]:
             _, late = await asyncio.wait(tasks, timeout=grace)
             for task in late:
@@ -99,6 +129,20 @@ class Server:
             for task in stuck:
                 log.error("a handler ignores its cancellation; left behind", call=task.get_name())
         await asyncio.gather(*(link.aclose() for link in list(self.links)))
+
+    async def _accept(self, listener: "_Listener") -> None:
+        copy = listener.socket.dup()  # the loop closes what it serves on, and the queue must outlive that
+        listener.serving = await asyncio.get_running_loop().create_unix_server(
+            lambda: _ServerLink(self), sock=copy, backlog=_BACKLOG, **_KEEP_FILE
+        )
+
+
+@dataclass(slots=True)
+class _Listener:
+    socket: socket.socket
+    path: str
+    inode: int = 0
+    serving: asyncio.Server | None = None
 
 
 class _ServerLink(asyncio.Protocol):
@@ -172,6 +216,9 @@ class _ServerLink(asyncio.Protocol):
             self._watch_for_hangup()
         else:
             self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     async def aclose(self) -> None:
         if not self._closed.done():

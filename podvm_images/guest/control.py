@@ -1,12 +1,15 @@
-"""Hello and Bind: what a worker may call on a link before the link is the agent's.
+"""Hello, Bind and Resume: what a worker may call on a link before the link is the agent's.
 
     ┌─ Hello (any link, any time)
-free ──Bind──► bound, for the VM's life; every further Bind is refused
-  ▲      │
-  └──────┘ refused Binds (bad initdata, ...) wrote nothing and change nothing
+free ──Bind──► bound, for the VM's life ──Resume──► the agent has another link, as often as links break
+  ▲      │        ├─ the same Bind again: joins the first, for an answer that got lost
+  └──────┘        └─ another Bind: refused
+     refused Binds (bad initdata, ...) wrote nothing and change nothing
 """
 
-import socket
+import asyncio
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,10 +17,11 @@ from google.protobuf.message import DecodeError, Message
 
 from adaptor import __version__, names
 from adaptor.errors import Code, InvalidRequest, StatusError
-from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse
+from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse, ResumeRequest
 from adaptor.telemetry import logs
 from podvm_images.guest import bind
 from podvm_images.guest.agent import Agent
+from podvm_images.guest.forwarder import Forwarder
 from podvm_images.guest.identity import launch_proof
 
 # Seconds that an agent gets to listen. The image starts it on Bind, beside mounting what it needs; kubelet's patience
@@ -32,14 +36,25 @@ log = logs.get(__name__)
 M = TypeVar("M", bound=Message)
 
 
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """The Bind that made this VM a pod's. It belongs to the VM: the link it came on may be gone before it is done."""
+
+    digest: bytes  # SHA-256 of the request, which is full of secrets
+    sandbox_id: str
+    forwarder: "asyncio.Task[Forwarder]"
+
+
 class Control:
-    """The calls, and the one thing they must remember: whose this VM is."""
+    """The calls, and what they must remember: whose this VM is, and which link is to be its agent's."""
 
     def __init__(self, launch_token: bytes, certificate: bytes, run_dir: Path, agent: Agent) -> None:
         self._launch_token = launch_token
         self._certificate = certificate  # DER
         self._run_dir = run_dir
         self._agent = agent
+        self._binding: _Binding | None = None
+        self._caller: object = None  # the link that asked last for the agent
         self._pod = bind.bound_to(run_dir)
         if self._pod is not None:
             log.warning("this VM was bound before this program started: it takes no pod", bound_to=self._pod)
@@ -62,12 +77,52 @@ class Control:
             bound=self._pod is not None,
         ).SerializeToString()
 
-    async def bind(self, payload: bytes, timeout: float | None) -> socket.socket:
-        """Make this VM the pod's; returns the connection to its agent. The answer is BIND_ANSWER.
+    def bind(self, payload: bytes, timeout: float | None, caller: object) -> "asyncio.Task[Forwarder]":
+        """Make this VM the pod's; the task is done when its agent can be talked to. The answer is BIND_ANSWER.
 
-        Raises InvalidRequest or StatusError. The VM is bound as soon as the files are written: should the agent fail
-        after that, or the caller be cancelled, the VM is spent and must be replaced.
+        A repeat of the same bytes gets the same task: leave it running when `caller`, a link, ends. Raises
+        InvalidRequest or StatusError. The VM is bound as soon as the files are written: should the agent fail after
+        that (the task's StatusError), the VM is spent and must be replaced.
         """
+        digest = hashlib.sha256(payload).digest()
+        if self._binding is None or self._binding.digest != digest:
+            self._binding = self._begin(digest, payload, timeout)
+        self._caller = caller
+        return self._binding.forwarder
+
+    def resume(self, payload: bytes, caller: object) -> tuple[Forwarder, bytes]:
+        """Whose link `caller`, a link, is to be at once, and what that must send first, after the answer.
+
+        Raises InvalidRequest, or StatusError (FAILED_PRECONDITION) when this VM has no agent to go on with.
+        """
+        request = _decode(ResumeRequest, payload)
+        forwarder = self._forwarder_of(request.sandbox_id)
+        first = forwarder.resume(request.received)
+        self._caller = caller
+        return forwarder, first
+
+    def is_newest(self, caller: object) -> bool:
+        """Whether no other link has asked for the agent since this one did."""
+        return caller is self._caller
+
+    async def aclose(self) -> None:
+        """End the agent's link in order, and give up a Bind under way."""
+        if self._binding is not None:
+            task = self._binding.forwarder
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:
+                task.result().close()
+
+    def refuse(self, service: str, method: str) -> StatusError:
+        """The answer to a call that is none of ours: nothing reaches the agent from here."""
+        service, method = service[:_NAME_MOST], method[:_NAME_MOST]
+        if service == names.GUEST_SERVICE:
+            return StatusError(Code.UNIMPLEMENTED, f"{service} has no method {method!r}")
+        why = "is not bound to a pod yet" if self._pod is None else f"is bound to {self._pod} over another link"
+        return StatusError(Code.FAILED_PRECONDITION, f"{service}/{method} cannot be served: this VM {why}")
+
+    def _begin(self, digest: bytes, payload: bytes, timeout: float | None) -> _Binding:
         if self._pod is not None:
             raise StatusError(
                 Code.FAILED_PRECONDITION, f"this VM is bound to {self._pod} already: a VM serves one pod in its life"
@@ -80,15 +135,29 @@ class Control:
                 "which gives the pod the VM's own network",
             )
         self._write(request)
-        return await self._agent.connect(AGENT_TIMEOUT if timeout is None else min(AGENT_TIMEOUT, _SHARE * timeout))
+        patience = AGENT_TIMEOUT if timeout is None else min(AGENT_TIMEOUT, _SHARE * timeout)
+        task = asyncio.get_running_loop().create_task(self._reach_agent(patience), name="bind")
+        task.add_done_callback(_note)
+        return _Binding(digest, request.sandbox_id, task)
 
-    def refuse(self, service: str, method: str) -> StatusError:
-        """The answer to a call that is none of ours: nothing reaches the agent from here."""
-        service, method = service[:_NAME_MOST], method[:_NAME_MOST]
-        if service == names.GUEST_SERVICE:
-            return StatusError(Code.UNIMPLEMENTED, f"{service} has no method {method!r}")
-        why = "is not bound to a pod yet" if self._pod is None else f"is bound to {self._pod} over another link"
-        return StatusError(Code.FAILED_PRECONDITION, f"{service}/{method} cannot be served: this VM {why}")
+    async def _reach_agent(self, patience: float) -> Forwarder:
+        return Forwarder(await self._agent.connect(patience))
+
+    def _forwarder_of(self, sandbox_id: str) -> Forwarder:
+        binding = self._binding
+        if binding is None and self._pod is None:
+            why = "this VM is not bound to a pod yet"
+        elif binding is None:
+            why = f"this VM was bound to {self._pod}, and its guest program has started anew since: the agent is lost"
+        elif binding.sandbox_id != sandbox_id:
+            why = f"this VM is bound to {self._pod}, not to sandbox {sandbox_id[:_NAME_MOST]!r}"
+        elif not binding.forwarder.done():
+            why = f"this VM is still being bound to {self._pod}: repeat Bind to hear how that ends"
+        elif (error := binding.forwarder.exception()) is not None:
+            why = f"this VM could not be bound to {self._pod}: {error}"
+        else:
+            return binding.forwarder.result()
+        raise StatusError(Code.FAILED_PRECONDITION, why)
 
     def _write(self, request: BindRequest) -> None:
         provision = bind.provision(request)
@@ -109,6 +178,12 @@ class Control:
 
 
 BIND_ANSWER: Final = BindResponse().SerializeToString()
+
+
+def _note(bind: "asyncio.Task[Forwarder]") -> None:
+    """Perhaps no link is left that would tell how it ended."""
+    if not bind.cancelled() and (error := bind.exception()) is not None:
+        log.error("bound, but the agent cannot be reached: this VM is spent", reason=error)
 
 
 def _decode(kind: type[M], payload: bytes) -> M:

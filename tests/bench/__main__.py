@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _daemon, _relay, _report, _start, _tunnels
+from tests.bench import _daemon, _handover, _relay, _report, _start, _tunnels
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -22,7 +22,7 @@ _EPILOG: Final = """\
 Each prints its figures, those of something that anybody can run beside them, and whether the targets are met.
 Without a command all of them run, one after the other: some seven minutes.
 
-relay and tunnels need a C compiler, taskset and stunnel, and use haproxy if it is there; start needs root, or a kernel
+relay, tunnels and handover need a C compiler and taskset, relay also stunnel, and it uses haproxy if it is there; start needs root, or a kernel
 that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
 show in the figures: the load is printed with them.
 
@@ -81,6 +81,12 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_handover(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tunnels", type=int, metavar="N", default=100, help="how many to hand over (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=3, help="of hand-overs, in a row (%(default)s)")
+    parser.set_defaults(run=lambda given: _handover.run(given.tunnels, given.rounds))
+
+
 def _add_daemon(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, metavar="N", default=7, help="of each program, interleaved (%(default)s)")
     parser.set_defaults(run=lambda given: _daemon.run(given.runs))
@@ -89,6 +95,7 @@ def _add_daemon(parser: argparse.ArgumentParser) -> None:
 _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
     "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
+    "handover": ("what shims notice when their relay is replaced, beside a restart of it", _add_handover),
     "start": ("how soon a VM that listens is noticed and its pod started, beside the incumbent's dialling", _add_start),
     "daemon": ("time until adaptor and relay are ready, and their memory, beside plain Python and boto3", _add_daemon),
 }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from adaptor.protos.guest_pb2 import BindRequest
 from adaptor.relay.client import RelayClient
 from tests.bench._load import TUNNEL_CORE, find, on_core
 from tests.worlds.tunnel import Pki, issue
@@ -68,7 +69,7 @@ class Ours:
         self._papers = papers
         self._port = free_port()
         self._opened = 0
-        relay_socket = str(directory / "relay.sock")
+        self.socket_path = relay_socket = str(directory / "relay.sock")
         files = [str(directory / name) for name in ("server", "server.key", "ca")]
         self._sides = [
             start([sys.executable, "-m", "adaptor.relay.process", "--socket", relay_socket, "--log-level", "error"]),
@@ -95,7 +96,7 @@ class Ours:
             await self._client.open(sandbox, str(self._directory / "pods" / sandbox / "s"))
             trust = self._papers.pki.own()
             await self._client.dial(sandbox, ["127.0.0.1"], self._port, 10.0, self._papers.worker, trust)
-            await self._client.bind(sandbox, b"\n\0", 10.0)
+            await self._client.bind(sandbox, BindRequest(sandbox_id=sandbox).SerializeToString(), 10.0)
         self._opened = tunnels
 
     async def _shut(self) -> None:

@@ -1,7 +1,7 @@
 """A worker node in memory: registry, journal on a real disk, relay, cloud; time is virtual."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.model import SandboxSpec, fold
+from adaptor.sandbox.model import Event, SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
-from adaptor.sandbox.watch import InstanceWatch
+from adaptor.sandbox.watch import InstanceWatch, survey
 from providers.base import Ownership
 from tests.worlds.clock import VirtualClock
 from tests.worlds.cloud import Cloud
@@ -22,7 +22,33 @@ T = TypeVar("T")
 
 
 class StillJournal(Journal):
-    """The journal, during whose writes virtual time stands still."""
+    """The journal, during whose writes virtual time stands still.
+
+    `last_write`: after so many the process dies, before the next one (or, with `.5`, right after it was written and
+    before anybody heard of it). Who dies writes no more.
+    """
+
+    last_write: float | None = None
+    writes = 0
+    dead = False
+
+    async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
+        self._mortal()
+        await super().append_all(entries)
+        self.writes += 1
+        if self.last_write == self.writes - 0.5:
+            self.dead = True
+        self._mortal()
+
+    async def forget(self, sandbox: str) -> None:
+        self._mortal()
+        await super().forget(sandbox)
+
+    def _mortal(self) -> None:
+        if self.last_write is not None and self.writes >= self.last_write:
+            self.dead = True
+        if self.dead:
+            raise asyncio.CancelledError
 
     async def _run(self, work: Callable[[Any], T]) -> T:
         assert isinstance(self._clock, VirtualClock)
@@ -52,16 +78,25 @@ class Node:
         self._pki = NodePki.load(directory / "pki")
 
     @asynccontextmanager
-    async def adaptor(self) -> AsyncIterator[Registry]:
-        """An adaptor from start to kill: its end takes nothing down."""
+    async def adaptor(self, *, last_write: float | None = None, patrol: bool = False) -> AsyncIterator[Registry]:
+        """An adaptor from start to kill: its end takes nothing down. `last_write`: see StillJournal."""
         journal = await StillJournal.open(self._directory / "journal.db", self.clock)
-        registry = Registry(self._rooms(journal))
+        assert isinstance(journal, StillJournal)
+        rooms = self._rooms(journal)
+        registry = Registry(rooms)
         states = {sandbox: fold(events) for sandbox, events in (await journal.load()).items()}
-        await registry.recover(recovery.plan(states, await self.relay.sessions()))
+        instances = await survey(self.cloud, self.clock, states, 2.0)
+        await registry.recover(recovery.plan(states, await self.relay.sessions(), instances, self.clock.wall()))
+        journal.last_write = last_write
+        patrolling = asyncio.create_task(registry.patrol()) if patrol else None
         try:
             yield registry
         finally:
+            journal.dead = True
+            if patrolling:
+                patrolling.cancel()
             await registry.aclose()
+            await rooms.watch.aclose()
             await journal.aclose()
 
     async def journal_rows(self) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A pod VM as the relay meets it: certificates, and a guest that greets, binds and then echoes agent calls.
+"""A pod VM as the relay meets it: certificates, and a guest that greets, binds, resumes and echoes agent calls.
 
 Built on plain blocking `ssl` in threads, so that it shares nothing with what it tests but the protocol's names.
 """
@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -26,12 +26,20 @@ from cryptography.x509.oid import NameOID
 from google.protobuf.message import Message
 
 from adaptor import names
-from adaptor.errors import StatusError
-from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse
+from adaptor.errors import Code, StatusError
+from adaptor.protos.guest_pb2 import (
+    BindRequest,
+    BindResponse,
+    HelloRequest,
+    HelloResponse,
+    ResumeRequest,
+    ResumeResponse,
+)
 from adaptor.protos.ttrpc_pb2 import Request, Response
 from adaptor.relay.client import Identity, OwnGuest, UpstreamGuest
 from adaptor.ttrpc import messages
 from adaptor.ttrpc.frames import HEADER, Frame, MessageType, encode
+from tests.worlds.bound import Agent
 
 TOKEN: Final = bytes(range(32))
 NONCE: Final = b"0123456789abcdef"
@@ -119,6 +127,7 @@ def server_context(certificate: Certificate, ca: bytes, *, alpn: bool = True) ->
         file.write(certificate.pem + certificate.key)
         file.flush()
         context.load_cert_chain(file.name)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # some Pythons of 3.11 set it, and a cut would pass for an end
     context.load_verify_locations(cadata=ca.decode())
     context.verify_mode = ssl.CERT_REQUIRED
     if alpn:
@@ -126,7 +135,19 @@ def server_context(certificate: Certificate, ca: bytes, *, alpn: bool = True) ->
     return context
 
 
-def echo(link: ssl.SSLSocket) -> None:
+class Readable(Protocol):
+    """A socket, or the agent's end of a bound VM."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+
+class Talks(Readable, Protocol):
+    """Both ways."""
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+
+def echo(link: Talks) -> None:
     """An agent that answers each request with its own message."""
     while frame := read_frame(link):
         if frame.type == MessageType.REQUEST:
@@ -151,7 +172,7 @@ def call(stream_id: int, method: str, message: bytes, service: str = names.AGENT
     return HEADER.pack(envelope.ByteSize(), stream_id, MessageType.REQUEST, 0) + envelope.SerializeToString()
 
 
-def read_frame(link: socket.socket) -> Frame | None:
+def read_frame(link: Readable) -> Frame | None:
     """The next frame; None where the link ends before one."""
     header = read_exactly(link, HEADER.size)
     if header is None:
@@ -161,7 +182,7 @@ def read_frame(link: socket.socket) -> Frame | None:
     return None if payload is None else Frame(stream_id, kind, flags, payload)
 
 
-def read_exactly(link: socket.socket, size: int) -> bytes | None:
+def read_exactly(link: Readable, size: int) -> bytes | None:
     data = bytearray()
     while len(data) < size:
         piece = link.recv(size - len(data))
@@ -174,25 +195,31 @@ def read_exactly(link: socket.socket, size: int) -> bytes | None:
 class Guest:
     """A VM at `address`:`port`. Change its attributes to have it behave otherwise; close it in the end.
 
-    `agent` gets each bound link, in a thread of its own; the link is closed when it returns.
+    `agent` gets the bytes of each bound VM, in a thread of its own, and of an upstream VM each link. The stream ends
+    in order when it returns. Any number of sandboxes may be bound here, as if each had a VM of its own.
     """
 
     def __init__(
         self, context: ssl.SSLContext, certificate: Certificate, listener: socket.socket | None = None
     ) -> None:
-        self.agent: Callable[[ssl.SSLSocket], None] = echo
+        self.agent: Callable[[Any], None] = echo
         self.greets = True  # or accepts, and never says a word
         self.binds_as_told = True  # or leaves Bind unanswered until `confirm`
+        self.resumes_as_told = True  # or leaves Resume unanswered
         self.refusal: StatusError | None = None  # the answer to Bind, if it is to be one
+        self.resume_refusal: StatusError | None = None
         self.hello_refusal: StatusError | None = None
         self.hellos: list[HelloRequest] = []
         self.binds: list[BindRequest] = []
+        self.resumes: list[ResumeRequest] = []
+        self.bound: dict[str, Agent] = {}
         self.accepted = 0
         self._context = context
         self._certificate = certificate
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address, self.port = self._listener.getsockname()[:2]
         self._confirmed = threading.Event()
+        self._closed = False
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -206,14 +233,26 @@ class Guest:
         """Answer the Bind that was left unanswered."""
         self._confirmed.set()
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where its packets come in: the listener, and every link."""
+        return [self._listener, *self._open]
+
+    def cut(self) -> None:
+        """Cut every link there is, in whatever phase; the VM lives on."""
+        for link in list(self._open):
+            with suppress(OSError):
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Cut every link and stop listening."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for link in list(self._open):
-            with suppress(OSError):
-                socket.socket.shutdown(link, socket.SHUT_RDWR)
+        self._closed = True
+        self.cut()
+        for agent in self.bound.values():
+            agent.unwrap()
         self._confirmed.set()
         for thread in self._threads:
             thread.join(PATIENCE)
@@ -233,9 +272,12 @@ class Guest:
             except OSError:
                 return
             self.accepted += 1
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._start(self._serve, connection)
+
+    def _start(self, work: Callable[[Any], None], what: object) -> None:
+        thread = threading.Thread(target=work, args=(what,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
         self._open.add(connection)
@@ -245,32 +287,70 @@ class Guest:
                 connection.recv(1 << 20)
                 connection.recv(1)  # until the other side has had enough
                 return
-            link = wrapped = self._context.wrap_socket(connection, server_side=True)
+            link = wrapped = self._context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False)
             self._open ^= {connection, link}
-            # An upstream VM knows no Hello: its link is the agent's from the first byte on.
-            if wrapped.selected_alpn_protocol() != names.GUEST_ALPN or self._until_bound(wrapped):
-                self.agent(wrapped)
+            if wrapped.selected_alpn_protocol() != names.GUEST_ALPN:
+                self.agent(wrapped)  # an upstream VM knows no Hello: its link is the agent's from the first byte on
+            elif agent := self._until_bound(wrapped):
+                agent.carry(wrapped)
         except OSError:
             pass  # the other side's end of it, which is what the test looks at
         finally:
             self._open -= {connection, link}
             link.close()
 
-    def _until_bound(self, link: ssl.SSLSocket) -> bool:
+    def _until_bound(self, link: ssl.SSLSocket) -> Agent | None:
         while frame := read_frame(link):
             request = Request.FromString(frame.payload)
             if request.method == "Hello":
                 hello = HelloRequest.FromString(request.payload)
                 self.hellos.append(hello)
                 link.sendall(outcome(frame.stream_id, self.hello_refusal or self._prove(hello.nonce)))
-            else:
-                assert request.method == "Bind", "nothing else may come before Bind"
-                self.binds.append(BindRequest.FromString(request.payload))
-                if self.binds_as_told or self._confirmed.wait(PATIENCE):
-                    link.sendall(outcome(frame.stream_id, self.refusal or BindResponse()))
-                    if self.refusal is None:
-                        return True
-        return False
+                continue
+            assert request.method in ("Bind", "Resume"), "nothing else may come before Bind"
+            agent, said = self._bind(request.payload) if request.method == "Bind" else self._resume(request.payload)
+            if said:
+                link.sendall(outcome(frame.stream_id, said))
+            if agent:
+                return agent
+        return None
+
+    def _bind(self, payload: bytes) -> tuple[Agent | None, Message | StatusError | None]:
+        request = BindRequest.FromString(payload)
+        self.binds.append(request)
+        if not self.binds_as_told:
+            self._confirmed.wait(PATIENCE)
+        if self._closed:
+            return None, None
+        if self.refusal:
+            return None, self.refusal
+        agent = self.bound.get(request.sandbox_id)
+        if agent is None:
+            agent = self.bound[request.sandbox_id] = Agent()
+            self._start(self._run_agent, agent)
+        elif agent.heard:
+            return None, StatusError(Code.FAILED_PRECONDITION, "bound, and its agent has been talked to")
+        agent.go_on(0)
+        return agent, BindResponse()
+
+    def _resume(self, payload: bytes) -> tuple[Agent | None, Message | StatusError | None]:
+        request = ResumeRequest.FromString(payload)
+        self.resumes.append(request)
+        if not self.resumes_as_told:
+            return None, None
+        agent = self.bound.get(request.sandbox_id)
+        if self.resume_refusal or agent is None:
+            return None, self.resume_refusal or StatusError(Code.FAILED_PRECONDITION, "this VM is not bound")
+        try:
+            return agent, ResumeResponse(received=agent.go_on(request.received))
+        except StatusError as error:
+            return None, error
+
+    def _run_agent(self, agent: Agent) -> None:
+        try:
+            self.agent(agent)
+        finally:
+            agent.unwrap()
 
     def _prove(self, nonce: bytes) -> HelloResponse:
         bound = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(self._certificate.der).digest()

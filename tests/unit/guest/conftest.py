@@ -1,13 +1,28 @@
 """Fixtures of the guest's links: its node, a stranger, a guest, and dialling it."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from adaptor.pki import NodePki
 from tests.unit.guest.peers import Dial, GuestWorld, Worker, client, guest
+
+# The guest runs on uvloop; what must also work on asyncio's own loop is tested on both.
+ON_BOTH_LOOPS = {"test_cuts", "test_resume"}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+        "uvloop": uvloop.new_event_loop,
+        "asyncio": asyncio.SelectorEventLoop,
+    }
+    return factories if item.path.stem in ON_BOTH_LOOPS else {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,25 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from struct import Struct
+from typing import Any, Final, Self, TypeVar
 
 from google.protobuf.message import Message
 
 from adaptor import names
 from adaptor.errors import StatusError
 from adaptor.pki import Identity
-from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse
+from adaptor.protos.guest_pb2 import (
+    BindRequest,
+    BindResponse,
+    HelloRequest,
+    HelloResponse,
+    ResumeRequest,
+    ResumeResponse,
+)
 from adaptor.relay import tls
 from adaptor.ttrpc.connection import ClientConnection, ResponseReceived, ServerConnection
-from adaptor.ttrpc.frames import Frame, encode
+from adaptor.ttrpc.frames import HEADER, Frame, encode
 from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
@@ -26,23 +34,76 @@ from podvm_images.guest.service import PATIENCE, Service
 M = TypeVar("M", bound=Message)
 
 TOKEN = bytes(range(32))
+SANDBOX = "f00d" * 16
 # No test waits that long for what should come: it is the difference between a failing test and a hanging one.
 DEADLINE = 20.0
 
 
 def pod(**fields: Any) -> BindRequest:
-    given: dict[str, Any] = {"sandbox_id": "f00d" * 16, "pod_namespace": "shop", "pod_name": "web-0"}
+    given: dict[str, Any] = {"sandbox_id": SANDBOX, "pod_namespace": "shop", "pod_name": "web-0"}
     return BindRequest(**given | fields)
 
 
+class Streams:
+    """A bound VM's two byte streams as its worker keeps them. Unlike relay/records.py it keeps everything, for ever."""
+
+    HEAD: Final = Struct(">II")
+
+    def __init__(self) -> None:
+        self.calls = ClientConnection()
+        self.sent = bytearray()
+        self.received = bytearray()
+        self.confirmed = 0  # of `sent`, what the guest says it has taken
+        self._untold = 0  # of `received`, what the guest has not been told
+        self._link = bytearray()  # what came of the link and is no whole head
+        self._left = 0  # bytes to come of the record under way
+
+    def join(self, taken: int) -> bytes:
+        """Go on over a new link with a guest that has taken so much; returns what to send first."""
+        assert self.confirmed <= taken <= len(self.sent), (self.confirmed, taken, len(self.sent))
+        self.confirmed, self._untold, self._left = taken, 0, 0
+        self._link.clear()
+        rest = self.sent[taken:]
+        return self.HEAD.pack(0, len(rest)) + rest if rest else b""
+
+    def pack(self, data: bytes) -> bytes:
+        self.sent += data
+        untold, self._untold = self._untold, 0
+        return self.HEAD.pack(untold, len(data)) + data
+
+    def unpack(self, data: bytes) -> bytes:
+        self._link += data
+        came = bytearray()
+        while self._left or len(self._link) >= self.HEAD.size:
+            if not self._left:
+                taken, self._left = self.HEAD.unpack_from(self._link)
+                self.confirmed += taken
+                assert self.confirmed <= len(self.sent), "the guest claims to have taken what was never sent"
+                del self._link[: self.HEAD.size]
+            piece = self._link[: self._left]
+            if not piece and self._left:
+                break
+            del self._link[: self._left]
+            self._left -= len(piece)
+            came += piece
+        self.received += came
+        self._untold += len(came)
+        return bytes(came)
+
+
 class Worker:
-    """One TLS link from a worker to the guest, and the calls on it."""
+    """One TLS link from a worker to the guest, and the calls on it.
+
+    `streams`: the agent's, once Bind or Resume has succeeded on this link.
+    """
 
     def __init__(self, link: ssl.SSLSocket) -> None:
         self.link = link
         self.certificate = link.getpeercert(binary_form=True) or b""
+        self.streams: Streams | None = None
         self._calls = ClientConnection()
         self._answers: dict[int, ResponseReceived] = {}
+        self._writing = asyncio.Lock()
 
     @classmethod
     async def dial(cls, port: int, context: ssl.SSLContext, server_name: str = "podvm") -> Self:
@@ -70,7 +131,7 @@ class Worker:
 
     async def answer(self, stream: int) -> bytes:
         while stream not in self._answers:
-            data = await self.receive()
+            data = await (self.receive() if self.streams else self._frame())
             if not data:
                 raise ConnectionError("the guest closed the link")
             self._answers |= {answer.stream_id: answer for answer in self._calls.receive(data)}
@@ -93,31 +154,65 @@ class Worker:
     async def bind(self, request: BindRequest | bytes, timeout: float | None = None) -> BindResponse:
         """After this the link is the agent's, whose stream ids start anew."""
         answer = BindResponse.FromString(await self.call(names.GUEST_SERVICE, "Bind", request, timeout))
-        self._calls = ClientConnection()
+        self.bound()
         return answer
 
-    async def send(self, data: bytes) -> None:
+    def bound(self, streams: Streams | None = None) -> None:
+        """From here on the link carries records."""
+        self.streams = streams or Streams()
+        self._calls = self.streams.calls
+
+    async def resume(self, streams: Streams, sandbox: str = SANDBOX) -> None:
+        """After this the link is the agent's again, and what the last one lost is on its way."""
+        request = ResumeRequest(sandbox_id=sandbox, received=len(streams.received))
+        answer = ResumeResponse.FromString(await self.call(names.GUEST_SERVICE, "Resume", request))
+        self.bound(streams)
+        rest = streams.join(answer.received)
         async with asyncio.timeout(DEADLINE):
-            await tls.write_all(self.link, data)
+            await tls.write_all(self.link, rest)
+
+    async def send(self, data: bytes) -> None:
+        async with self._writing, asyncio.timeout(DEADLINE):
+            await tls.write_all(self.link, self.streams.pack(data) if self.streams else data)
 
     async def receive(self) -> bytes:
         """Whatever comes next; empty once the guest has closed the link."""
         try:
             async with asyncio.timeout(DEADLINE):
-                first = await tls.read_exactly(self.link, 1)
-            with contextlib.suppress(ssl.SSLWantReadError):
-                return first + self.link.recv(1 << 20)
-            return first
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
-            return b""
-        except ssl.SSLError as error:
-            if error.reason == tls.CUT:
+                while True:
+                    data = await self._read()
+                    if self.streams is None or (data := self.streams.unpack(data)):
+                        return data
+        except OSError as error:
+            if _is_end(error):
                 return b""
             raise
+
+    async def _frame(self) -> bytes:
+        """The next frame before Bind, and not one byte more. Empty once the guest has closed the link."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                header = await tls.read_exactly(self.link, HEADER.size)
+                return header + await tls.read_exactly(self.link, HEADER.unpack(header)[0])
+        except OSError as error:
+            if _is_end(error):
+                return b""
+            raise
+
+    async def _read(self) -> bytes:
+        first = await tls.read_exactly(self.link, 1)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            return first + self.link.recv(1 << 20)
+        return first
 
     async def dropped(self) -> bool:
         """Wait until the guest closes the link; False if it says something first."""
         return await self.receive() == b""
+
+    def say_goodbye(self) -> None:
+        """End the link in order, and close it when the guest has heard; `close` alone cuts it."""
+        with contextlib.suppress(ssl.SSLError):  # that it is said, and something of the guest's lies before its answer
+            self.link.unwrap()
 
     def close(self) -> None:
         self.link.close()
@@ -222,6 +317,11 @@ async def guest(
 
 
 Dial = Callable[..., Awaitable[Worker]]  # the fixture `dial`: of a GuestWorld, with a context if not the worker's own
+
+
+def _is_end(error: OSError) -> bool:
+    ends = ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError
+    return isinstance(error, ends) or (isinstance(error, ssl.SSLError) and error.reason == tls.CUT)
 
 
 def client(identity: Identity) -> ssl.SSLContext:

@@ -98,6 +98,7 @@ async def test_while_bind_waits_for_the_agent_its_link_is_answered_but_nothing_g
         assert (await refusal(worker.answer(early))).code == Code.FAILED_PRECONDITION
         await world.agent.start()
         await worker.answer(bind)
+        worker.bound()
         check = raw_frame(1, 1, b"\x0a\x0bgrpc.Health\x12\x05Check")
         await worker.send(check)
         await worker.receive()
@@ -190,7 +191,11 @@ async def test_an_agent_that_never_comes_is_told_before_the_caller_gives_up(
             f"the pod VM's agent did not listen on {world.agent.path} within 0.45 s (No such file or directory)"
         )
         assert (await worker.hello()).bound  # its secrets are here: the VM is spent
-        assert (await refusal(worker.bind(pod()))).code == Code.FAILED_PRECONDITION
+        await world.agent.start()  # too late
+        for each in (worker, await dial(world)):
+            assert (await refusal(each.bind(pod()))).message == error.message
+            assert (await refusal(each.bind(pod(pod_name="other")))).code == Code.FAILED_PRECONDITION
+        assert world.agent.connections == 0
 
 
 async def test_an_agent_that_listens_late_is_waited_for(tmp_path: Path, pki: NodePki, dial: Dial) -> None:
@@ -257,21 +262,3 @@ async def test_a_started_agent_is_ended_with_the_guest(tmp_path: Path, pki: Node
         await worker.send(call)
         assert await worker.receive() == call
     assert (tmp_path / "agent.sock.ended").exists()
-
-
-async def test_a_worker_that_vanishes_during_bind_leaves_a_spent_vm_that_still_serves(
-    tmp_path: Path, pki: NodePki, dial: Dial
-) -> None:
-    async with guest(tmp_path, pki.ca_pem, agent=False) as world:
-        worker = await dial(world)
-        worker.begin(names.GUEST_SERVICE, "Bind", pod())
-        await worker.flush()
-        await until(lambda: "bound" in world.files())
-        worker.close()
-        other = await dial(world)
-        assert (await other.hello()).bound
-        assert (await refusal(other.bind(pod()))).code == Code.FAILED_PRECONDITION
-        await until(lambda: not any("Control.bind" in repr(task.get_coro()) for task in asyncio.all_tasks()))
-        await world.agent.start()  # nobody waits for it any more
-        assert (await other.hello()).bound
-        assert world.agent.connections == 0

@@ -188,7 +188,8 @@ def test_the_guest_loads_nothing_that_it_does_not_need() -> None:
     }  # fmt: skip
     ours = {name for name in loaded if name.startswith(("adaptor.relay.", "adaptor.telemetry.", "adaptor.ttrpc."))}
     assert ours <= {
-        "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.splice", "adaptor.relay.tls",
+        "adaptor.relay.carrier", "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.records",
+        "adaptor.relay.splice", "adaptor.relay.tls",
         "adaptor.telemetry.logs", "adaptor.telemetry.redact",
         "adaptor.ttrpc.connection", "adaptor.ttrpc.frames", "adaptor.ttrpc.messages",
     }  # fmt: skip

@@ -114,11 +114,11 @@ async def test_when_the_agent_hangs_up_the_link_ends(world: GuestWorld, dial: Di
     assert await worker.dropped()
 
 
-async def test_when_the_link_ends_the_agent_is_hung_up_on(world: GuestWorld, dial: Dial) -> None:
+async def test_when_the_worker_ends_the_link_in_order_the_agent_is_hung_up_on(world: GuestWorld, dial: Dial) -> None:
     worker = await dial(world)
     await worker.bind(pod())
     assert await worker.call(names.HEALTH_SERVICE, "Check") == b""
-    worker.close()
+    worker.say_goodbye()
     await world.agent.left_alone()
 
 
@@ -239,7 +239,7 @@ async def test_no_secret_is_ever_logged(
         await refusal(worker.bind(pod(registry_auth=AUTH[1:])))
         await worker.bind(pod(registry_auth=AUTH, initdata=INITDATA + b'"mine" = "hunter2"\n'))
         await worker.call(names.HEALTH_SERVICE, "Check")
-        worker.close()
+        worker.say_goodbye()
         await world.agent.left_alone()
     lines = "\n".join(str(record.msg) for record in caplog.records)
     assert "bound to a pod" in lines

@@ -13,6 +13,7 @@ from typing import Self
 
 from adaptor.protos.guest_pb2 import BindRequest
 from adaptor.relay.client import Dialled, OwnGuest, RelayClient, Session, SessionState, UpstreamGuest
+from tests.worlds.bound import Agent
 from tests.worlds.tunnel import PATIENCE, Guest, Pki, answer, call
 
 _ids = itertools.count(1)
@@ -71,14 +72,17 @@ class Pod:
         self.sandbox_id = f"sandbox-{next(_ids)}"
         self.path = str(relay.directory / self.sandbox_id / "agent.ttrpc")
         self.bind_request = BindRequest(sandbox_id=self.sandbox_id, pod_namespace="shop", pod_name="web-0")
+        self.port = 0  # to dial, if not the guest's own
+        self.link_grace = PATIENCE
         self._shims: list[socket.socket] = []
 
     async def open(self, *, all_gpus: bool = False) -> None:
         await self.relay.open(self.sandbox_id, self.path, all_gpus=all_gpus)
 
     async def dial(self, trust: OwnGuest | UpstreamGuest | None = None, timeout: float = PATIENCE) -> Dialled:
-        where = [self.guest.address], self.guest.port
-        return await self.relay.dial(self.sandbox_id, *where, timeout, self.pki.worker, trust or self.pki.own())
+        where = [self.guest.address], self.port or self.guest.port
+        trust = trust or self.pki.own()
+        return await self.relay.dial(self.sandbox_id, *where, timeout, self.pki.worker, trust, self.link_grace)
 
     async def bind(self, timeout: float = PATIENCE) -> None:
         await self.relay.bind(self.sandbox_id, self.bind_request.SerializeToString(), timeout)
@@ -110,6 +114,11 @@ class Pod:
                     if each.sandbox_id == self.sandbox_id and each.state is state:
                         return each
                 listing = await self.relay.watch(listing.generation)
+
+    @property
+    def agent(self) -> Agent:
+        """The bound VM's end of the streams."""
+        return self.guest.bound[self.sandbox_id]
 
     def close(self) -> None:
         for shim in self._shims:

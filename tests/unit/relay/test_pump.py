@@ -21,7 +21,7 @@ from adaptor.relay.pump import End, Pump, Side
 from adaptor.relay.splice import Answer, Rules, Splice
 from adaptor.ttrpc import messages
 from adaptor.ttrpc.frames import Frame, MessageType, encode
-from tests.unit.relay.tunnel_ends import Tunnel, eventually
+from tests.unit.relay.tunnel_ends import Plain, Through, Tunnel, eventually
 from tests.worlds.tunnel import PATIENCE, answer, call, cut
 
 Make = Callable[..., Awaitable[Tunnel]]
@@ -67,7 +67,7 @@ async def push_until_stuck(end: socket.socket, what: bytes = bytes(1 << 16)) -> 
 @pytest.mark.parametrize("chunk", [1, 7, 1000, 1 << 16, 5 * MIB])
 async def test_bytes_arrive_whole_and_in_order_both_ways_whatever_their_chunks(tunnel: Make, chunk: int) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     data = noise(min(chunk * 400, 5 * MIB))
 
     async def pushed(end: socket.socket) -> None:
@@ -87,18 +87,18 @@ async def test_what_arrived_before_the_start_is_not_lost(tunnel: Make) -> None:
     await send(joined.vm, b"ab")
     while True:  # one byte taken, one left in OpenSSL, of which no readiness event will tell
         try:
-            assert joined.pump._link.recv(1) == b"a"
+            assert joined.link.recv(1) == b"a"
             break
         except ssl.SSLWantReadError:
             await asyncio.sleep(0)
     await send(joined.shim, b"c")
-    joined.pump.start()
+    joined.start()
     assert (await joined.from_vm(1), await joined.from_shim(1)) == (b"b", b"c")
 
 
 async def test_a_vm_that_does_not_read_stops_the_shim_and_loses_nothing(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     taken = await push_until_stuck(joined.shim)
     assert taken < HELD
     assert len(joined.pump._link_out) <= len(pump_module._BUFFER)
@@ -111,7 +111,7 @@ async def test_a_vm_that_does_not_read_stops_the_shim_and_loses_nothing(tunnel: 
 
 async def test_a_shim_that_does_not_read_stops_the_vm_and_loses_nothing(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     taken = await push_until_stuck(joined.vm)
     assert taken < HELD
     assert len(joined.pump._unix_out) <= len(pump_module._BUFFER)
@@ -124,7 +124,7 @@ async def test_a_shim_that_does_not_read_stops_the_vm_and_loses_nothing(tunnel: 
 
 async def test_a_shim_that_closes_is_reported_after_its_last_bytes_are_sent(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await send(joined.shim, b"last words")
     joined.shim.close()
     assert await joined.from_shim(10) == b"last words"
@@ -137,7 +137,7 @@ async def test_a_shim_that_only_stops_sending_still_gets_the_answers_under_way(t
     early = asyncio.create_task(send(joined.vm, noise(2 * MIB)))
     await send(joined.shim, b"question")
     joined.shim.shutdown(socket.SHUT_WR)
-    joined.pump.start()
+    joined.start()
     assert await joined.from_vm(2 * MIB) == noise(2 * MIB)
     assert await joined.from_shim(8) == b"question"
     await joined.vm_hears_an_orderly_end()
@@ -154,14 +154,14 @@ async def test_answers_nobody_is_left_to_read_do_not_break_the_goodbye(tunnel: M
     await send(joined.vm, b"late answer" * 1000)
     await send(joined.shim, b"bye")
     joined.shim.close()
-    joined.pump.start()
+    joined.start()
     assert await joined.from_shim(3) == b"bye"
     await joined.vm_hears_an_orderly_end()
 
 
 async def test_a_shim_that_closes_without_reading_its_answers_is_reported(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await push_until_stuck(joined.vm)
     joined.shim.close()
     assert (await joined.end()).side is Side.UNIX
@@ -173,7 +173,7 @@ async def test_a_vm_that_does_not_close_its_side_does_not_keep_the_link_open(
 ) -> None:
     monkeypatch.setattr(pump_module, "_LINGER", 0.05)
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     joined.shim.close()
     await joined.vm_hears_an_orderly_end()
     await eventually(lambda: refuses_to_be_told(joined.vm))
@@ -189,7 +189,7 @@ def refuses_to_be_told(end: socket.socket) -> bool:
 
 async def test_a_vm_that_closes_is_reported_after_its_last_bytes_are_delivered(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await send(joined.vm, b"last words")
     with pytest.raises(ssl.SSLWantReadError):  # close_notify has gone out; the other's has not come
         joined.vm.unwrap()
@@ -199,7 +199,7 @@ async def test_a_vm_that_closes_is_reported_after_its_last_bytes_are_delivered(t
 
 async def test_a_link_that_ends_while_the_shim_is_slow_costs_it_nothing(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     taken = await push_until_stuck(joined.vm)
     tail = bytes(1 << 16) + noise(MIB)
     rest = asyncio.create_task(send(joined.vm, tail))
@@ -213,7 +213,7 @@ async def test_a_link_that_ends_while_the_shim_is_slow_costs_it_nothing(tunnel: 
 
 async def test_bytes_of_a_link_that_was_cut_reach_a_shim_that_reads_later(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await send(joined.vm, noise(2 * MIB))
     joined.vm.close()
     assert await joined.from_vm(3 * MIB) == noise(2 * MIB)
@@ -224,7 +224,7 @@ async def test_bytes_of_a_link_that_was_cut_reach_a_shim_that_reads_later(tunnel
 
 async def test_a_link_that_is_reset_says_so(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     cut(joined.vm)
     assert await joined.from_vm(1) == b""
     end = await joined.end()
@@ -239,7 +239,7 @@ async def test_what_came_in_front_of_a_reset_still_reaches_the_shim(tunnel: Make
     await send(joined.vm, noise(size))
     await eventually(lambda: all_arrived(joined.vm))
     cut(joined.vm)
-    joined.pump.start()
+    joined.start()
     assert await joined.from_vm(size) == noise(size)
     assert await joined.from_vm(1) == b""
     assert (await joined.end()).side is Side.LINK
@@ -258,7 +258,7 @@ async def test_an_end_that_is_read_with_more_than_the_shim_takes_waits_for_it(tu
     whole_records = noise(15 * (16 << 10))  # after a shorter one a batch ends, and would not read the link's end
     await send(joined.vm, whole_records)
     joined.vm.close()
-    joined.pump.start()
+    joined.start()
     assert joined.pump._link_end is not None
     assert joined.pump._unix_out, "the shim's socket takes all of it: nothing is tested"
     assert await joined.from_vm(2 * len(whole_records)) == whole_records
@@ -267,7 +267,7 @@ async def test_an_end_that_is_read_with_more_than_the_shim_takes_waits_for_it(tu
 
 async def test_a_request_that_cannot_be_sent_does_not_cost_the_answers_that_are_there(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await send(joined.vm, noise(600_000))  # more than the shim's socket holds, so some of it is not read yet
     await eventually(lambda: all_arrived(joined.vm))
     cut(joined.vm)
@@ -281,7 +281,7 @@ async def test_a_link_that_breaks_under_a_request_is_noticed(tunnel: Make) -> No
     joined = await tunnel()
     await push_until_stuck(joined.shim)
     cut(joined.vm)
-    joined.pump.start()
+    joined.start()
     assert (await joined.end()).side is Side.LINK
     assert await joined.from_vm(1) == b""
 
@@ -291,7 +291,7 @@ async def test_an_agent_that_dies_leaves_its_last_answers_to_the_worker(tunnel: 
     joined = await tunnel()
     joined.vm.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # so that the answers wait at the pump's end
     requests = asyncio.create_task(send(joined.vm, noise(2 * MIB)))
-    joined.pump.start()
+    joined.start()
 
     async def answer_and_die() -> None:
         await send(joined.shim, noise(MIB))
@@ -305,7 +305,7 @@ async def test_an_agent_that_dies_leaves_its_last_answers_to_the_worker(tunnel: 
 @pytest.mark.parametrize("side", Side)
 async def test_a_side_that_does_not_read_costs_no_cpu(tunnel: Make, side: Side) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     await push_until_stuck(joined.shim if side is Side.LINK else joined.vm)
     before = time.process_time()
     await asyncio.sleep(0.3)
@@ -314,7 +314,7 @@ async def test_a_side_that_does_not_read_costs_no_cpu(tunnel: Make, side: Side) 
 
 async def test_closing_says_goodbye_and_reports_nothing(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     joined.pump.close()
     joined.pump.close()
     await joined.vm_hears_an_orderly_end()
@@ -324,7 +324,7 @@ async def test_closing_says_goodbye_and_reports_nothing(tunnel: Make) -> None:
 
 async def test_an_answer_from_here_reaches_the_shim_and_not_the_vm(tunnel: Make) -> None:
     joined = await tunnel(Splice(RULES))
-    joined.pump.start()
+    joined.start()
     asked = call(1, "Check", b"", "grpc.Health")
     passed = call(3, "ReadStdout", b"x")
     await send(joined.shim, asked + passed)
@@ -335,10 +335,10 @@ async def test_an_answer_from_here_reaches_the_shim_and_not_the_vm(tunnel: Make)
     assert joined.pump._splice.requests_seen == 2
 
 
-async def test_an_answer_waits_until_the_response_under_way_is_whole(tunnel: Make) -> None:
+async def test_an_answer_waits_until_the_long_response_under_way_is_whole(tunnel: Make) -> None:
     joined = await tunnel(Splice(RULES))
-    joined.pump.start()
-    response = answer(3, noise(100_000))
+    joined.start()
+    response = answer(3, noise(300_000))
     await send(joined.vm, response[:50_000])
     assert await joined.from_vm(50_000) == response[:50_000]
     await send(joined.shim, call(5, "Check", b"", "grpc.Health") + call(7, "Refuse", b""))
@@ -350,10 +350,22 @@ async def test_an_answer_waits_until_the_response_under_way_is_whole(tunnel: Mak
     assert await joined.from_vm(len(expected)) == expected
 
 
+async def test_an_answer_does_not_wait_for_a_response_that_is_cut(tunnel: Make) -> None:
+    joined = await tunnel(Splice(RULES))
+    joined.start()
+    response = answer(3, noise(100_000))
+    await send(joined.vm, response[:50_000])
+    await send(joined.shim, call(5, "Check", b"", "grpc.Health"))
+    expected = answer(5, b"serving")
+    assert await joined.from_vm(len(expected)) == expected
+    await send(joined.vm, response[50_000:])
+    assert await joined.from_vm(len(response)) == response
+
+
 @pytest.mark.parametrize("side", Side)
 async def test_who_does_not_read_its_answers_is_not_read_either(tunnel: Make, side: Side) -> None:
     joined = await tunnel(Splice({("grpc.AgentService", "Big"): lambda message: Answer(bytes(1000))}), side)
-    joined.pump.start()
+    joined.start()
     asker: socket.socket = joined.shim if side is Side.UNIX else joined.vm
     asked, reply = call(1, "Big", b""), answer(1, bytes(1000))
     replies = await push_until_stuck(asker, asked * 100) // len(asked)
@@ -365,10 +377,10 @@ async def test_who_does_not_read_its_answers_is_not_read_either(tunnel: Make, si
 @pytest.mark.parametrize("side", Side)
 async def test_requests_are_read_on_when_the_answers_in_their_way_have_gone(tunnel: Make, side: Side) -> None:
     joined = await tunnel(Splice({("grpc.AgentService", "Big"): lambda message: Answer(bytes(1000))}), side)
-    joined.pump.start()
+    joined.start()
     asker, responder = (joined.shim, joined.vm) if side is Side.UNIX else (joined.vm, joined.shim)
     receive = joined.from_vm if side is Side.UNIX else joined.from_shim
-    asked, reply, response = call(1, "Big", b""), answer(1, bytes(1000)), answer(9, b"r" * 100)
+    asked, reply, response = call(1, "Big", b""), answer(1, bytes(1000)), answer(9, b"r" * 300_000)
     await send(responder, response[:50])
     assert await receive(50) == response[:50]
     taken = await push_until_stuck(asker, asked * 100)  # every answer waits for the rest of that response
@@ -381,7 +393,7 @@ async def test_requests_are_read_on_when_the_answers_in_their_way_have_gone(tunn
 
 async def test_at_the_guests_end_requests_are_what_the_link_brings(tunnel: Make) -> None:
     joined = await tunnel(Splice({("grpc.AgentService", "Double"): lambda message: message * 2}), Side.LINK)
-    joined.pump.start()
+    joined.start()
     await send(joined.vm, call(1, "Double", b"ab"))
     expected = call(1, "Double", b"abab")
     assert await joined.from_vm(len(expected)) == expected
@@ -401,7 +413,7 @@ def request_new_keys(link: ssl.SSLSocket) -> None:
 @pytest.mark.skipif(not ctypes.util.find_library("ssl"), reason="OpenSSL is not a shared library here")
 async def test_traffic_goes_on_through_changes_of_keys(tunnel: Make) -> None:
     joined = await tunnel()
-    joined.pump.start()
+    joined.start()
     for turn in range(4):
         request_new_keys(joined.vm)
         await asyncio.gather(
@@ -450,8 +462,8 @@ async def test_tls_that_must_receive_to_send_and_send_to_receive_is_given_what_i
     near, far = socket.socketpair()
     for end in (shim, unix, near, far):
         end.setblocking(False)
-    joined = Pump(unix, cast(ssl.SSLSocket, ContraryLink(near)), lambda end: None)
-    joined.start()
+    joined = Pump(unix, Plain(), Through(), lambda end: None, lambda end: None)
+    joined.attach(cast(ssl.SSLSocket, ContraryLink(near)))
     loop = asyncio.get_running_loop()
     with shim, far:
         await loop.sock_sendall(shim, b"question")

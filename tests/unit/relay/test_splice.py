@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptor.errors import Code, StatusError
+from adaptor.protos.handover_pb2 import SpliceState
 from adaptor.protos.ttrpc_pb2 import Request, Response
-from adaptor.relay.splice import Answer, Rules, Splice
+from adaptor.relay.splice import Answer, Rules, Splice, Watch
 from adaptor.ttrpc import messages
 from adaptor.ttrpc.frames import HEADER, MAX_PAYLOAD, Frame, FrameReader, MessageType, Oversize, encode
 
@@ -84,7 +85,7 @@ def modelled(frames: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
         if isinstance(verdict, Answer):
             payload = messages.encode_failure(REFUSAL) if verdict.error else messages.encode_response(verdict.message)
             answers.append(frame(payload, MessageType.RESPONSE, stream_id))
-        elif verdict is not None:
+        elif isinstance(verdict, bytes):
             request.payload = verdict
             to_vm += frame(request.SerializeToString(), stream_id=stream_id, flags=flags)
         else:
@@ -173,10 +174,11 @@ def whole_frames(data: bytes) -> list[Frame]:
     return [each for each in frames if isinstance(each, Frame)]
 
 
-def test_an_untouched_frame_passes_as_the_very_same_memory() -> None:
+def test_untouched_frames_pass_as_the_very_same_memory() -> None:
     data = fed(call("ReadStdout", b"x" * 100) + call("CopyFile", b"y" * 5000))
     assert [piece is data for piece in Splice(RULES).requests(data)] == [True]
-    assert [piece is data for piece in Splice(RULES).responses(data)] == [True]
+    responses = Splice(RULES).responses(data)
+    assert [isinstance(piece, memoryview) and piece.obj is data.obj for piece in responses] == [True]
 
 
 def test_a_frame_larger_than_any_buffer_passes_in_pieces_of_the_same_memory() -> None:
@@ -225,12 +227,70 @@ def test_the_largest_frame_with_a_rule_is_still_rewritten() -> None:
     assert Request.FromString(out[HEADER.size :]).payload == b"small"
 
 
-def test_answers_wait_for_the_end_of_the_response_under_way_and_are_handed_out_once() -> None:
+def test_answers_wait_for_the_end_of_the_long_response_under_way_and_are_handed_out_once() -> None:
     splice = Splice(RULES)
-    response = answer(5, b"r" * 50)
-    splice.responses(fed(response[:7]))
+    response = answer(5, b"r" * 300_000)
+    splice.responses(fed(response[:70]))
     requests(splice, [call("Ask", b"now", 7)])
     assert splice.take_answers() == b""
-    pieces = [bytes(piece) for piece in splice.responses(fed(response[7:] + response[:20]))]
-    assert b"".join(pieces) == response[7:] + answer(7, b"now") + response[:20]
+    pieces = [bytes(piece) for piece in splice.responses(fed(response[70:] + response[:200_000] * 2))]
+    assert b"".join(pieces) == response[70:] + answer(7, b"now") + response[:200_000] * 2
     assert splice.take_answers() == b""
+
+
+def test_a_response_that_is_cut_is_held_until_it_is_whole() -> None:
+    splice = Splice(RULES)
+    first, second = answer(5, b"r" * 50), answer(7, b"s" * 50)
+    assert out_of(splice, first + second[:7]) == first
+    assert out_of(splice, second[7:30]) == b""
+    requests(splice, [call("Ask", b"now", 9)])
+    assert splice.take_answers() == answer(9, b"now"), "the shim has whole frames: an answer may follow them"
+    assert out_of(splice, second[30:]) == second
+
+
+def test_a_watched_request_is_answered_from_here_and_the_late_answer_is_dropped() -> None:
+    splice = Splice({(SERVICE, "Check"): lambda message: Watch(b"well")})
+    asked = call("Check", stream_id=3)
+    assert requests(splice, [asked]) == asked
+    splice.answer_watched()
+    assert splice.take_answers() == answer(3, b"well")
+    between = answer(5, b"another")
+    assert out_of(splice, between + answer(3, b"well, late") + between) == between * 2
+    assert out_of(splice, answer(3, b"once only")) == answer(3, b"once only")
+
+
+def test_a_watched_request_that_was_answered_is_not_answered_again() -> None:
+    splice = Splice({(SERVICE, "Check"): lambda message: Watch(b"well")})
+    requests(splice, [call("Check", stream_id=3)])
+    assert out_of(splice, answer(3, b"fine")) == answer(3, b"fine")
+    splice.answer_watched()
+    assert splice.take_answers() == b""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(request_frames, max_size=8), st.lists(response_frames, max_size=8), steps, st.integers(0, 60))
+def test_a_splice_that_was_handed_over_goes_on_as_the_first_would_have(
+    asked: list[bytes], responded: list[bytes], plan: list[tuple[bool, int]], moved_after: int
+) -> None:
+    def run(move: int | None) -> tuple[bytes, bytes]:
+        splice, to_vm, to_shim = Splice(RULES), b"", b""
+        upward, downward = b"".join(asked), b"".join(responded)
+        for number, (is_request, size) in enumerate([*plan, (True, len(upward)), (False, len(downward))]):
+            if number == move:
+                state = SpliceState.FromString(splice.export().SerializeToString())
+                splice = Splice(RULES)
+                splice.restore(state)
+            if is_request:
+                to_vm += requests(splice, [upward[:size]]) if upward else b""
+                upward = upward[size:]
+            else:
+                to_shim += out_of(splice, downward[:size])
+                downward = downward[size:]
+            to_shim += splice.take_answers()
+        return to_vm, to_shim
+
+    assert run(moved_after) == run(None)
+
+
+def out_of(splice: Splice, responses: bytes) -> bytes:
+    return b"".join(bytes(piece) for piece in splice.responses(fed(responses)))

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import pytest
 
 from adaptor.relay import tls
 from adaptor.relay.pump import End, Pump, Side
-from adaptor.relay.splice import Splice
+from adaptor.relay.splice import Piece, Splice
 from tests.worlds.tunnel import PATIENCE, Pki, server_context
 
 
@@ -21,8 +21,12 @@ class Tunnel:
 
     shim: socket.socket
     vm: ssl.SSLSocket
+    link: ssl.SSLSocket
     pump: Pump
     ended: "asyncio.Future[End]"
+
+    def start(self) -> None:
+        self.pump.attach(self.link)
 
     async def from_shim(self, size: int) -> bytes:
         """The next `size` bytes that the VM gets; fewer if its link ends before."""
@@ -50,17 +54,52 @@ class Tunnel:
     def close(self) -> None:
         self.pump.close()
         self.shim.close()
+        self.link.close()
         self.vm.close()
 
 
+class Plain:
+    """A carrier of nothing but the bytes: what a link loses is lost."""
+
+    full = False
+    owes = False
+
+    def wrap(self, pieces: Sequence[Piece]) -> bytes:
+        return b"".join(pieces)
+
+    def unwrap(self, data: memoryview) -> Sequence[memoryview]:
+        return (data,)
+
+    def acknowledge(self) -> bytes:
+        return b""
+
+
+class Through(Splice):
+    """Lets bytes pass that are no frames."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def requests(self, data: memoryview) -> Sequence[Piece]:
+        return (data,)
+
+    responses = requests
+
+
 async def joined(pki: Pki, splice: Splice | None, requests_from: Side) -> Tunnel:
+    """A link that breaks is given up at once."""
     loop = asyncio.get_running_loop()
     shim, unix = socket.socketpair()
     link, vm = await link_pair(pki)
     for each in (shim, unix):
         each.setblocking(False)
     ended: asyncio.Future[End] = loop.create_future()
-    return Tunnel(shim, vm, Pump(unix, link, ended.set_result, splice, requests_from), ended)
+
+    def broke(end: End) -> None:
+        pump.give_up(end.reason)
+
+    pump = Pump(unix, Plain(), splice or Through(), ended.set_result, broke, requests_from)
+    return Tunnel(shim, vm, link, pump, ended)
 
 
 async def link_pair(pki: Pki) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
