@@ -24,6 +24,7 @@ faults, at the start with --fault, or later with `peerpods simcloud fault URL FA
   quota vcpus=32                                                then VcpuLimitExceeded
   boot fate=dies times=2                                        how instances start: dies, deaf, unreachable
   kill instance=i-...                                           a host fails
+  cut instance=i-... seconds=10s                                its network cable is out for a while
   clear                                                         all is well again
 """
 _EXAMPLES: Final = f"""\

@@ -67,6 +67,7 @@ class Faults:
     """All faults of one cloud."""
 
     kill_instance: Callable[[str, str], None] | None = None  # the fleet's hand: instance id, reason
+    cut_instance: Callable[[str, float], None] | None = None  # instance id, seconds
     rules: list[Rule] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
@@ -97,6 +98,12 @@ class Faults:
         if self.kill_instance is None:
             raise KeyError(instance)
         self.kill_instance(instance, reason)
+
+    def cut(self, instance: str, seconds: float = 10.0) -> None:
+        """Take a running instance's network cable out for so long. Raises KeyError for an unknown one."""
+        if self.cut_instance is None:
+            raise KeyError(instance)
+        self.cut_instance(instance, seconds)
 
     def clear(self) -> None:
         """Nothing goes wrong any more. What has happened stays."""

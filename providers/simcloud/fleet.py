@@ -22,7 +22,7 @@ from enum import Enum, StrEnum, auto
 from typing import Any, Final
 
 from providers.simcloud.faults import Fate, Faults
-from providers.simcloud.machines.base import Host, Machine
+from providers.simcloud.machines.base import Host, Machine, Run
 from providers.simcloud.options import Options, SimcloudError
 
 LOG: Final = logging.getLogger("providers.simcloud")
@@ -63,6 +63,7 @@ class Life:
     cause: Cause = Cause.NONE
     reason: str = ""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)  # the last one lives it, the others are ending
+    run: Run | None = None  # the boot under way
     released: bool = False  # its capacity has been given back
 
 
@@ -79,7 +80,9 @@ class Fleet:
         self._changed = changed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.lives: dict[str, Life] = {}
+        self._cuts: set[asyncio.Task[None]] = set()
         faults.kill_instance = self.kill
+        faults.cut_instance = self.cut
 
     def launch(self, machine: Machine) -> Life:
         """A new instance: pending, and on its way up."""
@@ -116,9 +119,20 @@ class Fleet:
         else:
             self._loop.call_soon_threadsafe(self._end, life, State.TERMINATED, Cause.HOST, reason)
 
+    def cut(self, machine_id: str, seconds: float) -> None:
+        """Take one's network cable out for so long; any thread. Raises KeyError for an unknown one."""
+        life = self.lives[machine_id]
+
+        def begin() -> None:
+            task = self._loop.create_task(self._cut(life, seconds))
+            self._cuts.add(task)
+            task.add_done_callback(self._cuts.discard)
+
+        self._loop.call_soon_threadsafe(begin)
+
     async def aclose(self) -> None:
         """End every run, without a word to anybody about states."""
-        tasks = [task for life in self.lives.values() for task in life.tasks]
+        tasks = [*self._cuts, *(task for life in self.lives.values() for task in life.tasks)]
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -181,13 +195,20 @@ class Fleet:
         self._end(life, State.STOPPED if life.machine.stops_itself else State.TERMINATED, Cause.ITSELF)
 
     async def _one_boot(self, life: Life, fate: Fate) -> int:
-        run = await self._host.boot(life.machine, fate)
+        run = life.run = await self._host.boot(life.machine, fate)
         try:
             code = await run.wait()
             LOG.info("%s: its program has ended with %d", life.machine.id, code)
             return code
         finally:
+            life.run = None
             await run.end()
+
+    async def _cut(self, life: Life, seconds: float) -> None:
+        if run := life.run:
+            await run.plug(connected=False)
+            await asyncio.sleep(seconds)
+            await run.plug(connected=True)
 
     def _set(self, life: Life, state: State) -> None:
         life.state = state

@@ -33,9 +33,16 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
     "quota": {"vcpus": _unlimited},
     "boot": {"fate": forms.choice(*Fate), "times": _count, "reason": forms.text},
     "kill": {"instance": forms.text, "reason": forms.text},
+    "cut": {"instance": forms.text, "seconds": _seconds},
     "clear": {},
 }
-_REQUIRED: Final = {"capacity": ("free",), "quota": ("vcpus",), "boot": ("fate",), "kill": ("instance",)}
+_REQUIRED: Final = {
+    "capacity": ("free",),
+    "quota": ("vcpus",),
+    "boot": ("fate",),
+    "kill": ("instance",),
+    "cut": ("instance",),
+}
 
 
 def apply(faults: Faults, verb: str, arguments: Mapping[str, Any]) -> None:
@@ -51,7 +58,8 @@ def apply(faults: Faults, verb: str, arguments: Mapping[str, Any]) -> None:
 def checked(text: str) -> Wish:
     """`parse`, for a wish that is granted later: what makes no sense is refused now. Raises ValueError."""
     verb, arguments = parse(text)
-    apply(Faults(kill_instance=lambda instance, reason: None), verb, arguments)
+    nobody = Faults(kill_instance=lambda instance, reason: None, cut_instance=lambda instance, seconds: None)
+    apply(nobody, verb, arguments)
     return verb, arguments
 
 

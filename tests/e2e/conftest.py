@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 
 from adaptor.demo import enter
 from adaptor.demo.world import World
+
+PATIENCE = 40.0  # seconds; only a failing test waits that long
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,8 +47,12 @@ async def clean(world: World) -> None:
     """No instance, agent socket or journal row is left. Fails with what is."""
     await world.no_instance_lives()
     assert os.listdir(world.directory / "pods") == []
-    # The journal remembers a pod until the cloud says that its VM is gone; the adaptor looks every few seconds.
-    deadline = asyncio.get_running_loop().time() + 30
-    while world.journal_rows() and asyncio.get_running_loop().time() < deadline:
+    await forgotten(world)
+
+
+async def forgotten(world: World) -> None:
+    """Until the journal is empty: a sandbox stays in it until the cloud has been seen to call its VM gone."""
+    deadline = time.monotonic() + PATIENCE
+    while rows := world.journal_rows():
+        assert time.monotonic() < deadline, rows
         await asyncio.sleep(0.1)
-    assert world.journal_rows() == []

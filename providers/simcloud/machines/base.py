@@ -36,6 +36,10 @@ class Run(Protocol):
         """The first program's exit code, negative for a signal; returns when it and all it started are gone."""
         ...
 
+    async def plug(self, *, connected: bool) -> None:
+        """Take its network cable out, or put it back in; after its end nothing."""
+        ...
+
     async def end(self) -> None:
         """Kill everything in it and take it off the network; returns when it is gone. May be repeated."""
         ...
@@ -75,6 +79,9 @@ class _PaperRun:
     async def wait(self) -> int:
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nothing ends an instance that does not run")
+
+    async def plug(self, *, connected: bool) -> None:
+        return
 
     async def end(self) -> None:
         return

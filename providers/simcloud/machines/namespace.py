@@ -98,6 +98,11 @@ class NamespaceHost:
         self.metadata.forget(machine)
         await self._in_thread(self._network.disconnect, link)
 
+    async def plug(self, machine: Machine, link: str, *, connected: bool) -> None:
+        """Take an instance's cable out, or put it back in."""
+        if self._network is not None:
+            await self._in_thread(self._network.plug, machine, link, connected=connected)
+
     def _start(self, machine: Machine, fate: Fate) -> _Parts:
         assert self._network is not None, "instances boot while the host is open"
         link = f"vm{next(self._numbers)}"
@@ -146,6 +151,11 @@ class _Instance:
     async def wait(self) -> int:
         """See Run.wait."""
         return await asyncio.shield(self._gone)
+
+    async def plug(self, *, connected: bool) -> None:
+        """See Run.plug."""
+        if not self._ended:
+            await self._host.plug(self._machine, self._parts.link, connected=connected)
 
     async def end(self) -> None:
         """See Run.end."""

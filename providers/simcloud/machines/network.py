@@ -103,6 +103,19 @@ class Network:
         """Take an instance's link away; one that is not there is fine."""
         _unlink(self._router, link)
 
+    def plug(self, machine: Machine, link: str, *, connected: bool) -> None:
+        """Take the cable out of an instance, or put it back in; a link that is not there any more is fine.
+
+        Packets on their way are lost, and nobody is told: an address that nobody has at the moment.
+        """
+        with _plain_errors():
+            found = self._router.link_lookup(ifname=link)
+            if not found:
+                return
+            self._router.link("set", index=found[0], state="up" if connected else "down")
+            if connected:  # the route went with the link
+                self._router.route("replace", dst=f"{machine.address.ip}/32", oif=found[0], scope="link")
+
     def _claim(self, wanted: str) -> IPv4Network:
         candidates = (IPv4Network(wanted),) if wanted else CANDIDATES
         routes = self._home.get_routes(family=socket.AF_INET)

@@ -109,7 +109,7 @@ def test_a_port_that_is_taken_is_said_in_a_line(tmp_path: Path) -> None:
 def test_help_shows_every_fault_and_loads_no_cloud() -> None:
     answer = ask("--help")
     assert answer.returncode == 0
-    for verb in ("next", "capacity", "quota", "boot", "kill", "clear"):
+    for verb in ("next", "capacity", "quota", "boot", "kill", "cut", "clear"):
         assert f"\n  {verb} " in answer.stdout
     loaded = subprocess.run(
         [COMMAND[0], "-X", "importtime", *COMMAND[1:], "--help"],

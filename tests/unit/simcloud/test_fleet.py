@@ -23,9 +23,13 @@ class PlayedRun:
     def __init__(self, host: "PlayedHost") -> None:
         self.host = host
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.cable: list[bool] = []  # taken out, put back in
 
     async def wait(self) -> int:
         return await asyncio.shield(self.exit)
+
+    async def plug(self, *, connected: bool) -> None:
+        self.cable.append(connected)
 
     async def end(self) -> None:
         await self.host.may_end.wait()  # ending takes as long as the test says
@@ -208,6 +212,19 @@ async def test_a_killed_instance_is_terminated_by_its_host(world: World) -> None
     world.faults.kill(life.machine.id)
     await world.settle()
     assert (life.state, life.cause, world.host.up) == (State.TERMINATED, Cause.HOST, set())
+
+
+async def test_a_cut_takes_the_cable_out_and_puts_it_back_in(world: World) -> None:
+    life = world.launch()
+    await world.settle()
+    world.faults.cut(life.machine.id, 0.01)
+    await world.settle()
+    assert world.host.boots[0].cable == [False]
+    await asyncio.sleep(0.05)
+    await world.settle()
+    assert world.host.boots[0].cable == [False, True]
+    with pytest.raises(KeyError):
+        world.faults.cut("i-none", 1)
 
 
 async def test_closing_ends_every_program_whatever_state_it_is_in(world: World) -> None:

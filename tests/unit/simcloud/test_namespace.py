@@ -208,6 +208,27 @@ def test_a_deaf_instance_refuses_and_an_unreachable_one_is_silent() -> None:
         assert silent(unreachable["PrivateIpAddress"])
 
 
+@in_own_network
+def test_an_instance_whose_cable_is_out_is_silent_until_it_is_back_in() -> None:
+    with cloud_of() as account:
+        launched = account.run()
+        address = launched["PrivateIpAddress"]
+        tell(address, "peer")
+        account.cloud.faults.cut(launched["InstanceId"], 2)
+        eventually(lambda: not reached(address))
+        eventually(lambda: reached(address))
+        tell(address, "peer")
+
+
+def reached(address: str) -> bool:
+    try:
+        with socket.create_connection((address, PORT), timeout=0.5) as connection:
+            connection.sendall(b"peer")
+            return bool(connection.recv(100))
+    except TimeoutError:
+        return False
+
+
 def _of(account: Account, instance: str) -> Any:
     return next(each for each in account.cloud.instances() if each.id == instance)
 
