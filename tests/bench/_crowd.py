@@ -39,7 +39,7 @@ from adaptor.sandbox.model import (
 )
 from adaptor.ttrpc.aio import Server
 from adaptor.ttrpc.service import Call, Service
-from providers.base import Instance, Offering
+from providers.base import Instance
 from providers.simcloud.testing import running_in_thread
 from tests.bench._daemon import Figures, Node, Process, until
 from tests.bench._report import Target, load
@@ -116,9 +116,18 @@ async def _start(node: Node, count: int) -> list[_Pod]:
         spec = SandboxSpec(secrets.token_hex(32), f"web-{number:04}", "shop", f"/run/netns/cni-{secrets.token_hex(16)}")
         token, launch_token = launch.client_token(owner, spec.id, 1), secrets.token_bytes(32)
         user_data = launch.own_user_data(launch_token, pki.ca_pem, config.guest.port)
+        intent = LaunchIntended(
+            token,
+            launch.vm_name(spec),
+            offering.instance_type,
+            offering.zone,
+            base64.b64encode(user_data).decode(),
+            base64.b64encode(launch_token).decode(),
+            spec.id,
+        )
         async with turns:
-            instance = await provider.create(launch.launch_spec(spec, offering, user_data, token), token)
-        return _pod(spec, offering, token, launch_token, user_data, instance, config.node.pods_dir)
+            instance = await provider.create(launch.launch_spec(spec, intent), token)
+        return _pod(spec, intent, instance, config.node.pods_dir)
 
     try:
         pods = await asyncio.gather(*(pod(number) for number in range(count)))
@@ -130,24 +139,8 @@ async def _start(node: Node, count: int) -> list[_Pod]:
     return pods
 
 
-def _pod(
-    spec: SandboxSpec,
-    offering: Offering,
-    token: str,
-    launch_token: bytes,
-    user_data: bytes,
-    instance: Instance,
-    pods_dir: str,
-) -> _Pod:
+def _pod(spec: SandboxSpec, intent: LaunchIntended, instance: Instance, pods_dir: str) -> _Pod:
     address = f"{instance.addresses[0]}:15150"
-    intent = LaunchIntended(
-        token,
-        launch.vm_name(spec),
-        offering.instance_type,
-        offering.zone,
-        base64.b64encode(user_data).decode(),
-        base64.b64encode(launch_token).decode(),
-    )
     accepted = LaunchAccepted(instance.id, instance.addresses)
     session = relay_pb2.Session(
         sandbox_id=spec.id,
