@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from adaptor import daemon, names
 from adaptor.clock import RealClock
 from adaptor.config import Config
 from adaptor.errors import Unavailable
 from adaptor.relay.client import RelayClient
-from adaptor.sandbox.states import read_states
+from adaptor.sandbox import journal_file
 from adaptor.sandbox.sweep import Known, Standing, Verdict, leaked
 from adaptor.sandbox.sweeper import FIRST_SEEN, Removal, Sightings, Sweeper
-from providers import registry, tags
-from providers.base import Ownership, Provider, SupportsSweep
+from providers import tags
+from providers.base import Ownership, SupportsSweep
 from providers.errors import ProviderError
 
 _FAILED: Final = 1  # exit statuses; `peerpods gc --help` explains them
@@ -38,15 +39,15 @@ class Asked:
 
 async def collect(config: Config, asked: Asked) -> int:
     """Look, remove if asked, print; the exit status. Raises: Unavailable, JournalFault."""
-    owner = _owner(config)
+    owner = daemon.ownership(config, make=False)
 
     async def known() -> Known:
-        states = read_states(Path(config.node.state_dir) / "journal.db")
+        states = journal_file.read_states(Path(config.node.state_dir) / names.JOURNAL)
         return Known(owner, states, await _sessions(config.node.relay_socket))
 
     await known()  # first: without a journal nothing can be called leaked, and the cloud need not be asked
     sightings = Sightings(Path(config.node.state_dir) / FIRST_SEEN)
-    provider = _provider(config, owner)
+    provider = await daemon.open_provider(config, owner)
     try:
         if not isinstance(provider, SupportsSweep):
             raise Unavailable(f"the {provider.name} provider cannot list what it made")
@@ -75,26 +76,6 @@ async def _sessions(socket_path: str) -> dict[str, str]:
         except OSError as error:
             raise Unavailable(f"the relay cannot be asked for its sessions: {socket_path}: {error.strerror}") from error
     return {session.sandbox_id: session.address for session in await RelayClient(socket_path).sessions()}
-
-
-def _owner(config: Config) -> Ownership:
-    made = Path(config.node.state_dir) / "cluster"
-    try:
-        return Ownership(config.node.cluster or made.read_text(encoding="utf-8").strip(), config.node.name)
-    except OSError as error:
-        raise Unavailable(
-            f"{made} cannot be read ({error.strerror}), and with it the mark of this node's resources: set node.cluster "
-            f"to the value of the tag {tags.CLUSTER} that they have in the cloud"
-        ) from error
-
-
-def _provider(config: Config, owner: Ownership) -> Provider:
-    try:
-        return registry.open_provider(config.cloud.provider, config.settings, owner)
-    except ModuleNotFoundError as error:
-        raise Unavailable(str(error)) from error
-    except ProviderError as error:
-        raise Unavailable(f"the {config.cloud.provider} provider cannot be used: {error}") from error
 
 
 def _report(verdicts: Sequence[Verdict], removals: Sequence[Removal], owner: Ownership, asked: Asked) -> str:

@@ -1,10 +1,10 @@
 """`peerpods journal replay` and `rebuild`: the journal beside what relay and cloud say."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from adaptor import daemon
 from adaptor.clock import RealClock
@@ -15,8 +15,11 @@ from adaptor.sandbox import journal_file, recovery, state_lock
 from adaptor.sandbox import rebuild as rebuilding
 from adaptor.sandbox.model import Event, SandboxState, fold
 from adaptor.sandbox.recovery import Plan
-from providers.base import Instance
+from adaptor.sandbox.watch import instances_of
+from providers.base import Instance, Provider
 from providers.errors import ProviderError
+
+T = TypeVar("T")
 
 _SHOWN_ID: Final = 12  # characters of a sandbox id, as crictl shows them
 _CONNECT_PATIENCE: Final = 5.0  # seconds for the relay's socket
@@ -24,8 +27,8 @@ _CONNECT_PATIENCE: Final = 5.0  # seconds for the relay's socket
 
 def replay(config: Config, path: Path) -> int:
     """Print the plan that recovery would make now. Raises Unavailable, JournalFault."""
-    states = _states(path)
-    seen = asyncio.run(_look(config))
+    states = journal_file.read_states(path)
+    seen = asyncio.run(_look(config, states))
     for note in seen.notes:
         print(f"note: {note}")
     plan = _plan(states, seen)
@@ -46,20 +49,20 @@ class _Seen:
     """What relay and cloud say; None = it could not be asked, and `notes` say why."""
 
     sessions: Sequence[Session] | None
-    instances: Sequence[Instance] | None
+    instances: Mapping[str, Instance] | None
     notes: Sequence[str]
 
 
-async def _look(config: Config) -> _Seen:
+async def _look(config: Config, states: Mapping[str, SandboxState]) -> _Seen:
     notes: list[str] = []
     sessions: Sequence[Session] | None = None
-    instances: Sequence[Instance] | None = None
+    instances: Mapping[str, Instance] | None = None
     try:
         sessions = await _sessions(config)
     except AdaptorError as error:
         notes.append(f"{error}. What follows is what a starting adaptor does after bringing up a new relay")
     try:
-        instances = await _instances(config)
+        instances = await _with_provider(config, lambda provider: instances_of(provider, states))
     except AdaptorError as error:
         notes.append(f"{error}. What follows is what a starting adaptor does before the cloud answers")
     return _Seen(sessions, instances, notes)
@@ -69,11 +72,11 @@ async def _sessions(config: Config) -> Sequence[Session]:
     return await RelayClient(config.node.relay_socket).sessions()
 
 
-async def _instances(config: Config) -> Sequence[Instance]:
-    """This node's VMs. Raises Unavailable."""
+async def _with_provider(config: Config, ask: Callable[[Provider], Awaitable[T]]) -> T:
+    """What the cloud answers. Raises Unavailable."""
     provider = await daemon.open_provider(config, daemon.ownership(config, make=False))
     try:
-        return await provider.list()
+        return await ask(provider)
     except ProviderError as error:
         raise Unavailable(f"the cloud could not be asked: {error}") from error
     finally:
@@ -81,15 +84,7 @@ async def _instances(config: Config) -> Sequence[Instance]:
 
 
 def _plan(states: Mapping[str, SandboxState], seen: _Seen) -> Plan:
-    instances = None if seen.instances is None else {instance.id: instance for instance in seen.instances}
-    return recovery.plan(states, seen.sessions or (), instances, RealClock().wall())
-
-
-def _states(path: Path) -> dict[str, SandboxState]:
-    events: dict[str, list[Event]] = {}
-    for row in journal_file.read(path):
-        events.setdefault(row.sandbox, []).append(row.event())
-    return {sandbox: fold(own) for sandbox, own in events.items()}
+    return recovery.plan(states, seen.sessions or (), seen.instances, RealClock().wall())
 
 
 def rebuild(config: Config, path: Path, *, dry_run: bool, drop_unmatched: bool) -> int:
@@ -128,7 +123,7 @@ async def _evidence(config: Config) -> tuple[Sequence[Session], Sequence[Instanc
         sessions = await _sessions(config)
     else:
         print(f"no relay runs at {config.node.relay_socket}: no pod does")
-    return sessions, await _instances(config)
+    return sessions, await _with_provider(config, lambda provider: provider.list())
 
 
 async def _has_relay(path: str) -> bool:

@@ -87,6 +87,7 @@ class Shim:
         self._resolv_conf = ""
         self._pause: Process | None = None
         self.checks_failed: list[StatusError] = []
+        self._stopping = False
 
     # -- hypervisor calls -----------------------------------------------------------------------
 
@@ -109,6 +110,7 @@ class Shim:
 
     async def stop_vm(self) -> None:
         """StopVM, then the agent connection is closed, as the shim does."""
+        self._stopping = True  # Checks go on, and the agent may be gone before the answer
         try:
             await self._hypervisor("StopVM", hv.StopVMRequest(id=self.sandbox_id), hv.StopVMResponse, None, _METADATA)
         finally:
@@ -333,7 +335,8 @@ class Shim:
             try:
                 await self.check()
             except StatusError as error:  # the real shim kills the pod at this point
-                self.checks_failed.append(error)
+                if not self._stopping:
+                    self.checks_failed.append(error)
                 return
 
     async def _call(

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import adaptor
 from adaptor.errors import AdaptorError, Unavailable
-from adaptor.sandbox.model import Event, JournalFault, from_json, to_json
+from adaptor.sandbox.model import Event, JournalFault, SandboxState, fold, from_json, to_json
 from providers.base import Ownership
 
 # Where a person who reads one of these errors finds what to do.
@@ -109,6 +109,14 @@ def read(path: Path) -> list[Row]:
         if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN and not path.with_name(path.name + "-wal").exists():
             return _read(path, "immutable=1")  # a read-only filesystem: SQLite cannot make its index, and needs none
         raise explained(path, error) from error
+
+
+def read_states(path: Path) -> dict[str, SandboxState]:
+    """Every sandbox's state by its id, read like `read`. Raises: Unavailable, JournalFault."""
+    events: dict[str, list[Event]] = {}
+    for row in read(path):
+        events.setdefault(row.sandbox, []).append(row.event())
+    return {sandbox: fold(own) for sandbox, own in events.items()}
 
 
 def _read(path: Path, how: str) -> list[Row]:

@@ -118,13 +118,14 @@ async def survey(
     if not states:
         return {}
     try:
-        return await within(clock, patience, _instances(provider, states))
+        return await within(clock, patience, instances_of(provider, states))
     except (ProviderError, TimeoutError) as error:
         log.warning("the cloud cannot be asked what became of the VMs; going on without", error=str(error))
         return None
 
 
-async def _instances(provider: Provider, states: Mapping[str, SandboxState]) -> Mapping[str, Instance]:
+async def instances_of(provider: Provider, states: Mapping[str, SandboxState]) -> Mapping[str, Instance]:
+    """What `survey` returns. Raises ProviderError."""
     found = {instance.id: instance for instance in await provider.list()}
     wanted = {state.instance_id for state in states.values() if state.phase is not Phase.STOPPING} - {""}
     if missing := wanted - found.keys():  # the list leaves out what is gone
