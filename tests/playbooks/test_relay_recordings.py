@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import tempfile
 import time
@@ -18,10 +19,11 @@ from adaptor.pki import NodePki
 from adaptor.protos import ttrpc_pb2
 from adaptor.protos.agent_pb2 import CreateContainerRequest
 from adaptor.relay.client import RelayClient, Session, SessionState, ensure_relay
-from adaptor.ttrpc.frames import HEADER
+from adaptor.ttrpc.frames import HEADER, Frame, MessageType, encode
+from tests.worlds.cable import UNCUT
 from tests.worlds.carried import Carried, carried
 from tests.worlds.recording import NAMES, Answer, Connection, Recording, Request, impersonate, load, play
-from tests.worlds.wire import PATIENCE
+from tests.worlds.wire import PATIENCE, Wire
 
 
 class Start(Protocol):
@@ -216,3 +218,37 @@ async def test_five_pods_at_once_with_both_ends_at_their_own_pace(start: Start) 
             assert outcomes == expected
 
     await asyncio.gather(*(pod_of(load(name)) for name in NAMES))
+
+
+async def test_links_that_are_cut_at_any_byte_lose_nothing_between_the_real_relay_and_the_real_guest(
+    start: Start,
+) -> None:
+    rng = random.Random(1)
+    async with start(load("r02-guestpull")) as pod:
+        calls, answers = traffic(rng, MessageType.REQUEST), traffic(rng, MessageType.RESPONSE)
+        lasts = [int(len(calls) ** rng.random()) for _ in range(20)]
+        pod.cable.lasts = lambda: lasts.pop() if lasts else UNCUT
+        shim, _ = await pod.connect()
+        assert pod.shim is not None
+        await pod.shim.send(calls[: HEADER.size])
+        pod.cable.cut()
+        async with asyncio.timeout(2 * PATIENCE):
+            heard, got, *_ = await asyncio.gather(
+                pod.agent.reader.readexactly(len(calls)),
+                shim.readexactly(len(answers)),
+                chatter(pod.shim, calls[HEADER.size :]),
+                chatter(pod.agent, answers),
+            )
+        assert (heard, got) == (calls, answers)
+        assert pod.cable.cuts > 5
+        assert (await pod.session()).state is SessionState.JOINED
+
+
+def traffic(rng: random.Random, kind: MessageType) -> bytes:
+    frames = (Frame(2 * n + 1, kind, 0, rng.randbytes(int(2 ** rng.uniform(0, 19)))) for n in range(60))
+    return b"".join(encode(frame) for frame in frames)
+
+
+async def chatter(end: Wire, data: bytes) -> None:
+    for at in range(0, len(data), 10_000):
+        await end.send(data[at : at + 10_000])

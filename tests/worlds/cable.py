@@ -61,7 +61,12 @@ class Cable:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._carry(near, far, self.lasts()))
             self._ends[task] = near, far
-            task.add_done_callback(self._ends.pop)
+            task.add_done_callback(self._close)
+
+    def _close(self, task: asyncio.Task[None]) -> None:
+        """Also where it was cancelled before it began."""
+        for end in self._ends.pop(task):
+            end.close()
 
     async def _carry(self, near: socket.socket, far: socket.socket, lasts: int) -> None:
         left = [lasts]

@@ -1,6 +1,6 @@
 """A pod whose agent connection the real relay and the real guest carry; the shim and the agent are the test's.
 
-test: shim ── agent.ttrpc ── relay process ── TLS ── guest's service ── agent.sock ── test: agent
+test: shim ── agent.ttrpc ── relay process ── TLS, over a cable ── guest's service ── agent.sock ── test: agent
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
 from podvm_images.guest.service import Service
+from tests.worlds.cable import Cable
 from tests.worlds.recording import Answer, Closed, Request, Step, Streams
 from tests.worlds.wire import PATIENCE, Wire
 
@@ -28,9 +29,10 @@ NONCE: Final = b"recorded session"
 class Carried:
     """One sandbox of the relay. `at_agent` and `at_shim`: every frame that `replay` saw come out there."""
 
-    def __init__(self, relay: RelayClient, sandbox: str, socket_path: Path, agent: Wire) -> None:
+    def __init__(self, relay: RelayClient, sandbox: str, socket_path: Path, cable: Cable, agent: Wire) -> None:
         self.relay = relay
         self.sandbox = sandbox
+        self.cable = cable
         self.agent = agent
         self.shim: Wire | None = None
         self.at_agent: list[bytes] = []
@@ -84,19 +86,19 @@ async def carried(
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
         control = Control(TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")))
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
-        address, port = listener.getsockname()
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
         await stack.enter_async_context(_running(Service(listener, context, control)))
+        cable = await stack.enter_async_context(Cable(listener.getsockname()[1]))
 
         await relay.open(sandbox, str(directory / "agent.ttrpc"), all_gpus=all_gpus)
         stack.push_async_callback(relay.close, sandbox)
         worker = Identity(pki.worker.certificate, pki.worker.key)
-        dialled = await relay.dial(sandbox, [address], port, PATIENCE, worker, OwnGuest(NONCE))
+        dialled = await relay.dial(sandbox, ["127.0.0.1"], cable.port, PATIENCE, worker, OwnGuest(NONCE))
         assert dialled.hello.proof == identity.launch_proof(TOKEN, NONCE, me.der)
         bind = BindRequest(sandbox_id=sandbox, pod_namespace="lab", pod_name="recorded")
         await relay.bind(sandbox, bind.SerializeToString(), PATIENCE)
         async with asyncio.timeout(PATIENCE):
-            pod = Carried(relay, sandbox, directory / "agent.ttrpc", await agent_at)
+            pod = Carried(relay, sandbox, directory / "agent.ttrpc", cable, await agent_at)
         with closing(pod):
             yield pod
 
