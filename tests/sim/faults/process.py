@@ -1,0 +1,71 @@
+"""A process that can be killed: its tasks end where they stand, and nothing they still try has any effect."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_current: ContextVar["Process | None"] = ContextVar("process", default=None)
+# A task that is still there after this many cancellations ignores them.
+_BURIAL_TURNS = 200
+
+
+class Process:
+    """Every task that is started by one of its tasks is its own, too."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ended = asyncio.Event()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start: sets have none
+        self._context = copy_context()
+        self._context.run(_current.set, self)
+
+    @property
+    def alive(self) -> bool:
+        return not self.ended.is_set()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Have the process do `work`."""
+        return asyncio.get_running_loop().create_task(work, context=self._context.copy())
+
+    def enlist(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        if not self.alive:
+            task.cancel()
+
+    def kill(self) -> None:
+        """kill -9. `bury` waits until the last task has noticed."""
+        self.ended.set()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def bury(self) -> None:
+        for _ in range(_BURIAL_TURNS):
+            if not self._tasks:
+                return
+            self.kill()
+            await asyncio.sleep(0)
+        raise AssertionError(f"{self.name} does not die: {list(self._tasks)}")
+
+    def check(self) -> None:
+        """At every border: the dead pass none."""
+        if not self.alive:
+            raise asyncio.CancelledError
+
+
+def enlist_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Have every task of this loop belong to the process that starts it."""
+
+    def factory(
+        loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], *, context: Context | None = None, **more: Any
+    ) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **more)
+        owner = _current.get() if context is None else context.get(_current)
+        if owner is not None:
+            owner.enlist(task)
+        return task
+
+    loop.set_task_factory(factory)  # type: ignore[arg-type]
