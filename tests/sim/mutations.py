@@ -69,7 +69,9 @@ def _late(kind: str) -> Mutation:
             await write(self, rows)
 
     return Mutation(
-        f"late {kind}", f"{kind} before the deed: it is written after", lambda: patch.object(SimJournal, "append_all", append_all)
+        f"late {kind}",
+        f"{kind} before the deed: it is written after",
+        lambda: patch.object(SimJournal, "append_all", append_all),
     )
 
 

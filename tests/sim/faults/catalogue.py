@@ -55,6 +55,7 @@ OPERATIONS: Final[dict[str, Scenario]] = {
     "stop-unheard": _pod(ending="stop without hypervisor socket"),
     "stop-unanswered": _pod(ending="stop answered by nobody"),
     "delete-refused": _with(CallFault("delete", 1, "throttled"), CallFault("delete", 2, "transient")),
+    "delete-in-vain": _with(CallFault("delete", 1, "accepted in vain")),
     "deletes-fail": _with(Window("deletes fail", 0.0, 60.0, "denied")),
     "disk-full": _with(Window("disk full", _BEGIN + 2.0, 30.0)),
     "vm-dies-in-boot": _with(Blow(_BEGIN + 3.4, "VM dies", 1)),

@@ -4,10 +4,11 @@ adaptor that sent them has died."""
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import TypeVar
 
 from providers import tags
-from providers.base import Instance, LaunchSpec, Offering
+from providers.base import Instance, InstanceState, LaunchSpec, Offering
 from providers.errors import Capacity, Denied, ProviderError, Throttled, Transient
 from tests.sim.faults.process import Process
 from tests.sim.faults.scenario import CallFault, Crash
@@ -18,11 +19,11 @@ T = TypeVar("T")
 
 # One way of a call, seconds: with other calls' in between, never in step.
 _LATENCY = (0.005, 0.08)
-_REFUSALS: Mapping[str, Callable[[], ProviderError]] = {
-    "throttled": lambda: Throttled("RequestLimitExceeded", retry_after=2.0),
-    "transient": lambda: Transient("HTTP 503"),
-    "capacity": lambda: Capacity("no room for this type"),
-    "denied": lambda: Denied("credentials have expired"),
+_REFUSALS: Mapping[str, ProviderError] = {
+    "throttled": Throttled("RequestLimitExceeded", retry_after=2.0),
+    "transient": Transient("HTTP 503"),
+    "capacity": Capacity("no room for this type"),
+    "denied": Denied("credentials have expired"),
 }
 _FAILING = {"delete": "deletes fail", "get": "describes fail", "list": "describes fail"}
 
@@ -43,6 +44,14 @@ class SimCloud(Cloud):
         if self.instances[instance_id].state is not before:
             self._stage.tell(f"cloud: {instance_id} is gone: {reason}")
             self.ended(instance_id)
+
+    def stop(self, instance_id: str, reason: str) -> None:
+        """It has died: it still exists, and costs."""
+        self.instances[instance_id] = dataclasses.replace(
+            self.instances[instance_id], state=InstanceState.STOPPED, reason=reason
+        )
+        self._stage.tell(f"cloud: {instance_id} has stopped: {reason}")
+        self.ended(instance_id)
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         instance = await super().create(spec, token)
@@ -131,6 +140,9 @@ class CloudLine:
             await stage.sleep(crash.late)
         if kind == "request delayed":
             await stage.sleep(seconds)
+        if kind == "accepted in vain":
+            await self._travel()
+            return None  # type: ignore[return-value] # a delete's
         answer = await deed()
         stage.tell(f"cloud: {verb} is done")
         if kind == "duplicated":
@@ -149,7 +161,7 @@ class CloudLine:
             await self.stage.sleep(5.0)
             raise Transient(f"no answer to {verb}")
         if kind in _REFUSALS:
-            raise _REFUSALS[kind]()
+            raise copy(_REFUSALS[kind])
         for window in self.stage.scenario.windows:
             if self.stage.calm or not 0 <= self.stage.now - window.start < window.seconds:
                 continue
@@ -159,10 +171,10 @@ class CloudLine:
                 raise Transient("connect: no route to host")
             if window.kind == "throttled throughout":
                 self.stage.strike(window.kind, verb)
-                raise _REFUSALS["throttled"]()
+                raise copy(_REFUSALS["throttled"])
             if window.kind == _FAILING.get(verb):
                 self.stage.strike(window.kind, f"{verb}, {window.error}")
-                raise _REFUSALS[window.error]()
+                raise copy(_REFUSALS[window.error])
 
     async def _again(self, verb: str, deed: Callable[[], Awaitable[T]], seconds: float) -> None:
         await self.stage.sleep(seconds)

@@ -18,6 +18,8 @@ from tests.worlds.node import spec
 _DIAL_PATIENCE = 30.0
 # From a closed agent connection to the shim's StopVM. Seconds.
 _SHIM_NOTICES = 0.02
+# Why a sandbox may end whose StopVM is under way.
+_STOPPED = "StopPodSandbox"
 # kubelet's, for one RunPodSandbox, where nobody has made it less. Seconds.
 _PATIENCE = 240.0
 
@@ -88,7 +90,7 @@ class Pod:
         """The ordinary end, if it runs."""
         self.done = True
         if sandbox := self.running:
-            sandbox.excuse = "StopPodSandbox"
+            sandbox.excuse = _STOPPED
             self._stage.tell(f"shim {sandbox.name}: StopVM")
             await self._stop_vm(sandbox)
             self._close(sandbox, "it was stopped")
@@ -190,7 +192,8 @@ class Pod:
         if not sandbox.over.done():
             self._stage.tell(f"shim {sandbox.name}: agent connection closed: {why}")
             sandbox.end(why)
-            self._stage.spawn(self._after_hang_up(sandbox))
+            if sandbox.excuse != _STOPPED:
+                self._stage.spawn(self._after_hang_up(sandbox))
 
     async def _after_hang_up(self, sandbox: Sandbox) -> None:
         await self._stage.sleep(_SHIM_NOTICES)

@@ -62,7 +62,7 @@ class Node:
         while True:
             await self.booted.wait()
             self._away = _BACK_OFF
-            self.process = process = Process("adaptor")
+            self.process = process = Process("adaptor", self._stage.violated)
             process.spawn(self._adaptor(process))
             await process.ended.wait()
             self.registry = None

@@ -1,7 +1,7 @@
 """One scenario from start to verdict.
 
-    pods live, faults strike ─► calm: no more faults ─► quiescence within PATIENCE, or a failure ─► it must last
-                                                     ─► every pod is stopped ─► nothing may be left
+pods live, faults strike ─► calm: no more faults ─► quiescence within PATIENCE, or a failure ─► it must last
+                                                 ─► every pod is stopped ─► nothing may be left
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _LOOK: Final = 5.0
 _PART: Final = 0.1
 _REST: Final = 240.0
 # Where SQLite's fsync costs nothing.
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108
+_MEMORY: Final = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ class _Run:
         lives = [stage.spawn(work) for work in (self.node.supervise(), *(pod.live() for pod in self.pods))]
         try:
             await self._strike()
-            await self._come_to_rest()
-            if not stage.violations:
-                await self._stop_everything()
+            for verdict in (self._come_to_rest, self._stop_everything):
+                if not stage.violations:
+                    await verdict()
         finally:
             for life in lives:
                 life.cancel()
@@ -142,7 +142,9 @@ class _Run:
             case "shim killed" if pod.kill_shim(blow.kind):
                 self.stage.strike(blow.kind, pod.plan.name)
             case "link broken" if (sandbox := pod.running) is not None:
-                self.stage.strike(f"link broken {'for long' if blow.seconds >= LINK_GRACE else 'and resumed'}", pod.plan.name)
+                self.stage.strike(
+                    f"link broken {'for long' if blow.seconds >= LINK_GRACE else 'and resumed'}", pod.plan.name
+                )
                 if blow.seconds >= LINK_GRACE:
                     sandbox.excuse = "its link was broken for longer than the grace"
                 self.relay.cut(sandbox.spec.id, blow.seconds)
@@ -155,7 +157,10 @@ class _Run:
         if sandbox is not None and link is not None and link.instance in self.cloud.living:
             self.stage.strike(blow.kind, link.instance)
             sandbox.excuse = blow.kind
-            self.cloud.kill(link.instance, blow.kind)
+            if blow.kind == "VM dies":
+                self.cloud.stop(link.instance, "Server.InternalError")
+            else:
+                self.cloud.kill(link.instance, "Client.UserInitiatedShutdown")
 
     def _reboot(self, seconds: float) -> None:
         self.node.booted.clear()
@@ -202,7 +207,7 @@ class _Run:
         began = self.stage.now
         while problems := await self._problems():
             passed = self.stage.now - began
-            if self.stage.violations or passed >= PATIENCE:
+            if passed >= PATIENCE:
                 break
             await self.stage.sleep(max(_LOOK, _PART * passed))
         return problems
@@ -210,7 +215,9 @@ class _Run:
     async def _problems(self) -> list[str]:
         """What is not as it must be at rest."""
         running = {pod.running.spec.id: pod for pod in self.pods if pod.running}
-        problems = [f"pod {pod.plan.name} should run and does not" for pod in self.pods if not (pod.done or pod.running)]
+        problems = [
+            f"pod {pod.plan.name} should run and does not" for pod in self.pods if not (pod.done or pod.running)
+        ]
         if self.node.registry is None:
             return [*problems, "no adaptor serves"]
         problems += [
@@ -270,7 +277,7 @@ def _pki() -> NodePki:
 @contextlib.contextmanager
 def _determined(seed: str) -> Iterator[None]:
     """Chance is the seed's; the adaptor's log is nobody's."""
-    rng = random.Random(f"adaptor {seed}")  # noqa: S311
+    rng = random.Random(f"adaptor {seed}")
     before = random.getstate()
     random.seed(f"back-off {seed}")
     log = logging.getLogger("peerpods")
@@ -283,4 +290,3 @@ def _determined(seed: str) -> Iterator[None]:
     finally:
         log.level = level
         random.setstate(before)
-

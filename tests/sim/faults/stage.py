@@ -20,7 +20,7 @@ class Stage:
     def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
         self.scenario = scenario
         self.clock = loop
-        self.rng = random.Random(f"stage {scenario.seed}")  # noqa: S311
+        self.rng = random.Random(f"stage {scenario.seed}")
         self.timeline: list[str] = []
         self.violations: list[str] = []
         self.tally: Counter[str] = Counter()  # how often each kind of fault really struck
