@@ -1,6 +1,6 @@
 """The composition root: builds every room once, serves until told to stop, and leaves the pods running.
 
-    load journal ─► plan with relay sessions ─► listen on hypervisor.sock ─► ready
+    load journal ─► plan with relay sessions and the cloud's instances ─► listen on hypervisor.sock ─► ready
     SIGTERM, SIGINT ─► no new calls, let starts finish (a second signal: at once) ─► exit; the relay stays
 
 Cloud SDK and relay are brought up side by side: the SDK's import is most of a start.
@@ -8,6 +8,7 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import socket
@@ -16,7 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from adaptor import __version__
+from adaptor import __version__, names
 from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
@@ -24,23 +25,29 @@ from adaptor.hypervisor import Hypervisor
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
-from adaptor.sandbox import recovery
+from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import Metered
-from adaptor.sandbox.model import SandboxState, fold
+from adaptor.sandbox.model import JournalFault, SandboxState, fold
+from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
-from adaptor.sandbox.watch import InstanceWatch
+from adaptor.sandbox.watch import InstanceWatch, survey
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from providers import registry as clouds
+from providers import tags
 from providers.base import Ownership, Provider
 from providers.errors import ProviderError
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
 # Kubernetes sends SIGKILL after terminationGracePeriodSeconds, 30 by default. Seconds.
 DRAIN: Final = 25.0
+# For the cloud's word on what became of the VMs, at a start. A describe takes half a second; a cloud that is away
+# must not keep the shim waiting, and the patrol asks it again. Seconds.
+_SURVEY: Final = 2.0
 # Between looks at a relay that does not answer. Seconds.
 _RELAY_RETRY: Final = 1.0
 
@@ -65,7 +72,7 @@ async def _run(config: Config) -> int:
         stop = _signals()
         await daemon.open()
         _notify("READY=1")
-        await _until(stop, daemon.follow_relay())
+        await _until(stop, daemon.run())
         log.info("stopping; pods keep running", drain=DRAIN)
         _notify("STOPPING=1")
         draining = asyncio.create_task(daemon.drain(DRAIN))
@@ -94,11 +101,12 @@ class Daemon:
         state_dir = Path(config.node.state_dir)
         if config.http.listen is not None:
             self._stack.callback(Http(config.http.listen, self.readiness).close)
+        self._stack.enter_context(state_lock.held(state_dir))
         pki = NodePki.load(state_dir / "pki")
-        journal = await Journal.open(state_dir / "journal.db", self._clock)
+        owner = ownership(config)
+        journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        owner = Ownership(config.node.cluster or _cluster_id(state_dir), config.node.name)
-        provider, relay = await asyncio.gather(_provider(config, owner), ensure_relay(config.node.relay_socket))
+        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
@@ -107,7 +115,7 @@ class Daemon:
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
-        await self._recover(registry, journal, relay)
+        await self._recover(registry, rooms)
         self._server = Server([Hypervisor(registry, networks).service()])
         _make_directory(Path(config.node.hypervisor_socket).parent)
         _make_directory(Path(config.node.pods_dir))
@@ -118,6 +126,13 @@ class Daemon:
         log.info(
             "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
         )
+
+    async def run(self) -> None:
+        """For ever: what a serving adaptor does besides answering calls."""
+        assert self._registry is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.follow_relay(), name="follow-relay")
+            tasks.create_task(self._registry.patrol(), name="patrol")
 
     async def follow_relay(self) -> None:
         """For ever: reap pods whose session has ended, keep readiness and metrics true, and bring up a relay when
@@ -179,11 +194,13 @@ class Daemon:
                 flavor=guest.flavor,
                 port=guest.port,
                 start_timeout=guest.start_timeout,
+                link_grace=guest.link_grace,
+                adopt_grace=guest.adopt_grace,
                 initdata=guest.initdata,
                 scratch_space=guest.scratch_space,
             ),
             pods_dir=self._config.node.pods_dir,
-            creates=asyncio.Semaphore(self._config.limits.creates_at_once),
+            creates=FairGate(self._config.limits.creates_at_once),
         )
 
     def _warm_up(self, provider: Provider) -> None:
@@ -198,11 +215,19 @@ class Daemon:
         task = asyncio.create_task(learn(), name="warm-up")
         self._stack.callback(task.cancel)
 
-    async def _recover(self, registry: Registry, journal: Journal, relay: RelayClient) -> None:
+    async def _recover(self, registry: Registry, rooms: Rooms) -> None:
         states: dict[str, SandboxState] = {
-            sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()
+            sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
         }
-        plan = recovery.plan(states, await relay.sessions())
+        sessions, instances = await asyncio.gather(
+            rooms.relay.sessions(), survey(rooms.provider, self._clock, states, _SURVEY)
+        )
+        if not states and (running := rebuild.running(sessions)):
+            raise JournalFault(
+                f"the journal in {self._config.node.state_dir} knows no sandbox and the relay carries {len(running)} running "
+                f"pods, which would end now: the journal was lost. {journal_file.REPAIR}. To have them ended, end the relay"
+            )
+        plan = recovery.plan(states, sessions, instances, self._clock.wall())
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
         await registry.recover(plan)
@@ -217,21 +242,34 @@ class Daemon:
             await fresh.aclose()
 
 
-async def _provider(config: Config, owner: Ownership) -> Provider:
+async def open_provider(config: Config, owner: Ownership) -> Provider:
     """The cloud's provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
-        return Metered(await asyncio.to_thread(clouds.open_provider, name, config.settings, owner))
+        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
     except ModuleNotFoundError as error:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
+    return Paced(Metered(provider), RealClock(), random.SystemRandom())
 
 
-def _cluster_id(state_dir: Path) -> str:
-    """This node's own mark on its cloud resources when no cluster id is configured; made once."""
+def ownership(config: Config, *, make: bool = True) -> Ownership:
+    """This node's mark on its cloud resources; without a configured cluster an id of its own, made once.
+
+    Raises: Unavailable when there is none yet and none is to be made.
+    """
+    return Ownership(config.node.cluster or _cluster_id(Path(config.node.state_dir), make=make), config.node.name)
+
+
+def _cluster_id(state_dir: Path, *, make: bool) -> str:
     path = state_dir / "cluster"
     if not path.exists():
+        if not make:
+            raise Unavailable(
+                f"{path} is missing, and with it the mark of this node's VMs: set node.cluster to the value of the tag "
+                f"{tags.CLUSTER} that they have in the cloud"
+            )
         path.write_text(f"node-{secrets.token_hex(8)}\n")
     return path.read_text().strip()
 

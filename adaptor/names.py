@@ -12,6 +12,7 @@ PODS_DIR: Final = f"{RUN_DIR}/pods"  # <pods>/<sandbox id>/agent.ttrpc
 AGENT_SOCKET: Final = "agent.ttrpc"
 RELAY_SOCKET: Final = f"{RUN_DIR}/relay.sock"
 STATE_DIR: Final = "/var/lib/peerpods"  # journal and node CA: must survive a reboot
+JOURNAL: Final = "journal.db"  # in STATE_DIR
 CONFIG_FILE: Final = "/etc/peerpods/peerpods.toml"
 
 # -- what the shim sends with CreateVM ------------------------------------------------------------

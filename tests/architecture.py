@@ -39,6 +39,9 @@ def _phase_edges() -> Iterator[tuple[str, str, str]]:
         model.LaunchRefused("no"),
         model.Reached("10.0.0.1", "00"),
         model.Bound(),
+        model.Kept("x", 1.0),
+        model.GivenAway("id"),
+        model.Adopted("id", model.LaunchIntended("t", "n", "type", "", "", ""), "i-1"),
         model.StopDecided("x"),
         model.InstanceDeleted(),
     ]

@@ -2,6 +2,7 @@
 
     parser ──add_parser(verbs)──► serve     adaptor, relay
                                   check     check, config
+                                  journal   journal
                                   simcloud  simcloud
                                   demo      demo
 

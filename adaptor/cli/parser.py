@@ -10,7 +10,7 @@ from typing import Final
 import adaptor
 from adaptor.errors import AdaptorError
 
-FAMILIES: Final = ("demo", "serve", "check", "simcloud")  # in the order a stranger should read them
+FAMILIES: Final = ("demo", "serve", "check", "journal", "simcloud")  # in the order a stranger should read them
 
 _DESCRIPTION: Final = (
     "Run each confidential pod of a Kubernetes node inside its own confidential VM at a cloud provider."

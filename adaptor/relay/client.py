@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -49,6 +50,13 @@ M = TypeVar("M", bound=Message)
 # Seconds for calls that only touch the relay's memory, and what a call that waits for a VM gets on top of its own
 # time: far more than a relay ever needs, so that only a stuck one is given up.
 _PATIENCE: Final = 10.0
+# Seconds within which a relay that dropped a call must take connections again, or it is gone: one that hands over
+# to a successor keeps its socket open all the while.
+_SUCCESSION: Final = 2.0
+# Seconds from a stopping server's last word to the end of its connection.
+_GOODBYE: Final = 0.1
+# Seconds that a call gets at least when it has to be made again.
+_LEAST: Final = 1.0
 # Seconds until a spawned relay must answer (0.3 are usual), and between looks whether it does.
 _SPAWN_PATIENCE: Final = 10.0
 _SPAWN_POLL: Final = 0.02
@@ -143,8 +151,11 @@ class RelayClient:
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
+        link_grace: float = 120.0,
     ) -> Dialled:
         """Dial the IP `addresses` in turn until the VM answers and is who it should be; cancelling stops it.
+
+        `link_grace`: seconds for which the relay re-dials the VM, once it is a running pod's, when the link breaks.
 
         Raises GuestUnreachable (after `timeout` seconds, or at once for a wrong peer), InvalidRequest, UnknownSandbox,
         Conflict for a session that is over.
@@ -155,6 +166,7 @@ class RelayClient:
             port=port,
             timeout=timeout,
             identity=relay_pb2.Identity(certificate=identity.certificate, key=identity.key),
+            link_grace=link_grace,
         )
         match trust:
             case OwnGuest(nonce, pinned):
@@ -197,25 +209,47 @@ class RelayClient:
 
     async def aclose(self) -> None:
         """End the calls under way; sessions live on."""
-        await asyncio.gather(*(client.aclose() for client in self._busy))
+        ending, self._busy = self._busy, set()
+        await asyncio.gather(*(client.aclose() for client in ending))
 
     async def _call(self, method: str, request: Message, answer: type[M], waits: float | None = 0.0) -> M:
-        """`waits`: seconds the relay itself may wait for something before it answers; None: for ever."""
-        timeout = None if waits is None else waits + _PATIENCE
-        try:
-            client = await Client.connect_unix(self.socket_path)
-        except StatusError as error:
-            raise Unavailable(f"the relay does not answer: {error}. Is peerpods' relay running?") from error
-        self._busy.add(client)
-        try:
-            return await client.call(names.RELAY_SERVICE, method, request, answer, timeout)
-        except StatusError as error:
-            if client.closed:
-                raise Unavailable(f"the relay went away during {method}: {error}") from error
-            raise _raised(method, error) from error
-        finally:
-            self._busy.discard(client)
-            await client.aclose()
+        """`waits`: seconds the relay itself may wait for something before it answers; None: for ever.
+
+        A relay that hands over to its successor drops the calls under way: they are made again.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        lost_at: float | None = None  # when the connection of a call under way was lost, the last time
+        while True:
+            try:
+                client = await Client.connect_unix(self.socket_path)
+            except StatusError as error:
+                if lost_at is None:
+                    raise Unavailable(f"the relay does not answer: {error}. Is peerpods' relay running?") from error
+                if loop.time() - lost_at > _SUCCESSION:
+                    raise Unavailable(f"the relay went away during {method}: {error}") from error
+                await asyncio.sleep(_SPAWN_POLL)
+                continue
+            made = loop.time()
+            left = None if waits is None else max(waits + _PATIENCE - (made - began), _LEAST)
+            if lost_at is not None and waits:
+                request.timeout = max(waits - (made - began), _LEAST)  # type: ignore[attr-defined] # Dial's and Bind's
+            self._busy.add(client)
+            try:
+                return await client.call(names.RELAY_SERVICE, method, request, answer, left)
+            except StatusError as error:
+                if not await _ended_by(client, error):
+                    raise _raised(method, error) from error
+                lost_at = loop.time()
+                if waits is None and lost_at - made > _PATIENCE:
+                    began = lost_at  # a wait for ever that had lasted: its repeats are counted anew
+                given_up = client not in self._busy
+                if given_up or lost_at - began > (waits or 0.0) + _PATIENCE:
+                    raise Unavailable(f"the relay went away during {method}: {error}") from error
+            finally:
+                self._busy.discard(client)
+                await client.aclose()
+            await asyncio.sleep(_SPAWN_POLL)
 
 
 async def ensure_relay(
@@ -252,6 +286,14 @@ async def _answers(client: RelayClient) -> bool:
     except Unavailable:
         return False
     return True
+
+
+async def _ended_by(client: Client, error: StatusError) -> bool:
+    """Whether the connection ended with this error. A server that stops may say so before it closes."""
+    if error.code == Code.UNAVAILABLE and not client.closed:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(client.wait_closed(), _GOODBYE)
+    return client.closed
 
 
 def _spawn(socket_path: str, log: int | None) -> int:

@@ -1,64 +1,52 @@
-"""The node's durable memory: one row per intent and result, in SQLite.
+"""The node's durable memory: one row per intent and result, in SQLite (`journal_file`).
 
-    journal (seq, sandbox, at, kind, body)      written by `append`, in one transaction, synced before it returns
-
-A sandbox whose end is complete is deleted (`forget`): an idle node has an empty journal. One thread does all the
-database work, so rows are in call order and the event loop never waits for a disk.
+A row is synced before `append` returns. A sandbox whose end is complete is deleted (`forget`): an idle node has an
+empty journal. One thread does all the database work, so rows are in call order and the event loop never waits for a
+disk.
 """
 
 import asyncio
-import json
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from adaptor.clock import Clock
 from adaptor.errors import Unavailable
-from adaptor.sandbox.model import Event, JournalFault, from_json, to_json
+from adaptor.sandbox import journal_file
+from adaptor.sandbox.model import Event
 from adaptor.telemetry import metrics
+from providers.base import Ownership
 
 T = TypeVar("T")
 
-VERSION: Final = 1
-# Another process may hold the lock for one transaction (`peerpods journal show`); longer means trouble. Seconds.
-_BUSY_TIMEOUT: Final = 5.0
-
-_SCHEMA: Final = """
-CREATE TABLE journal (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    sandbox TEXT NOT NULL,
-    at REAL NOT NULL,      -- wall clock, for people; order is seq
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL     -- JSON of adaptor.sandbox.model
-) STRICT;
-CREATE INDEX by_sandbox ON journal (sandbox, seq);
-"""
-
-_INSERT: Final = "INSERT INTO journal (sandbox, at, kind, body) VALUES (?, ?, ?, ?)"
-
 
 class Journal:
-    """Use `await Journal.open(path, clock)`; every method raises Unavailable when the disk or file refuses."""
+    """Use `await Journal.open(path, clock, owner)`.
+
+    Every method raises Unavailable when the disk or file refuses, with nothing half written: the same call may succeed
+    when what is in the way has gone. JournalFault says that the file is damaged.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._db: sqlite3.Connection | None = None
+        self._db: sqlite3.Connection | None = None  # its thread's
+        self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock) -> "Journal":
-        """Open or make the file (0600).
+    async def open(cls, path: Path, clock: Clock, owner: Ownership | None = None) -> "Journal":
+        """Open or make the file (0600), check it, bring an older format forward.
 
-        Raises: Unavailable (disk, permissions, another fault of SQLite), JournalFault (a newer version wrote it).
+        Raises: Unavailable (disk, permissions, another program holds it); JournalFault (it is damaged, of a newer
+        version, or of another owner than `owner`).
         """
         journal = cls(path, clock)
         try:
-            await journal._run(journal._connect)
+            await journal._call(lambda: journal._connect(owner))
         except BaseException:
             await journal.aclose()
             raise
@@ -71,21 +59,10 @@ class Journal:
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
         """All of them or none, durable when it returns."""
         at = self._clock.wall()
-        rows = [(s, at, event.kind, json.dumps(to_json(event), separators=(",", ":"))) for s, event in entries]
-
-        def write(db: sqlite3.Connection) -> None:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.executemany(_INSERT, rows)
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-
         outcome = "error"
         began = monotonic()
         try:
-            await self._run(write)
+            await self._run(lambda db: journal_file.insert(db, at, entries))
             outcome = "ok"
         finally:
             metrics.JOURNAL_WRITES.labels(outcome=outcome).inc()
@@ -100,57 +77,38 @@ class Journal:
 
         Raises: JournalFault, naming the row, when one cannot be read.
         """
-        rows = await self._run(
-            lambda db: db.execute("SELECT seq, sandbox, kind, body FROM journal ORDER BY seq").fetchall()
-        )
         events: dict[str, list[Event]] = {}
-        for seq, sandbox, kind, body in rows:
-            try:
-                events.setdefault(sandbox, []).append(from_json(kind, json.loads(body)))
-            except (JournalFault, json.JSONDecodeError) as error:
-                raise JournalFault(f"{self._path}: row {seq} (sandbox {sandbox}): {error}") from error
+        for row in await self._run(lambda db: list(journal_file.rows(db, self._path))):
+            events.setdefault(row.sandbox, []).append(row.event())
         return events
 
     async def aclose(self) -> None:
         """Finish what was asked and close the file."""
-        if self._db is not None:
-            await self._run(sqlite3.Connection.close)
-            self._db = None
-        self._thread.shutdown(wait=False)
+        if not self._closed:
+            self._closed = True
+            await self._call(self._disconnect)
+            self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`work` in the journal's thread, never half done: a cancelled caller leaves it to finish."""
 
         def call() -> T:
-            db = self._db if self._db is not None else self._open_file()
-            return work(db)
+            assert self._db is not None
+            return work(self._db)
 
+        if self._closed:
+            raise Unavailable(f"the journal {self._path} is closed")
         try:
-            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
+            return await self._call(call)
         except sqlite3.Error as error:
-            raise Unavailable(
-                f"the journal {self._path} cannot be used: {error}; no sandbox can start or stop until it can. "
-                "Check free space and permissions"
-            ) from error
+            raise journal_file.explained(self._path, error) from error
 
-    def _open_file(self) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite alone would use the umask
-        except OSError as error:
-            raise Unavailable(f"the journal {self._path} cannot be opened: {error}") from error
-        # autocommit: each statement is its own transaction, durable when it returns
-        self._db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-        return self._db
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
-    def _connect(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise JournalFault(
-                f"{self._path} was written by a newer peerpods (format {version}, this one knows {VERSION}): "
-                "go back to that version, or drain the node first"
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    def _connect(self, owner: Ownership | None) -> None:
+        self._db = journal_file.connect(self._path, self._clock.wall(), owner)
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close()

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from adaptor import names
 from adaptor.errors import InvalidRequest
-from adaptor.sandbox.model import SandboxSpec
+from adaptor.sandbox.model import LaunchIntended, SandboxSpec
 from providers import tags
-from providers.base import LaunchSpec, Offering, Ownership
+from providers.base import LaunchSpec, Ownership
 
 # Clouds' shortest limit for a machine's name.
 _NAME_LIMIT: Final = 63
@@ -30,17 +30,17 @@ def client_token(owner: Ownership, sandbox_id: str, launch: int) -> str:
     return hashlib.sha256(f"{owner.cluster}\0{owner.node}\0{sandbox_id}\0{launch}".encode()).hexdigest()
 
 
-def launch_spec(spec: SandboxSpec, offering: Offering, user_data: bytes, token: str) -> LaunchSpec:
-    """The machine to ask the provider for."""
+def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
+    """The machine to ask the provider for: the same for every repeat of this intent, whichever sandbox has it now."""
     return LaunchSpec(
-        name=vm_name(spec),
-        instance_type=offering.instance_type,
-        zone=offering.zone,
+        name=intent.name,
+        instance_type=intent.instance_type,
+        zone=intent.zone,
         image=spec.image or "",
-        user_data=user_data,
+        user_data=base64.b64decode(intent.user_data),
         tags={
-            tags.SANDBOX: spec.id,
-            tags.TOKEN: token,
+            tags.SANDBOX: intent.sandbox or spec.id,
+            tags.TOKEN: intent.token,
             tags.POD_NAMESPACE: spec.pod_namespace,
             tags.POD_NAME: spec.pod_name,
         },

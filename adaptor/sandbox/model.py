@@ -22,6 +22,7 @@ class Phase(StrEnum):
 
     CREATED = "created"  # the agent socket listens; nothing billable exists
     STARTING = "starting"  # a VM is wanted, launched, reached or being bound
+    KEPT = "kept"  # StartVM's caller went away; the VM waits for the pod's next sandbox
     RUNNING = "running"  # agent calls flow
     STOPPING = "stopping"  # everything is being taken down; there is no way back
     GONE = "gone"  # nothing is left; the journal forgets it
@@ -42,6 +43,7 @@ class SandboxSpec:
     gpus: int | None = None
     gpu_model: str | None = None
     initdata: str | None = None  # plain TOML
+    pod_uid: str = ""  # empty where nobody told
 
     @property
     def pod(self) -> str:
@@ -62,6 +64,7 @@ class StartRequested:
     """StartVM was accepted; the choice of a machine begins."""
 
     kind: ClassVar = "start-requested"
+    adopt_grace: float = 0.0  # seconds that its VM is kept should the caller go away
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class LaunchIntended:
     zone: str
     user_data: str  # base64; a repeat must be byte for byte the same
     launch_token: str  # base64; what the guest proves it holds. Empty with an upstream guest
+    sandbox: str = ""  # whose id the VM's tags carry: the first one's, also after an adoption; empty = this one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,34 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """StartVM's caller went away; the launch waits for the pod's next sandbox."""
+
+    kind: ClassVar = "kept"
+    reason: str
+    until: float  # seconds since the epoch: an adaptor that restarts meanwhile must not begin to count anew
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAway:
+    """The launch is another sandbox's; always written together with that one's Adopted."""
+
+    kind: ClassVar = "given-away"
+    to: str  # sandbox id
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The launch of the pod's last sandbox, as far as it had come, is this one's now."""
+
+    kind: ClassVar = "adopted"
+    source: str  # sandbox id
+    launch: LaunchIntended
+    instance_id: str = ""  # empty: its create is unresolved
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StopDecided:
     """Everything is to be taken down, and why."""
 
@@ -120,7 +152,7 @@ class StopDecided:
 
 @dataclass(frozen=True, slots=True)
 class InstanceDeleted:
-    """The cloud accepted the VM's deletion, or never had it."""
+    """The cloud accepted the VM's deletion. Until it says that the VM is gone, the sandbox stays in the journal."""
 
     kind: ClassVar = "instance-deleted"
 
@@ -133,6 +165,9 @@ Event = (
     | LaunchRefused
     | Reached
     | Bound
+    | Kept
+    | GivenAway
+    | Adopted
     | StopDecided
     | InstanceDeleted
 )
@@ -152,6 +187,9 @@ class SandboxState:
     addresses: tuple[str, ...] = ()  # where the VM may be reached
     address: str = ""  # where it was
     certificate_sha256: str = ""
+    adopt_grace: float = 0.0  # seconds, as promised by the last StartRequested
+    kept_until: float = 0.0  # seconds since the epoch; only in phase KEPT
+    deletion_accepted: bool = False
     stop_reason: str = ""
 
     @property
@@ -177,8 +215,8 @@ def apply(state: SandboxState | None, event: Event) -> SandboxState:
             return SandboxState(event.spec)
         raise JournalFault(f"{event.kind} before created")
     match (state.phase, event):
-        case (Phase.CREATED, StartRequested()):
-            return replace(state, phase=Phase.STARTING)
+        case (Phase.CREATED | Phase.KEPT, StartRequested()):
+            return replace(state, phase=Phase.STARTING, adopt_grace=event.adopt_grace, kept_until=0.0)
         case (Phase.STARTING, LaunchIntended()) if state.launch is None:
             return replace(state, launches=state.launches + 1, launch=event)
         case (Phase.STARTING | Phase.STOPPING, LaunchAccepted()) if state.launch_unresolved:
@@ -189,10 +227,17 @@ def apply(state: SandboxState | None, event: Event) -> SandboxState:
             return replace(state, address=event.address, certificate_sha256=event.certificate_sha256)
         case (Phase.STARTING, Bound()) if state.address:
             return replace(state, phase=Phase.RUNNING)
-        case (Phase.CREATED | Phase.STARTING | Phase.RUNNING, StopDecided()):
+        case (Phase.STARTING, Kept()) if state.launch is not None:
+            return replace(state, phase=Phase.KEPT, kept_until=event.until)
+        case (Phase.KEPT, GivenAway()):
+            reason = f"its VM went to the pod's next sandbox, {event.to}"
+            return replace(state, phase=Phase.STOPPING, launch=None, instance_id="", addresses=(), stop_reason=reason)
+        case (Phase.STARTING, Adopted()) if state.launch is None:
+            return replace(state, launch=event.launch, instance_id=event.instance_id, addresses=event.addresses)
+        case (Phase.CREATED | Phase.STARTING | Phase.KEPT | Phase.RUNNING, StopDecided()):
             return replace(state, phase=Phase.STOPPING, stop_reason=event.reason)
         case (Phase.STOPPING, InstanceDeleted()):
-            return replace(state, launch=None, instance_id="")
+            return replace(state, deletion_accepted=True)
     raise JournalFault(f"{event.kind} cannot follow in phase {state.phase}")
 
 
@@ -215,6 +260,8 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
         }
+        if cls is Adopted:
+            values["launch"] = LaunchIntended(**values["launch"])
         return cls(**values)
     except (TypeError, KeyError) as error:
         raise JournalFault(f"event {kind!r} has fields this version does not know: {error}") from error

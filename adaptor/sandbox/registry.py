@@ -2,16 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from adaptor import names
-from adaptor.errors import Conflict, InvalidRequest, UnknownSandbox
-from adaptor.sandbox import recovery
+from adaptor.errors import AdaptorError, Conflict, InvalidRequest, UnknownSandbox
+from adaptor.relay.client import Session, SessionState
+from adaptor.sandbox import adoption, recovery
 from adaptor.sandbox.driver import Driver
 from adaptor.sandbox.lifecycle import Answer, Call, decide
-from adaptor.sandbox.model import SandboxSpec, SandboxState
-from adaptor.sandbox.recovery import Adopt, Plan, TearDown
+from adaptor.sandbox.model import Phase, SandboxSpec, SandboxState
+from adaptor.sandbox.patience import within
+from adaptor.sandbox.patrol import Patrol
+from adaptor.sandbox.recovery import Adopt, CloseSession, Keep, Plan, TearDown
 from adaptor.sandbox.rooms import Rooms
 from adaptor.telemetry import logs, metrics
 
@@ -19,6 +22,8 @@ from adaptor.telemetry import logs, metrics
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # struct sockaddr_un's path, less its closing zero byte.
 _SOCKET_PATH_LIMIT: Final = 107
+# Seconds that StopVM gives the relay to say how the pod ended. It answers in milliseconds, or is away.
+_LAST_WORDS: Final = 1.0
 
 log = logs.get("registry")
 
@@ -30,6 +35,8 @@ class Registry:
         self._rooms = rooms
         self._drivers: dict[str, Driver] = {}
         self._creating: dict[str, asyncio.Task[None]] = {}
+        self._listing: asyncio.Task[Sequence[Session]] | None = None
+        self._patrol = Patrol(rooms, lambda: self.sandboxes, self._condemn)
 
     @property
     def sandboxes(self) -> Mapping[str, SandboxState]:
@@ -46,7 +53,7 @@ class Registry:
         if known is not None:
             self._check_repeat(known, spec)
         else:
-            known = self._drivers[spec.id] = Driver(SandboxState(spec), self._rooms, self._forget)
+            known = self._driver(SandboxState(spec))
             self._creating[spec.id] = asyncio.create_task(self._create(known), name=f"create-{spec.id[:12]}")
         if creating := self._creating.get(spec.id):
             try:
@@ -57,7 +64,8 @@ class Registry:
         return path
 
     async def start(self, sandbox_id: str) -> None:
-        """Return once its VM is bound. A cancelled caller counts as gone: the start is rolled back.
+        """Return once its VM is bound. A cancelled caller counts as gone: the VM is kept for the pod's next sandbox
+        where it may be, else taken down.
 
         Raises: UnknownSandbox, Conflict, StartFailed.
         """
@@ -76,36 +84,92 @@ class Registry:
             await asyncio.wait({creating})
         driver = self._drivers.get(sandbox_id)
         if driver is not None:
-            await driver.stop(reason)
+            await driver.stop(await self._explained(driver, reason))
 
     async def reap(self) -> None:
         """Take down what has ended without StopVM. Raises Unavailable when the relay does not answer."""
         running = self.sandboxes  # before the relay is asked: what runs now had its session then
-        for action in recovery.ended(running, await self._rooms.relay.sessions()):
+        sessions = await self._rooms.relay.sessions()
+        for action in recovery.ended(running, sessions):
             log.warning("reaping", **action.fields())
-            if driver := self._drivers.get(action.state.spec.id):
-                driver.abandon(action.reason)
+            self._condemn(action.state.spec.id, action.reason)
+        self._patrol.cut_off({each.sandbox_id for each in sessions if each.state is SessionState.RESUMING})
+        for session in sessions:
+            if session.sandbox_id not in self._drivers:
+                await self._close_stranger(CloseSession(session.sandbox_id))
+
+    async def patrol(self) -> None:
+        """For ever: notice VMs that died."""
+        await self._patrol.run()
 
     async def recover(self, plan: Plan) -> None:
-        """Go on where the last adaptor stopped."""
+        """Go on where the last adaptor stopped; every sandbox is known when this returns, and worked on behind."""
         for action in plan:
             log.info("recovering", **action.fields())
             match action:
                 case Adopt(state):
                     self._resume(state).begin()
+                case Keep(state, reason) if state.phase is Phase.STARTING:
+                    self._resume(state).begin(Call.CALLER_GONE, reason)
+                case Keep(state):
+                    self._resume(state).begin()
                 case TearDown(state, reason):
                     self._resume(state).begin(Call.STOP, reason)
-                case _:
-                    await self._rooms.relay.close(action.sandbox_id)
+        await asyncio.gather(*(self._close_stranger(each) for each in plan if isinstance(each, CloseSession)))
 
     async def aclose(self) -> None:
         """End every driver's task; the sandboxes live on in journal, relay and cloud."""
+        await self._patrol.aclose()
         await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
 
     def _resume(self, state: SandboxState) -> Driver:
-        driver = self._drivers[state.spec.id] = Driver(state, self._rooms, self._forget)
         metrics.sandbox_moved(None, state.phase)
+        return self._driver(state)
+
+    def _driver(self, state: SandboxState) -> Driver:
+        driver = self._drivers[state.spec.id] = Driver(state, self._rooms, self._forget, self._givers)
         return driver
+
+    def _givers(self, spec: SandboxSpec) -> Sequence[Driver]:
+        """The drivers that may have a VM for a new sandbox of this pod."""
+        ca, port = self._rooms.pki.ca_pem, self._rooms.guest.port
+        return [
+            driver
+            for driver in self._drivers.values()
+            if driver.may_give and adoption.fits(spec, driver.state, ca, port)
+        ]
+
+    def _condemn(self, sandbox_id: str, reason: str) -> None:
+        if driver := self._drivers.get(sandbox_id):
+            driver.abandon(reason)
+
+    async def _close_stranger(self, action: CloseSession) -> None:
+        try:
+            await self._rooms.relay.close(action.sandbox_id)
+        except AdaptorError as error:
+            log.warning("a session that is nobody's could not be closed; trying again later", error=str(error))
+
+    async def _explained(self, driver: Driver, reason: str) -> str:
+        """`reason`, and what the relay knows better: the shim stops a pod within milliseconds of losing its VM."""
+        if driver.state.phase is not Phase.RUNNING:
+            return reason
+        try:
+            sessions = await within(self._rooms.clock, _LAST_WORDS, self._sessions())
+        except (AdaptorError, TimeoutError):
+            return reason
+        mine = next((each for each in sessions if each.sandbox_id == driver.state.spec.id), None)
+        if mine is None or mine.state is not SessionState.LINK_LOST:
+            return reason
+        return f"{reason}, after its VM was lost: {mine.reason}"
+
+    async def _sessions(self) -> Sequence[Session]:
+        """The relay's list, asked once for all who want it at the same moment."""
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._list(), name="list-sessions")
+        return await asyncio.shield(self._listing)
+
+    async def _list(self) -> Sequence[Session]:
+        return await self._rooms.relay.sessions()
 
     async def _create(self, driver: Driver) -> None:
         try:

@@ -1,6 +1,5 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership, Provider
@@ -26,6 +26,7 @@ class Relay(Protocol):
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
+        link_grace: float,
     ) -> Dialled: ...
 
     async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None: ...
@@ -50,6 +51,8 @@ class GuestSettings:
     flavor: str  # own | upstream
     port: int
     start_timeout: float  # seconds from StartVM to a bound guest
+    link_grace: float = 120.0  # seconds for which the relay dials a running pod's VM again
+    adopt_grace: float = 180.0  # seconds that a launch is kept for the pod's next sandbox; 0: not at all
     initdata: str | None = None  # TOML for pods that bring none
     user_data_limit: int = 16 * 1024  # bytes; the smallest of the clouds we know
     scratch_space: bool = False
@@ -69,4 +72,4 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: asyncio.Semaphore  # bounds the create calls under way at once
+    creates: FairGate  # bounds the create calls under way at once

@@ -12,78 +12,34 @@ idempotent, needs nothing but the state, and does not return before it is done o
 import asyncio
 import base64
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from adaptor import names
 from adaptor.catalog.select import Requirements, select
 from adaptor.errors import GuestUnreachable, InvalidRequest, NoCapacity, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import launch
-from adaptor.sandbox.model import (
-    Bound,
-    Event,
-    InstanceDeleted,
-    LaunchAccepted,
-    LaunchIntended,
-    LaunchRefused,
-    Reached,
-    SandboxState,
-)
-from adaptor.sandbox.rooms import Rooms
-from adaptor.telemetry.logs import Log
+from adaptor.sandbox import launch, recovery
+from adaptor.sandbox.model import Bound, LaunchAccepted, LaunchIntended, LaunchRefused, Reached
+from adaptor.sandbox.patience import Backoff, whole
+from adaptor.sandbox.teardown import delete_vm
+from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
-from providers import tags
 from providers.base import Instance, Offering
 from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Quota, Throttled, Transient
 
 T = TypeVar("T")
 
-# Pauses between tries of one cloud call, full jitter, seconds: many nodes share one account's bucket.
-_RETRY_WAIT: Final = wait_random_exponential(multiplier=0.5, max=20)
-# A create whose answer was lost may show up in the cloud's list only after a while. Seconds without a sight of it
-# before it counts as never made; EC2 documents "seconds", a minute is ample.
-_UNSEEN_PATIENCE: Final = 60.0
-# Seconds between tries of a delete that the cloud refuses for a reason that retrying alone will not cure.
-_STUBBORN_WAIT: Final = 30.0
+# What the cloud says for good: no VM exists for the token. Other errors leave that open.
+_REFUSALS: Final = (Capacity, Quota, Denied, InvalidSpec, NotFound)
+# Seconds that the end of a start waits for the answer of its create call. Clouds take 1 to 3; a call that is held up
+# longer (throttling, a dead connection) is resolved by its token later.
+_LAST_ANSWER: Final = 10.0
 _NONCE_BYTES: Final = 32
 _TOKEN_BYTES: Final = 32
-
-
-class Work:
-    """What a step may use: the rooms, the state as it is now, and the one way to change it."""
-
-    def __init__(
-        self, rooms: Rooms, state: Callable[[], SandboxState], record: Callable[[Event], Awaitable[None]], log: Log
-    ) -> None:
-        self.rooms = rooms
-        self._state = state
-        self.record = record
-        self.log = log
-        self.deadline = rooms.clock.now() + rooms.guest.start_timeout
-
-    @property
-    def state(self) -> SandboxState:
-        return self._state()
-
-    def time_left(self) -> float:
-        """Seconds until the start must have ended; at least one, so that a late step still gets a chance."""
-        return max(1.0, self.deadline - self.rooms.clock.now())
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A deed and its inverse."""
-
-    name: str
-    do: Callable[[Work], Awaitable[None]]
-    undo: Callable[[Work], Awaitable[None]]
 
 
 async def open_socket(work: Work) -> None:
@@ -106,7 +62,10 @@ def _pod_directory(work: Work) -> Path:
 
 
 async def launch_vm(work: Work) -> None:
-    """Create a VM: offerings in the order of their rank, the next one where the cloud has no room."""
+    """Adopt the VM that the pod's last attempt left, or create one: offerings in the order of their rank, the next
+    one where the cloud has no room."""
+    if work.state.launch is not None or await work.adopt():
+        return await _resolve(work)
     spec = work.state.spec
     wanted = Requirements(spec.instance_type, spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model)
     try:
@@ -115,93 +74,103 @@ async def launch_vm(work: Work) -> None:
         raise StartFailed(f"cannot find out what {work.rooms.provider.name} offers: {error}") from error
     if not choice.ranked:
         raise InvalidRequest(choice.refusal(wanted))
+    if await work.adopt():  # the last attempt's end was noticed meanwhile
+        return await _resolve(work)
     tried: list[str] = []
     for offering in choice.ranked:
         try:
-            await _create(work, offering)
+            return await _create(work, offering)
         except (Capacity, Quota) as error:
             work.log.warning("offering is exhausted", type=offering.instance_type, zone=offering.zone, error=str(error))
             tried.append(f"{offering.instance_type}{offering.zone and f' in {offering.zone}'}: {error}")
-        else:
-            return
     raise NoCapacity(f"{work.rooms.provider.name} has no room for this pod's VM. Tried: {'; '.join(tried)}")
+
+
+async def _resolve(work: Work) -> None:
+    """What became of a create that was never answered: the same call with the same token finds out."""
+    if work.state.launch_unresolved:
+        async with work.rooms.creates.turn(work.state.spec.pod_namespace):
+            await _ask_for_it(work, lost=True)
 
 
 async def _create(work: Work, offering: Offering) -> None:
     rooms, spec = work.rooms, work.state.spec
-    token = launch.client_token(rooms.owner, spec.id, work.state.launches + 1)
     launch_token = secrets.token_bytes(_TOKEN_BYTES) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
-    await work.record(
-        LaunchIntended(
-            token=token,
-            name=launch.vm_name(spec),
-            instance_type=offering.instance_type,
-            zone=offering.zone,
-            user_data=base64.b64encode(user_data).decode(),
-            launch_token=base64.b64encode(launch_token).decode(),
+    async with rooms.creates.turn(spec.pod_namespace):
+        await work.record(
+            LaunchIntended(
+                token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
+                name=launch.vm_name(spec),
+                instance_type=offering.instance_type,
+                zone=offering.zone,
+                user_data=base64.b64encode(user_data).decode(),
+                launch_token=base64.b64encode(launch_token).decode(),
+                sandbox=spec.id,
+            )
         )
-    )
-    request = launch.launch_spec(spec, offering, user_data, token)
-    try:
-        with span(work.log, "instance.create", type=offering.instance_type, zone=offering.zone) as note:
-            async with rooms.creates:
-                instance = await _once_only(work, lambda: rooms.provider.create(request, token))
-            note.note(instance=instance.id)
-    except (Capacity, Quota) as error:
-        await work.record(LaunchRefused(str(error)))
-        raise
-    except (Throttled, Denied, InvalidSpec, NotFound) as error:
-        await work.record(LaunchRefused(str(error)))
-        raise StartFailed(f"{rooms.provider.name} refused the VM ({offering.instance_type}): {error}") from error
-    except ProviderError as error:  # it may or may not exist: undo will find out
-        raise StartFailed(f"{rooms.provider.name} gave no usable answer to the create call: {error}") from error
+        await _ask_for_it(work, lost=False)
 
 
-async def _once_only(work: Work, create: Callable[[], Awaitable[Instance]]) -> Instance:
-    """The create call, repeated with its token while repeating is right; its answer is recorded even when the
-    caller is cancelled meanwhile, so that an undo knows the VM by its id."""
+async def _ask_for_it(work: Work, *, lost: bool) -> None:
+    """Make the create call of the launch intended. `lost`: an earlier one was never answered.
 
-    async def attempt() -> Instance:
-        unanswered = False
+    Raises Capacity, Quota, StartFailed.
+    """
+    cloud, intent = work.rooms.provider.name, work.state.launch
+    assert intent is not None
+    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note:
         try:
-            async for retry in _retrying(work):
-                with retry:
-                    try:
-                        instance = await create()
-                    except Transient:
-                        unanswered = True
-                        raise
-        except ProviderError as error:
-            if unanswered:  # a later refusal does not tell what became of the try that was lost
-                raise ProviderError(f"an earlier try was never answered, the last one: {error}") from error
+            instance = await _until_answered(work, intent, lost=lost)
+        except (Capacity, Quota):
             raise
-        await work.record(LaunchAccepted(instance.id, instance.addresses))
-        return instance
+        except (Throttled, *_REFUSALS) as error:
+            raise StartFailed(f"{cloud} refused the VM ({intent.instance_type}): {error}") from error
+        except ProviderError as error:  # it may or may not exist: undo will find out
+            raise StartFailed(f"{cloud} gave no usable answer to the create call: {error}") from error
+        note.note(instance=instance.id)
 
-    task = asyncio.ensure_future(attempt())
+
+async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
+    """The create call, repeated with its token while repeating is right and there is time."""
+    backoff = Backoff(0.5, 20.0)
+    while True:
+        try:
+            # A call that was sent says whether there is a VM: a start that is ended waits for that, if not for long.
+            return await whole(_ask_once(work, intent, lost=lost), lambda: work.rooms.clock.sleep(_LAST_ANSWER))
+        except (Throttled, Transient) as error:
+            lost |= isinstance(error, Transient)
+            asked = error.retry_after if isinstance(error, Throttled) else None
+            pause = max(backoff.next(), asked or 0.0)
+            try:
+                if work.rooms.clock.now() + pause >= work.deadline:
+                    raise _unclear(error) if lost else error
+                await work.rooms.clock.sleep(pause)
+            except BaseException:
+                if not lost:
+                    await work.record(LaunchRefused(str(error)))
+                raise
+
+
+async def _ask_once(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
+    """One create call, its answer written down whether it is yes or no."""
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task_ended = asyncio.gather(task, return_exceptions=True)
-        work.deadline = work.rooms.clock.now()  # no further tries
-        await task_ended
+        instance = await work.rooms.provider.create(launch.launch_spec(work.state.spec, intent), intent.token)
+    except (Throttled, Transient):
         raise
+    except ProviderError as error:
+        if lost:
+            raise _unclear(error) from error
+        if isinstance(error, _REFUSALS):
+            await work.record(LaunchRefused(str(error)))
+        raise
+    await work.record(LaunchAccepted(instance.id, instance.addresses))
+    return instance
 
 
-def _retrying(work: Work) -> AsyncRetrying:
-    def wait(call: RetryCallState) -> float:
-        error = call.outcome.exception() if call.outcome else None
-        asked = error.retry_after if isinstance(error, Throttled) else None
-        return max(_RETRY_WAIT(call), asked or 0.0)
-
-    return AsyncRetrying(
-        retry=retry_if_exception_type((Throttled, Transient)),
-        wait=wait,
-        stop=lambda call: work.rooms.clock.now() + (call.upcoming_sleep or 0.0) >= work.deadline,
-        sleep=work.rooms.clock.sleep,
-        reraise=True,
-    )
+def _unclear(error: ProviderError) -> ProviderError:
+    """A refusal does not tell what became of the try that was lost."""
+    return ProviderError(f"an earlier try was never answered, the last one: {error}")
 
 
 async def _user_data(work: Work, launch_token: bytes) -> bytes:
@@ -220,48 +189,6 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
         }
         data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata)
     return launch.check_user_data(data, rooms.guest.user_data_limit)
-
-
-async def delete_vm(work: Work) -> None:
-    """Delete the VM, whatever is known of it; try until the cloud accepts."""
-    if work.state.launch is None:
-        return
-    with span(work.log, "instance.delete", instance=work.state.instance_id):
-        if work.state.launch_unresolved:
-            await _resolve(work)
-        while work.state.instance_id:
-            try:
-                await work.rooms.provider.delete(work.state.instance_id)
-                await work.record(InstanceDeleted())
-            except ProviderError as error:
-                await _wait_for_the_cloud(work, "the VM could not be deleted; trying again", error)
-
-
-async def _resolve(work: Work) -> None:
-    """Find out whether a create that was never answered made a VM."""
-    intent = work.state.launch
-    assert intent is not None
-    since = work.rooms.clock.now()
-    while work.state.launch_unresolved:
-        try:
-            found = [i for i in await work.rooms.provider.list() if i.tags.get(tags.TOKEN) == intent.token]
-        except ProviderError as error:
-            await _wait_for_the_cloud(work, "cannot find out whether a VM was created; trying again", error)
-            continue
-        if found:
-            await work.record(LaunchAccepted(found[0].id, found[0].addresses))
-        elif work.rooms.clock.now() - since >= _UNSEEN_PATIENCE:
-            await work.record(LaunchRefused("never seen in the cloud"))
-        else:
-            await work.rooms.clock.sleep(_UNSEEN_PATIENCE / 10)
-
-
-async def _wait_for_the_cloud(work: Work, message: str, error: ProviderError) -> None:
-    work.log.error(message, instance=work.state.instance_id, error=str(error), kind=type(error).__name__)
-    passing = isinstance(error, (Throttled, Transient))
-    asked = error.retry_after if isinstance(error, Throttled) else None
-    pause = 1.0 + secrets.randbelow(4000) / 1000 if passing else _STUBBORN_WAIT
-    await work.rooms.clock.sleep(asked or pause)
 
 
 async def reach_vm(work: Work) -> None:
@@ -285,6 +212,8 @@ async def _addresses(work: Work) -> tuple[str, ...]:
             instance = None
         except ProviderError as error:
             raise StartFailed(f"cannot look up the VM {instance_id}: {error}") from error
+        if instance is not None and (reason := recovery.death(instance)):
+            raise StartFailed(reason)
         if instance is not None and instance.addresses:
             return instance.addresses
         await work.rooms.clock.sleep(1.0)
@@ -297,7 +226,10 @@ async def _dial(work: Work, addresses: tuple[str, ...]) -> tuple[Dialled, bytes]
     trust = OwnGuest(nonce) if rooms.guest.flavor == "own" else UpstreamGuest(rooms.pki.ca_pem, launch.vm_name(spec))
     identity = Identity(rooms.pki.worker.certificate, rooms.pki.worker.key)
     dialled = await _unless_it_dies(
-        work, rooms.relay.dial(spec.id, addresses, rooms.guest.port, work.time_left(), identity, trust)
+        work,
+        rooms.relay.dial(
+            spec.id, addresses, rooms.guest.port, work.time_left(), identity, trust, rooms.guest.link_grace
+        ),
     )
     return dialled, nonce
 
@@ -341,17 +273,18 @@ async def bind_vm(work: Work) -> None:
 async def _unless_it_dies(work: Work, doing: Awaitable[T]) -> T:
     """`doing`, or StartFailed with the cloud's reason when the VM ends first."""
     task = asyncio.ensure_future(doing)
+    death = asyncio.create_task(work.rooms.watch.death(work.state.instance_id))
+    waiting: set[asyncio.Future[Any]] = {task, death}
     try:
-        async with work.rooms.watch.death_of(work.state.instance_id) as death:
-            waiting: set[asyncio.Future[Any]] = {task, death}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return _result(work, task)
-            reason = death.result().reason or "the cloud gives no reason"
-            raise StartFailed(f"the VM {work.state.instance_id} ended while it was starting: {reason}")
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return _result(work, task)
+        reason = death.result().reason or "the cloud gives no reason"
+        raise StartFailed(f"the VM {work.state.instance_id} ended while it was starting: {reason}")
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _result(work: Work, task: "asyncio.Future[T]") -> T:

@@ -1,42 +1,84 @@
-"""Notices that a VM died while somebody waits for it: one describe for all who wait (D5)."""
+"""What has become of a VM: whoever waits for news asks here, and the cloud is asked once for all of them (D5)."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from adaptor.clock import Clock
+from adaptor.sandbox.model import Phase, SandboxState
+from adaptor.sandbox.patience import Backoff, within
 from adaptor.telemetry import logs
 from providers.base import Instance, InstanceState, Provider
-from providers.errors import ProviderError
+from providers.errors import ProviderError, Throttled
 
-# Seconds between describes. Readiness does not wait for it (the dial finds the guest); only bad news does.
+# Seconds between describes while a start waits. Its readiness does not (the dial finds the guest); only bad news does.
 INTERVAL: Final = 2.0
+# Seconds between describes of a VM whose deletion was accepted. Clouds take from seconds to minutes, and nobody waits.
+GONE_INTERVAL: Final = 10.0
+# Looks in a row, GONE_INTERVAL apart, that do not know the VM until it counts as gone: one may come too early for an
+# eventually consistent cloud, which has not heard of a VM yet and so deleted nothing.
+_UNKNOWN_LOOKS: Final = 2
+# Most seconds between tries while the cloud refuses to describe.
+_LONGEST_PAUSE: Final = 30.0
 
 log = logs.get("watch")
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    instance_id: str
+    due: float  # the clock's time
+    answer: "asyncio.Future[Instance | None]"
+
+
 class InstanceWatch:
-    """Polls the provider while anybody waits, and not at all otherwise."""
+    """Describes what anybody waits for, in one call for all, and does nothing while nobody waits."""
 
     def __init__(self, provider: Provider, clock: Clock) -> None:
         self._provider = provider
         self._clock = clock
-        self._waiting: dict[str, asyncio.Future[Instance]] = {}
+        self._asked: set[_Asked] = set()
         self._poll: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def death_of(self, instance_id: str) -> AsyncIterator["asyncio.Future[Instance]"]:
-        """A future that yields the instance once the cloud calls it stopped or gone."""
-        future: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        self._waiting[instance_id] = future
+    async def look(self, instance_id: str, after: float) -> Instance | None:
+        """What the cloud says in `after` seconds, or as soon then as it says anything; None: it knows no such VM."""
+        answer: asyncio.Future[Instance | None] = asyncio.get_running_loop().create_future()
+        asked = _Asked(instance_id, self._clock.now() + after, answer)
+        self._asked.add(asked)
         if self._poll is None or self._poll.done():
             self._poll = asyncio.create_task(self._watch(), name="instance-watch")
         try:
-            yield future
+            return await answer
         finally:
-            del self._waiting[instance_id]
-            future.cancel()
+            self._asked.discard(asked)
+
+    async def death(self, instance_id: str) -> Instance:
+        """Return once the cloud calls the VM stopped or gone."""
+        while True:
+            seen = await self.look(instance_id, INTERVAL)
+            if seen is not None and seen.state in (InstanceState.STOPPED, InstanceState.GONE):
+                return seen
+
+    async def gone(self, instance_id: str, patience: float) -> bool:
+        """After an accepted deletion: True once the VM is gone, False if it is still there after `patience` seconds,
+        or shows up only now, so that the deletion cannot have met it."""
+        deadline = self._clock.now() + patience
+        unknown = 0
+        pause = INTERVAL
+        while self._clock.now() < deadline:
+            seen = await self.look(instance_id, pause)
+            pause = GONE_INTERVAL
+            if seen is None:
+                unknown += 1
+                if unknown == _UNKNOWN_LOOKS:
+                    return True
+            elif seen.state is InstanceState.GONE:
+                log.info("the VM is gone", instance=instance_id, reason=seen.reason)
+                return True
+            elif unknown:
+                return False
+        return False
 
     async def aclose(self) -> None:
         """Stop polling."""
@@ -45,17 +87,46 @@ class InstanceWatch:
             await asyncio.gather(self._poll, return_exceptions=True)
 
     async def _watch(self) -> None:
+        pause, backoff = INTERVAL, Backoff(INTERVAL, _LONGEST_PAUSE)
         while True:
-            await self._clock.sleep(INTERVAL)
-            if not self._waiting:
+            await self._clock.sleep(pause)
+            pause = INTERVAL
+            if not self._asked:
                 return
+            soon = self._clock.now() + INTERVAL / 2  # what is nearly due shares the call
+            due = [asked for asked in self._asked if asked.due <= soon]
+            if not due:
+                continue
             try:
-                found = await self._provider.get(tuple(self._waiting))
+                found = await self._provider.get({asked.instance_id for asked in due})
             except ProviderError as error:
                 log.debug("instances could not be described", error=str(error))
+                wished = error.retry_after if isinstance(error, Throttled) else None
+                pause += max(wished or 0.0, backoff.next())
                 continue
-            for instance_id, instance in found.items():
-                future = self._waiting.get(instance_id)
-                dead = instance.state in (InstanceState.STOPPED, InstanceState.GONE)
-                if dead and future is not None and not future.done():
-                    future.set_result(instance)
+            backoff = Backoff(INTERVAL, _LONGEST_PAUSE)
+            for asked in due:
+                if not asked.answer.done():
+                    asked.answer.set_result(found.get(asked.instance_id))
+
+
+async def survey(
+    provider: Provider, clock: Clock, states: Mapping[str, SandboxState], patience: float
+) -> Mapping[str, Instance] | None:
+    """The cloud's side of a recovery plan: every instance of this node, by id, also those of `states` that are gone
+    but still known. None when the cloud does not say within `patience` seconds."""
+    if not states:
+        return {}
+    try:
+        return await within(clock, patience, _instances(provider, states))
+    except (ProviderError, TimeoutError) as error:
+        log.warning("the cloud cannot be asked what became of the VMs; going on without", error=str(error))
+        return None
+
+
+async def _instances(provider: Provider, states: Mapping[str, SandboxState]) -> Mapping[str, Instance]:
+    found = {instance.id: instance for instance in await provider.list()}
+    wanted = {state.instance_id for state in states.values() if state.phase is not Phase.STOPPING} - {""}
+    if missing := wanted - found.keys():  # the list leaves out what is gone
+        found |= await provider.get(missing)
+    return found

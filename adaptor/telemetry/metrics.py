@@ -37,6 +37,11 @@ HYPERVISOR_CALLS: Final = Counter(
     ["method", "code"],
 )
 
+CREATES_WAITING: Final = Gauge("peerpods_creates_waiting", "Pod VMs whose create call waits for its turn.")
+CREATE_WAIT_SECONDS: Final = Histogram(
+    "peerpods_create_wait_seconds", "Time a create call waited for its turn.", buckets=_START_BUCKETS
+)
+
 CLOUD_CALLS: Final = Counter(
     "peerpods_cloud_calls", "Calls of a cloud's verbs; outcome: ok, error.", ["cloud", "verb", "outcome"]
 )
@@ -50,6 +55,13 @@ CLOUD_ERRORS: Final = Counter(
     "peerpods_cloud_errors",
     "Refusals by what they mean: Capacity, Quota, Throttled, Denied, ...",
     ["cloud", "verb", "kind"],
+)
+
+CLOUD_WAITING: Final = Gauge(
+    "peerpods_cloud_calls_waiting", "Calls held back until the cloud takes more of them.", ["cloud"]
+)
+CLOUD_BACKOFFS: Final = Counter(
+    "peerpods_cloud_backoffs", "Times that all calls were held back because one was throttled.", ["cloud"]
 )
 
 RELAY_UP: Final = Gauge("peerpods_relay_up", "1 while the relay answers on its socket.")

@@ -26,6 +26,7 @@ async def test_a_running_sandbox_is_adopted_and_stops_as_ever(node: Node) -> Non
         assert second.sandboxes[WEB.id].phase is Phase.RUNNING
         assert node.cloud.living
         await second.stop(WEB.id, "StopVM")
+        await settled(second, node)
     assert await node.nothing_is_left()
 
 

@@ -39,7 +39,7 @@ async def test_a_pod_starts_runs_and_leaves_nothing(node: Node) -> None:
         assert registry.sandboxes[WEB.id].phase is Phase.RUNNING
         assert node.relay.binds[WEB.id].pod_name == "web"
         await registry.stop(WEB.id, "StopVM")
-        assert await node.nothing_is_left()
+        await gone(registry, node)
 
 
 async def test_an_ordinary_pod_costs_one_create_and_one_delete(node: Node) -> None:
@@ -58,8 +58,8 @@ async def test_every_call_may_be_repeated(node: Node) -> None:
         await registry.create(WEB)
         await asyncio.gather(registry.stop(WEB.id, "a"), registry.stop(WEB.id, "b"))
         await registry.stop(WEB.id, "c")
+        await gone(registry, node)
     assert node.cloud.calls["create"] == 1
-    assert await node.nothing_is_left()
 
 
 async def test_stop_of_an_unknown_sandbox_is_success_and_start_is_not(node: Node) -> None:
@@ -85,7 +85,7 @@ async def test_a_stop_pre_empts_a_start_and_its_caller_hears_of_it(node: Node) -
         await registry.stop(WEB.id, "StopVM")
         with pytest.raises(StartFailed, match="was ended: StopVM"):
             await start
-        assert await node.nothing_is_left()
+        await gone(registry, node)
 
 
 async def test_a_caller_that_goes_away_during_the_start_takes_its_vm_with_it(node: Node) -> None:
@@ -229,7 +229,7 @@ async def test_a_lost_reply_neither_makes_a_second_vm_nor_loses_the_first(node: 
         await registry.start(WEB.id)
         assert len(node.cloud.instances) == 1
         await registry.stop(WEB.id, "StopVM")
-        assert await node.nothing_is_left()
+        await gone(registry, node)
 
 
 @pytest.mark.parametrize("refusal", [Denied("expired"), Capacity("no room"), ProviderError("what?")])
@@ -308,3 +308,16 @@ async def test_an_id_that_could_leave_its_directory_is_refused(node: Node, bad: 
     async with node.adaptor() as registry:
         with pytest.raises(InvalidRequest):
             await registry.create(dataclasses.replace(WEB, id=bad))
+
+
+async def test_a_sandbox_whose_start_never_comes_is_taken_down(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        await registry.create(late := spec("late"))
+        await node.clock.sleep(500)
+        await registry.start(late.id)
+        await node.clock.sleep(150)
+        assert list(registry.sandboxes) == [late.id], "its shim died between CreateVM and StartVM"
+        assert registry.sandboxes[late.id].phase is Phase.RUNNING
+        await registry.stop(late.id, "StopVM")
+        await gone(registry, node)

@@ -27,6 +27,9 @@ class Cloud:
         self.calls: Counter[str] = Counter()
         self.call_seconds = 0.1
         self.hidden = False  # eventual consistency: nothing can be listed yet
+        self.deleting_seconds = 0.0  # from an accepted deletion to its end
+        self.made_at: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}  # id: when it will be gone
         self._clock = clock
 
     @property
@@ -38,17 +41,23 @@ class Cloud:
             self.instances[instance_id], state=InstanceState.GONE, reason=reason
         )
 
+    def forget(self, instance_id: str) -> None:
+        """The cloud no longer knows it."""
+        self.kill(instance_id, "deleted")
+        del self.instances[instance_id]
+
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         await self._call("create")
         if token in self.tokens:
             if self.specs[self.tokens[token]] != spec:
                 raise InvalidSpec("another spec under this token")
             return self.instances[self.tokens[token]]
-        number = len(self.instances) + 1
+        number = len(self.made_at) + 1
         instance = Instance(
             f"i-{number:04}", InstanceState.PENDING, (f"10.0.{number // 250}.{number % 250 + 1}",), tags=spec.tags
         )
         self.instances[instance.id], self.specs[instance.id], self.tokens[token] = instance, spec, instance.id
+        self.made_at[instance.id] = self._clock.now()
         if self.lose_replies:
             if self.refuse_after_loss:
                 self.refuse["create"].append(self.refuse_after_loss)
@@ -65,8 +74,9 @@ class Cloud:
 
     async def delete(self, instance_id: str) -> None:
         await self._call("delete")
-        if instance_id in self.instances:
-            self.kill(instance_id, "deleted")
+        if instance_id in self.living:
+            self._leaving.setdefault(instance_id, self._clock.now() + self.deleting_seconds)
+            self._settle()
 
     async def offerings(self) -> Sequence[Offering]:
         await self._call("offerings")
@@ -79,5 +89,12 @@ class Cloud:
         self.calls[verb] += 1
         await self._clock.sleep(self.call_seconds)
         await asyncio.sleep(0)
+        self._settle()
         if self.refuse[verb]:
             raise self.refuse[verb].popleft()
+
+    def _settle(self) -> None:
+        for instance_id in [each for each, at in self._leaving.items() if at <= self._clock.now()]:
+            del self._leaving[instance_id]
+            if instance_id in self.instances:
+                self.kill(instance_id, "deleted")

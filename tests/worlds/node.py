@@ -1,18 +1,19 @@
 """A worker node in memory: registry, journal on a real disk, relay, cloud; time is virtual."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
+from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.model import SandboxSpec, fold
+from adaptor.sandbox.model import Event, SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
-from adaptor.sandbox.watch import InstanceWatch
+from adaptor.sandbox.watch import InstanceWatch, survey
 from providers.base import Ownership
 from tests.worlds.clock import VirtualClock
 from tests.worlds.cloud import Cloud
@@ -22,12 +23,36 @@ T = TypeVar("T")
 
 
 class StillJournal(Journal):
-    """The journal, during whose writes virtual time stands still."""
+    """The journal, during whose writes virtual time stands still.
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
+    `last_write`: after so many the process dies, before the next one (or, with `.5`, right after it was written and
+    before anybody heard of it). Who dies writes no more.
+    """
+
+    last_write: float | None = None
+    writes = 0
+    dead = False
+
+    async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
+        self.dead |= self.last_write is not None and self.writes >= self.last_write
+        self._mortal()
+        await super().append_all(entries)
+        self.writes += 1
+        self.dead |= self.last_write == self.writes - 0.5
+        self._mortal()
+
+    async def forget(self, sandbox: str) -> None:
+        self._mortal()
+        await super().forget(sandbox)
+
+    def _mortal(self) -> None:
+        if self.dead:
+            raise asyncio.CancelledError
+
+    async def _call(self, work: Callable[[], T]) -> T:
         assert isinstance(self._clock, VirtualClock)
         with self._clock.busy():
-            return await super()._run(work)
+            return await super()._call(work)
 
 
 class Networks:
@@ -52,16 +77,25 @@ class Node:
         self._pki = NodePki.load(directory / "pki")
 
     @asynccontextmanager
-    async def adaptor(self) -> AsyncIterator[Registry]:
-        """An adaptor from start to kill: its end takes nothing down."""
+    async def adaptor(self, *, last_write: float | None = None, patrol: bool = False) -> AsyncIterator[Registry]:
+        """An adaptor from start to kill: its end takes nothing down. `last_write`: see StillJournal."""
         journal = await StillJournal.open(self._directory / "journal.db", self.clock)
-        registry = Registry(self._rooms(journal))
+        assert isinstance(journal, StillJournal)
+        rooms = self._rooms(journal)
+        registry = Registry(rooms)
         states = {sandbox: fold(events) for sandbox, events in (await journal.load()).items()}
-        await registry.recover(recovery.plan(states, await self.relay.sessions()))
+        instances = await survey(self.cloud, self.clock, states, 2.0)
+        await registry.recover(recovery.plan(states, await self.relay.sessions(), instances, self.clock.wall()))
+        journal.last_write = last_write
+        patrolling = asyncio.create_task(registry.patrol()) if patrol else None
         try:
             yield registry
         finally:
+            journal.dead = True
+            if patrolling:
+                patrolling.cancel()
             await registry.aclose()
+            await rooms.watch.aclose()
             await journal.aclose()
 
     async def journal_rows(self) -> dict[str, list[str]]:
@@ -71,6 +105,15 @@ class Node:
             return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
         finally:
             await journal.aclose()
+
+    async def gone(self, registry: Registry, patience: float = 1000.0) -> float:
+        """Until the teardown that goes on behind an answer has ended; the seconds that took. Fails with what is left."""
+        began = self.clock.now()
+        while registry.sandboxes and self.clock.now() - began < patience:
+            await self.clock.sleep(1)
+        assert not registry.sandboxes, registry.sandboxes
+        assert await self.nothing_is_left()
+        return self.clock.now() - began
 
     async def nothing_is_left(self) -> bool:
         return not self.cloud.living and not self.relay.open_sessions and not await self.journal_rows()
@@ -87,7 +130,7 @@ class Node:
             clock=self.clock,
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
-            creates=asyncio.Semaphore(16),
+            creates=FairGate(16),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from adaptor import names
 from adaptor.clock import Clock
-from adaptor.errors import GuestUnreachable, StartFailed, Unavailable
+from adaptor.errors import Conflict, GuestUnreachable, StartFailed, Unavailable
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, Listing, OwnGuest, Session, UpstreamGuest
 from adaptor.relay.states import SessionState
@@ -29,10 +29,13 @@ class Relay:
         self.binds: dict[str, guest_pb2.BindRequest] = {}
         self.calls: Counter[str] = Counter()
         self.boot_seconds = 8.0
+        self.bind_seconds = 0.2
         self.mute = False
         self.impostor = False
         self.refuse_bind = ""
         self.away = False
+        self.bound: dict[str, str] = {}  # instance -> the sandbox whose it is
+        self._reached: dict[str, str] = {}  # sandbox -> instance
         self._cloud = cloud
         self._clock = clock
 
@@ -48,25 +51,34 @@ class Relay:
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
+        link_grace: float = 120.0,
     ) -> Dialled:
         self._called("dial")
         self._move(sandbox_id, SessionState.DIALLING)
         address = addresses[0]
         found = next((i for i in self._cloud.instances.values() if address in i.addresses), None)
-        wait = timeout if found is None or self.mute else min(self.boot_seconds, timeout)
-        await self._clock.sleep(wait)
+        boot = self.boot_seconds if found is None else self._boot_left(found.id)
+        wait = timeout if found is None or self.mute else min(boot, timeout)
+        try:
+            await self._clock.sleep(wait)
+        except BaseException:
+            self._move(sandbox_id, SessionState.LISTENING)
+            raise
         alive = found is not None and self._cloud.instances[found.id].state is not InstanceState.GONE
         if found is None or not alive or wait >= timeout:
             raise GuestUnreachable(f"no guest answered at {address}, TCP port {port}, within {timeout:g} s")
         self._move(sandbox_id, SessionState.DIALLED)
+        self._reached[sandbox_id] = found.id
         assert isinstance(trust, OwnGuest)
         return Dialled(f"{address}:{port}", CERTIFICATE, self._hello(found.id, trust.nonce), 3, wait, 0.01)
 
     async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
         self._called("bind")
-        await self._clock.sleep(0.2)
+        await self._clock.sleep(self.bind_seconds)
         if self.refuse_bind:
             raise StartFailed(self.refuse_bind)
+        if self.bound.setdefault(self._reached[sandbox_id], sandbox_id) != sandbox_id:
+            raise Conflict("the VM is bound already")
         self.binds[sandbox_id] = guest_pb2.BindRequest.FromString(bind)
         self._move(sandbox_id, SessionState.JOINED)
 
@@ -81,15 +93,24 @@ class Relay:
     async def sessions(self) -> tuple[Session, ...]:
         return (await self.list()).sessions
 
+    def lose(self, sandbox_id: str, reason: str, state: SessionState = SessionState.LINK_LOST) -> None:
+        """A running pod's link breaks: for good, or RESUMING."""
+        self._move(sandbox_id, state, reason)
+
+    def _boot_left(self, instance_id: str) -> float:
+        """A guest listens `boot_seconds` after its VM was made; one that listens is found at once."""
+        return max(0.1, self._cloud.made_at[instance_id] + self.boot_seconds - self._clock.now())
+
     def _hello(self, instance_id: str, nonce: bytes) -> guest_pb2.HelloResponse:
         data = json.loads(self._cloud.specs[instance_id].user_data)
         token = b"another launch's token" if self.impostor else base64.b64decode(data["launch_token"])
         message = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(CERTIFICATE).digest()
-        return guest_pb2.HelloResponse(protocol=1, proof=hmac.new(token, message, hashlib.sha256).digest())
+        proof = hmac.new(token, message, hashlib.sha256).digest()
+        return guest_pb2.HelloResponse(protocol=1, proof=proof, bound=instance_id in self.bound)
 
-    def _move(self, sandbox_id: str, state: SessionState) -> None:
-        if sandbox_id in self.open_sessions:
-            self.open_sessions[sandbox_id] = dataclasses.replace(self.open_sessions[sandbox_id], state=state)
+    def _move(self, sandbox_id: str, state: SessionState, reason: str = "") -> None:
+        if session := self.open_sessions.get(sandbox_id):
+            self.open_sessions[sandbox_id] = dataclasses.replace(session, state=state, reason=reason)
 
     def _called(self, verb: str) -> None:
         self.calls[verb] += 1

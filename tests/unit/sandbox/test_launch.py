@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from adaptor import names
 from adaptor.errors import InvalidRequest
 from adaptor.sandbox import launch
-from adaptor.sandbox.model import SandboxSpec
-from providers.base import Offering, Ownership
+from adaptor.sandbox.model import LaunchIntended, SandboxSpec
+from providers.base import Ownership
 
 SPEC = SandboxSpec("0123456789abcdef" * 4, "web-7c9", "shop", "/run/netns/x")
 
@@ -73,7 +73,9 @@ def test_a_proof_holds_for_its_token_nonce_and_certificate_only() -> None:
 
 
 def test_the_vm_carries_tags_that_find_it_again() -> None:
-    spec = launch.launch_spec(SPEC, Offering("m6a.large", 2, 8192), b"data", "token-1")
+    intent = LaunchIntended("token-1", "podvm-web", "m6a.large", "", base64.b64encode(b"data").decode(), "", SPEC.id)
+    spec = launch.launch_spec(SPEC, intent)
+    assert spec.user_data == b"data"
     assert spec.tags == {
         "peerpods-sandbox": SPEC.id,
         "peerpods-token": "token-1",

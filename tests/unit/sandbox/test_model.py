@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptor.sandbox.model import (
+    Adopted,
     Bound,
     Created,
     Event,
+    GivenAway,
     InstanceDeleted,
     JournalFault,
+    Kept,
     LaunchAccepted,
     LaunchIntended,
     LaunchRefused,
@@ -20,6 +23,7 @@ from adaptor.sandbox.model import (
     SandboxSpec,
     StartRequested,
     StopDecided,
+    apply,
     fold,
     from_json,
     to_json,
@@ -43,11 +47,49 @@ def test_an_ordinary_life_folds_through_every_phase() -> None:
     phases = [fold(LIFE[: n + 1]).phase for n in range(len(LIFE))]
     assert phases == [Phase.CREATED] + [Phase.STARTING] * 4 + [Phase.RUNNING] + [Phase.STOPPING] * 2
     assert fold(LIFE[:6]).instance_id == "i-1"
-    assert fold(LIFE).launch is None
+
+
+def test_a_vm_whose_deletion_was_accepted_is_not_forgotten() -> None:
+    assert not fold(LIFE[:-1]).deletion_accepted
+    assert fold(LIFE).deletion_accepted
+    assert fold(LIFE).instance_id == "i-1"
+
+
+def test_a_kept_launch_folds_into_the_sandbox_that_adopts_it_and_out_of_the_other() -> None:
+    kept = fold([Created(SPEC), StartRequested(180.0), INTENT, LaunchAccepted("i-1", ("10.0.0.5",)), Kept("x", 77.0)])
+    assert (kept.phase, kept.kept_until, kept.adopt_grace) == (Phase.KEPT, 77.0, 180.0)
+    given = apply(kept, GivenAway("b"))
+    assert (given.phase, given.launch, given.instance_id, given.addresses) == (Phase.STOPPING, None, "", ())
+    taker = fold([Created(SPEC), StartRequested(180.0), Adopted("a", INTENT, "i-1", ("10.0.0.5",))])
+    assert (taker.phase, taker.launch, taker.instance_id) == (Phase.STARTING, INTENT, "i-1")
+    assert taker.addresses == ("10.0.0.5",)
+    assert taker.launches == 0, "its own first create gets its own token"
+
+
+def test_a_kept_sandbox_may_be_started_again() -> None:
+    state = fold([Created(SPEC), StartRequested(180.0), INTENT, Kept("x", 77.0), StartRequested(60.0)])
+    assert (state.phase, state.adopt_grace, state.kept_until) == (Phase.STARTING, 60.0, 0.0)
+    assert state.launch_unresolved
+
+
+@pytest.mark.parametrize("late", [Kept("x", 1.0), GivenAway("b"), Adopted("a", INTENT)])
+def test_a_running_sandbox_is_neither_kept_nor_given_away(late: Event) -> None:
+    with pytest.raises(JournalFault, match="cannot follow"):
+        fold([*LIFE[:6], late])
+
+
+def test_rows_of_an_older_version_are_understood() -> None:
+    spec = {"id": "a", "pod_name": "web", "pod_namespace": "shop", "netns": "/n"}
+    assert from_json("created", {"spec": spec}) == Created(SandboxSpec("a", "web", "shop", "/n"))
+    assert from_json("start-requested", {}) == StartRequested()
+    body = to_json(INTENT)
+    del body["sandbox"]
+    assert from_json("launch-intended", body) == INTENT
 
 
 def test_every_event_survives_the_journal() -> None:
-    for event in [*LIFE, LaunchRefused("no room")]:
+    new: list[Event] = [Kept("x", 77.5), GivenAway("b"), Adopted("a", INTENT, "i-1", ("10.0.0.5",))]
+    for event in [*LIFE, LaunchRefused("no room"), *new]:
         assert from_json(event.kind, json.loads(json.dumps(to_json(event)))) == event
 
 
@@ -67,7 +109,11 @@ def test_a_create_answered_while_stopping_is_still_recorded() -> None:
     assert (state.phase, state.instance_id) == (Phase.STOPPING, "i-1")
 
 
-@given(st.lists(st.sampled_from([*LIFE, LaunchRefused("x")]), max_size=10))
+@given(
+    st.lists(
+        st.sampled_from([*LIFE, LaunchRefused("x"), Kept("x", 1.0), GivenAway("b"), Adopted("a", INTENT)]), max_size=10
+    )
+)
 def test_events_in_an_impossible_order_are_a_fault_and_never_a_wrong_state(events: list[Event]) -> None:
     try:
         state = fold(events)

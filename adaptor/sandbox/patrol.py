@@ -1,0 +1,110 @@
+"""Notices that the VM of a running sandbox has died or was deleted behind our back, so that its pod fails at once and
+with the cloud's reason.
+
+    every minute     one describe for all, also while their links look fine
+    link broken      every two seconds (`InstanceWatch`, shared with all who wait) until it is back or the VM is dead
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from adaptor.sandbox import recovery
+from adaptor.sandbox.model import Phase, SandboxState
+from adaptor.sandbox.rooms import Rooms
+from adaptor.sandbox.watch import INTERVAL
+from adaptor.telemetry import logs
+from providers.errors import ProviderError
+
+# Seconds between looks at all. One call per 200 VMs on EC2: nothing beside what starts and stops cost.
+EVERY: Final = 60.0
+# Looks in a row, INTERVAL apart, that do not know the VM of a running sandbox until it counts as gone: clouds have
+# been seen to forget for a moment what they know.
+_UNKNOWN_LOOKS: Final = 6
+
+log = logs.get("patrol")
+
+
+class Patrol:
+    """`sandboxes` are all there are now; `condemn(sandbox_id, reason)` is called for one whose VM is dead."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        sandboxes: Callable[[], Mapping[str, SandboxState]],
+        condemn: Callable[[str, str], None],
+    ) -> None:
+        self._rooms = rooms
+        self._sandboxes = sandboxes
+        self._condemn = condemn
+        self._cut_off: Collection[str] = ()
+        self._suspects: dict[str, asyncio.Task[None]] = {}
+
+    def cut_off(self, sandbox_ids: Collection[str]) -> None:
+        """The sandboxes whose link is broken now."""
+        self._cut_off = sandbox_ids
+        for sandbox_id in sandbox_ids:
+            self._suspect(sandbox_id)
+
+    async def run(self) -> None:
+        """Look at all of them, for ever."""
+        while True:
+            await self.look()
+            await self._rooms.clock.sleep(EVERY)
+
+    async def look(self) -> None:
+        """Once at every VM that is a running pod's, or kept for one."""
+        held = {
+            state.instance_id: sandbox_id
+            for sandbox_id, state in self._sandboxes().items()
+            if state.instance_id and state.phase in (Phase.RUNNING, Phase.KEPT)
+        }
+        if not held:
+            return
+        try:
+            found = await self._rooms.provider.get(held.keys())
+        except ProviderError as error:
+            log.warning("the running VMs could not be looked at; the next look will", vms=len(held), error=str(error))
+            return
+        for instance_id, sandbox_id in held.items():
+            seen = found.get(instance_id)
+            if seen is None:
+                self._suspect(sandbox_id)
+            elif reason := recovery.death(seen):
+                self._report(sandbox_id, instance_id, reason)
+
+    async def aclose(self) -> None:
+        """Stop looking."""
+        suspects = list(self._suspects.values())
+        for task in suspects:
+            task.cancel()
+        await asyncio.gather(*suspects, return_exceptions=True)
+
+    def _suspect(self, sandbox_id: str) -> None:
+        state = self._sandboxes().get(sandbox_id)
+        if state is None or state.phase is not Phase.RUNNING or sandbox_id in self._suspects:
+            return
+        task = asyncio.create_task(self._look_closely(sandbox_id, state.instance_id), name="look-closely")
+        self._suspects[sandbox_id] = task
+        task.add_done_callback(lambda _: self._suspects.pop(sandbox_id, None))
+
+    async def _look_closely(self, sandbox_id: str, instance_id: str) -> None:
+        """Until it is dead for certain, or neither cut off nor unknown any more."""
+        unknown = 0
+        while (state := self._sandboxes().get(sandbox_id)) and state.phase is Phase.RUNNING:
+            seen = await self._rooms.watch.look(instance_id, INTERVAL)
+            unknown = 0 if seen else unknown + 1
+            reason = recovery.death(seen) if seen else None
+            if unknown == _UNKNOWN_LOOKS:
+                reason = f"the VM {instance_id} is gone: the cloud no longer knows it"
+            if reason:
+                self._report(sandbox_id, instance_id, reason)
+                return
+            if seen and sandbox_id not in self._cut_off:
+                return
+
+    def _report(self, sandbox_id: str, instance_id: str, reason: str) -> None:
+        state = self._sandboxes().get(sandbox_id)
+        if state is not None and state.instance_id == instance_id:  # else it was taken down, or adopted, meanwhile
+            log.warning("a pod's VM has died", sandbox=sandbox_id, pod=state.spec.pod, reason=reason)
+            self._condemn(sandbox_id, reason)
