@@ -7,13 +7,17 @@ own work, and the same run is the same to the last step.
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 
+# Turns of the loop at one moment of virtual time; what is sound takes some tens.
+_LONGEST_TURN: Final = 20_000
+
+
 class Stuck(Exception):
-    """Everybody waits for somebody else: no timer is left, and the run has not ended."""
+    """Everybody waits for somebody else: no timer is left, and the run has not ended. Or somebody never waits."""
 
 
 class _Jump(selectors.SelectSelector):
@@ -22,10 +26,14 @@ class _Jump(selectors.SelectSelector):
     def __init__(self, start: float) -> None:
         super().__init__()
         self.now = start
+        self._still = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Stuck("nothing is left to happen")
+        self._still = 0 if timeout > 0 else self._still + 1
+        if self._still > _LONGEST_TURN:
+            raise Stuck(f"time stands still at {self.now}: something is done over and over, without a pause")
         self.now += max(timeout, 0.0)
         return []
 

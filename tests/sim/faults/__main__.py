@@ -1,4 +1,4 @@
-"""python -m tests.sim.faults SEED...: replay runs, timeline and all."""
+"""python -m tests.sim.faults [--log] SEED...: replay runs, timeline and all; --log: with what the adaptor logged."""
 
 import sys
 
@@ -7,12 +7,14 @@ from tests.sim.faults.run import run
 
 
 def main(seeds: list[str]) -> int:
-    if not seeds or any(seed.startswith("-") for seed in seeds):
-        print("usage: python -m tests.sim.faults SEED...   (a number, or a name like start/journal-3-before)")
+    log = "--log" in seeds
+    seeds = [seed for seed in seeds if seed != "--log"]
+    if not seeds:
+        print("usage: python -m tests.sim.faults [--log] SEED...   (a number, or a name as the tests print it)")
         return 2
     failed = 0
     for seed in seeds:
-        verdict = run(scenario_of(seed))
+        verdict = run(scenario_of(seed), log=log)
         print(verdict.report())
         print("SOUND" if not verdict.violations else f"{len(verdict.violations)} VIOLATIONS")
         failed += bool(verdict.violations)

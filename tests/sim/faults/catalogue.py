@@ -13,7 +13,7 @@ from typing import Final
 from tests.sim.faults.run import run
 from tests.sim.faults.scenario import BORDERS, SIDES, Blow, CallFault, Crash, PodPlan, Scenario, Window, draw
 
-_BYSTANDER: Final = PodPlan("bystander", begins=0.0, lives=0.0, ending="never", boot=1.0)
+_BYSTANDER: Final = PodPlan("bystander", begins=0.1, lives=0.0, ending="never", boot=1.0)
 # When the operation begins: the bystander runs by then.
 _BEGIN: Final = 5.0
 _POD: Final = PodPlan("pod", begins=_BEGIN, lives=20.0, boot=3.0)

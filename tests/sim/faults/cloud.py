@@ -12,7 +12,7 @@ from providers.base import Instance, InstanceState, LaunchSpec, Offering
 from providers.errors import Capacity, Denied, ProviderError, Throttled, Transient
 from tests.sim.faults.process import Process
 from tests.sim.faults.scenario import CallFault, Crash
-from tests.sim.faults.stage import Stage
+from tests.sim.faults.stage import Stage, short
 from tests.worlds.cloud import Cloud
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ class SimCloud(Cloud):
         super().__init__(stage.clock)
         self.call_seconds = 0.0
         self.ended: Callable[[str], None] = lambda instance_id: None
+        self.known: set[str] = set()
         self._stage = stage
-        self._born: dict[str, float] = {}
 
     def kill(self, instance_id: str, reason: str) -> None:
         before = self.instances[instance_id].state
@@ -55,9 +55,9 @@ class SimCloud(Cloud):
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         instance = await super().create(spec, token)
-        if instance.id not in self._born:
-            self._born[instance.id] = self._stage.clock.now()
-            self._stage.tell(f"cloud: {instance.id} is created for {spec.tags[tags.SANDBOX].rstrip('0')}")
+        if instance.id not in self.known:
+            self.known.add(instance.id)
+            self._stage.tell(f"cloud: {instance.id} is created for {short(spec.tags[tags.SANDBOX])}")
             self._check_twin(instance)
         return instance
 
@@ -75,13 +75,13 @@ class SimCloud(Cloud):
             self._stage.strike("delete of a VM not seen yet", instance_id)
 
     def seen(self, instance_id: str) -> bool:
-        return self._stage.clock.now() >= self._born.get(instance_id, 0.0) + self._stage.scenario.lag
+        return self._stage.clock.now() >= self.made_at.get(instance_id, 0.0) + self._stage.scenario.lag
 
     def _check_twin(self, new: Instance) -> None:
         sandbox = new.tags[tags.SANDBOX]
         for each in map(self.instances.__getitem__, self.living):
             if each.id != new.id and each.tags[tags.SANDBOX] == sandbox:
-                self._stage.violated(f"duplicate: {each.id} and {new.id} live for one sandbox, {sandbox.rstrip('0')}")
+                self._stage.violated(f"duplicate: {each.id} and {new.id} live for one sandbox, {short(sandbox)}")
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from typing import TypeVar
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Event
 from tests.sim.faults.process import Process
-from tests.sim.faults.stage import Stage
+from tests.sim.faults.stage import Stage, short
 
 T = TypeVar("T")
 
@@ -32,11 +32,11 @@ class SimJournal(Journal):
 
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
         what = "+".join(event.kind for _, event in entries)
-        who = ",".join(sandbox.rstrip("0-") for sandbox, _ in entries)
+        who = ",".join(short(sandbox) for sandbox, _ in entries)
         await self._write(what, who, lambda: super(SimJournal, self).append_all(entries))
 
     async def forget(self, sandbox: str) -> None:
-        await self._write("forget", sandbox.rstrip("0-"), lambda: super(SimJournal, self).forget(sandbox))
+        await self._write("forget", short(sandbox), lambda: super(SimJournal, self).forget(sandbox))
 
     async def aclose(self) -> None:
         self._mounted = False

@@ -11,7 +11,7 @@ from adaptor.sandbox.registry import Registry
 from tests.sim.faults.node import Node
 from tests.sim.faults.relay import SimRelay
 from tests.sim.faults.scenario import PodPlan
-from tests.sim.faults.stage import Stage
+from tests.sim.faults.stage import Stage, short
 from tests.worlds.node import spec
 
 # The shim's, for the agent socket to appear once StartVM was answered. Seconds.
@@ -40,7 +40,7 @@ class Sandbox:
 
     @property
     def name(self) -> str:
-        return self.spec.id.rstrip("0-")
+        return short(self.spec.id)
 
     def kill(self, why: str) -> None:
         """SIGKILL of the shim."""
@@ -97,7 +97,7 @@ class Pod:
 
     async def _run_pod_sandbox(self) -> bool:
         self._attempts += 1
-        wish = spec(f"{self.plan.name}-{self._attempts}-", vcpus=self.plan.vcpus)
+        wish = spec(f"{self.plan.name}-{self._attempts}.", vcpus=self.plan.vcpus)
         sandbox = self.sandbox = Sandbox(dataclasses.replace(wish, pod_name=self.plan.name))
         try:
             await self._call(sandbox, "CreateVM", lambda registry: registry.create(sandbox.spec))

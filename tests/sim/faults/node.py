@@ -8,6 +8,8 @@ from adaptor.config import Config
 from adaptor.daemon import DRAIN, Daemon
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
+from adaptor.sandbox.fair import FairGate
+from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
@@ -34,9 +36,9 @@ class _Daemon(Daemon):
         self._relay = cast(Any, relay)
         self._sim = sim
 
-    async def recover(self, journal: SimJournal) -> None:
+    async def recover(self, rooms: Rooms) -> None:
         assert self._registry is not None
-        await self._recover(self._registry, journal, cast(Any, self._relay))
+        await self._recover(self._registry, rooms)
 
     async def _revive_relay(self) -> None:
         self._sim.start()
@@ -109,10 +111,10 @@ class Node:
             relay = RelayLine(self._relay, self._stage, process)
             rooms = self._rooms(journal, relay, process)
             daemon = _Daemon(Registry(rooms), relay, self._relay, self._stage)
-            await daemon.recover(journal)
+            await daemon.recover(rooms)
             self.registry = daemon._registry
             self._stage.tell("adaptor: ready")
-            await daemon.follow_relay()
+            await daemon.run()
         except AdaptorError as error:
             self._stage.tell(f"adaptor: cannot start: {error}")
         except Exception as error:
@@ -121,7 +123,8 @@ class Node:
             process.ended.set()
 
     def _rooms(self, journal: SimJournal, relay: RelayLine, process: Process) -> Rooms:
-        cloud = CloudLine(self._cloud, self._stage, process)
+        line = CloudLine(self._cloud, self._stage, process)
+        cloud = Paced(line, self._stage.clock, self._stage.rng)
         return Rooms(
             owner=Ownership("cluster", "node"),
             provider=cloud,
@@ -133,5 +136,5 @@ class Node:
             clock=self._stage.clock,
             guest=GuestSettings(flavor="own", port=15150, start_timeout=START_TIMEOUT),
             pods_dir="/run/peerpod/pods",
-            creates=asyncio.Semaphore(16),
+            creates=FairGate(16),
         )

@@ -12,7 +12,7 @@ from adaptor.relay.states import OVER, TRANSITIONS, Event, SessionState
 from providers.base import InstanceState
 from tests.sim.faults.cloud import SimCloud
 from tests.sim.faults.process import Process
-from tests.sim.faults.stage import Stage
+from tests.sim.faults.stage import Stage, short
 from tests.worlds import relay as worlds
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class _Link:
 
 
 class SimRelay(worlds.Relay):
-    """`boots` says how long an instance takes until its guest listens; None: for ever."""
+    """`boots` says when an instance's guest listens; None: never."""
 
     def __init__(self, cloud: SimCloud, stage: Stage, boots: Callable[[str], float | None]) -> None:
         super().__init__(cloud, stage.clock)
@@ -64,7 +64,7 @@ class SimRelay(worlds.Relay):
         timeout: float,
         identity: Identity,
         trust: OwnGuest | UpstreamGuest,
-        **more: Any,
+        link_grace: float = 120.0,
     ) -> Dialled:
         link = self._link(sandbox_id)
         if link.dialled is not None:
@@ -85,7 +85,7 @@ class SimRelay(worlds.Relay):
         self._move(link, Event.REACHED)
         return link.dialled
 
-    async def bind(self, sandbox_id: str, bind: bytes, timeout: float, **more: Any) -> None:
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
         link = self._link(sandbox_id)
         if link.session.state is SessionState.JOINED:
             return
@@ -183,8 +183,8 @@ class SimRelay(worlds.Relay):
 
     async def _reach(self, link: _Link, address: str, timeout: float, trust: OwnGuest | UpstreamGuest) -> Dialled:
         found = next((each for each in self._cloud.instances.values() if address in each.addresses), None)
-        boot = self._boots(found.id) if found is not None else None
-        wait = timeout if boot is None else min(boot, timeout)
+        ready_at = self._boots(found.id) if found is not None else None
+        wait = timeout if ready_at is None else min(max(ready_at - self._stage.clock.now(), 0.05), timeout)
         await self._stage.sleep(wait)
         if found is not None and wait < timeout and self._cloud.instances[found.id].state in _ALIVE:
             assert isinstance(trust, OwnGuest)
@@ -225,7 +225,7 @@ class SimRelay(worlds.Relay):
             return
         if back < until and self._cloud.instances[link.instance].state in _ALIVE:
             self._move(link, Event.RESUMED)
-            self._stage.tell(f"relay: {link.session.sandbox_id.rstrip('0')} is resumed")
+            self._stage.tell(f"relay: {short(link.session.sandbox_id)} is resumed")
         else:
             await self._stage.sleep(until - self._stage.clock.now())
             if link.session.state is SessionState.RESUMING:
@@ -241,7 +241,7 @@ class SimRelay(worlds.Relay):
         state = TRANSITIONS[link.session.state, event]
         link.session = dataclasses.replace(link.session, state=state, reason=reason)
         if self.links.get(link.session.sandbox_id) is link:
-            self._stage.tell(f"relay: {link.session.sandbox_id.rstrip('0')} {state.name}{reason and f': {reason}'}")
+            self._stage.tell(f"relay: {short(link.session.sandbox_id)} {state.name}{reason and f': {reason}'}")
             self._note()
 
     def _note(self) -> None:

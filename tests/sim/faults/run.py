@@ -29,7 +29,7 @@ from tests.sim.faults.node import Node
 from tests.sim.faults.process import enlist_tasks
 from tests.sim.faults.relay import LINK_GRACE, SimRelay
 from tests.sim.faults.scenario import Blow, Scenario
-from tests.sim.faults.stage import Stage
+from tests.sim.faults.stage import Stage, short
 from tests.worlds.loop import VirtualLoop
 
 # Virtual seconds that the node has to come to rest once no more faults strike: several times the longest thing that
@@ -40,6 +40,7 @@ _LOOK: Final = 5.0
 _PART: Final = 0.1
 _REST: Final = 240.0
 # Where SQLite's fsync costs nothing.
+_LOG: Final = "peerpods"
 _MEMORY: Final = Path("/dev/shm")
 
 
@@ -66,12 +67,14 @@ class Verdict:
         )
 
 
-def run(scenario: Scenario) -> Verdict:
-    """The same verdict, to the last line of its timeline, whenever it is asked for."""
+def run(scenario: Scenario, *, log: bool = False) -> Verdict:
+    """The same verdict, to the last line of its timeline, whenever it is asked for. `log`: the adaptor's lines, too."""
     directory = Path(tempfile.mkdtemp(prefix="faults-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
         with _determined(scenario.seed), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            return runner.run(_Run(scenario, directory).play())
+            play = _Run(scenario, directory)
+            with play.listening() if log else contextlib.nullcontext():
+                return runner.run(play.play())
     finally:
         shutil.rmtree(directory)
 
@@ -80,6 +83,7 @@ class _Run:
     def __init__(self, scenario: Scenario, directory: Path) -> None:
         self._scenario = scenario
         self._directory = directory
+        self._ready: dict[str, float | None] = {}
 
     async def play(self) -> Verdict:
         loop = asyncio.get_running_loop()
@@ -88,7 +92,7 @@ class _Run:
         stage = self.stage = Stage(self._scenario, loop)
         loop.set_exception_handler(lambda _, context: stage.violated(f"unhandled: {context.get('exception')!r}"))
         self.cloud = SimCloud(stage)
-        self.relay = SimRelay(self.cloud, stage, self._boot)
+        self.relay = SimRelay(self.cloud, stage, self._ready_at)
         self.node = Node(stage, self.cloud, self.relay, self._directory, _pki())
         self.pods = [Pod(plan, stage, self.node, self.relay) for plan in self._scenario.pods]
         lives = [stage.spawn(work) for work in (self.node.supervise(), *(pod.live() for pod in self.pods))]
@@ -103,6 +107,21 @@ class _Run:
             await asyncio.gather(*lives, return_exceptions=True)
             await self.node.aclose()
         return Verdict(self._scenario, tuple(stage.violations), tuple(stage.timeline), stage.tally, self.passed)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """The adaptor's log, in the timeline."""
+        lines = logging.Handler()
+        lines.emit = lambda record: self.stage.tell(f"  log: {record.getMessage()}")  # type: ignore[method-assign]
+        log = logging.getLogger(_LOG)
+        log.setLevel(logging.DEBUG)
+        log.addHandler(lines)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.removeHandler(lines)
+            log.propagate = True
 
     # -- faults ---------------------------------------------------------------------------------
 
@@ -176,15 +195,20 @@ class _Run:
             if pod.sandbox is not None:
                 pod.sandbox.excuse = pod.sandbox.excuse or why
 
+    def _ready_at(self, instance_id: str) -> float | None:
+        """When this instance's guest listens."""
+        if instance_id not in self._ready:
+            self._ready[instance_id] = self._boot(instance_id)
+        return self._ready[instance_id]
+
     def _boot(self, instance_id: str) -> float | None:
-        """Seconds until this instance's guest listens."""
         name = self.cloud.specs[instance_id].tags[tags.POD_NAME]
         pod = next(each for each in self.pods if each.plan.name == name)
         pod.vms += 1
         if pod.vms <= pod.plan.mute and not self.stage.calm:
             self.stage.strike("guest never answers", instance_id)
             return None
-        return pod.plan.boot
+        return self.cloud.made_at[instance_id] + pod.plan.boot
 
     # -- the verdict ----------------------------------------------------------------------------
 
@@ -221,7 +245,7 @@ class _Run:
         if self.node.registry is None:
             return [*problems, "no adaptor serves"]
         problems += [
-            f"sandbox {_short(sandbox_id)} is {state.phase} in the adaptor, and no pod of it runs"
+            f"sandbox {short(sandbox_id)} is {state.phase} in the adaptor, and no pod of it runs"
             for sandbox_id, state in self.node.registry.sandboxes.items()
             if sandbox_id not in running
         ]
@@ -232,15 +256,15 @@ class _Run:
         used = {}
         for sandbox_id, link in self.relay.links.items():
             if sandbox_id not in running:
-                problems.append(f"the relay holds a session of {_short(sandbox_id)}, {link.session.state.name}")
+                problems.append(f"the relay holds a session of {short(sandbox_id)}, {link.session.state.name}")
             elif link.session.state is not SessionState.JOINED or not link.session.shim_connected:
-                problems.append(f"the session of {_short(sandbox_id)} is {link.session.state.name}")
+                problems.append(f"the session of {short(sandbox_id)} is {link.session.state.name}")
             else:
                 used[link.instance] = sandbox_id
-        problems += [f"running pod {_short(each)} has no session" for each in running - self.relay.links.keys()]
+        problems += [f"running pod {short(each)} has no session" for each in running - self.relay.links.keys()]
         living = set(self.cloud.living)
         problems += [f"orphan: {each} lives and is no running pod's" for each in sorted(living - used.keys())]
-        problems += [f"{_short(used[each])} runs on {each}, which is gone" for each in sorted(used.keys() - living)]
+        problems += [f"{short(used[each])} runs on {each}, which is gone" for each in sorted(used.keys() - living)]
         return problems
 
     async def _problems_of_journal(self, running: set[str]) -> list[str]:
@@ -255,17 +279,13 @@ class _Run:
         for sandbox_id, state in states.items():
             link = self.relay.links.get(sandbox_id)
             if sandbox_id not in running:
-                problems.append(f"the journal holds {_short(sandbox_id)} as {state.phase}, and no pod of it runs")
+                problems.append(f"the journal holds {short(sandbox_id)} as {state.phase}, and no pod of it runs")
             elif state.phase is not Phase.RUNNING:
-                problems.append(f"the journal holds the running pod {_short(sandbox_id)} as {state.phase}")
+                problems.append(f"the journal holds the running pod {short(sandbox_id)} as {state.phase}")
             elif link is not None and state.instance_id != link.instance:
-                problems.append(f"{_short(sandbox_id)} runs on {link.instance}, the journal says {state.instance_id}")
-        problems += [f"the journal knows nothing of running {_short(each)}" for each in running - states.keys()]
+                problems.append(f"{short(sandbox_id)} runs on {link.instance}, the journal says {state.instance_id}")
+        problems += [f"the journal knows nothing of running {short(each)}" for each in running - states.keys()]
         return problems
-
-
-def _short(sandbox_id: str) -> str:
-    return sandbox_id.rstrip("0-")
 
 
 @cache
@@ -280,7 +300,7 @@ def _determined(seed: str) -> Iterator[None]:
     rng = random.Random(f"adaptor {seed}")
     before = random.getstate()
     random.seed(f"back-off {seed}")
-    log = logging.getLogger("peerpods")
+    log = logging.getLogger(_LOG)
     level, log.level = log.level, logging.CRITICAL + 1
     try:
         with patch.multiple(

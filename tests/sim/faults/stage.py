@@ -14,6 +14,11 @@ from tests.worlds.loop import VirtualLoop
 T = TypeVar("T")
 
 
+def short(sandbox_id: str) -> str:
+    """As people read it: `pod-attempt`, without what makes it as long as CRI's."""
+    return sandbox_id.partition(".")[0]
+
+
 class Stage:
     """One run's. `calm` once no more faults may strike."""
 
