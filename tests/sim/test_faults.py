@@ -49,7 +49,8 @@ def test_killed_at_every_step_of_every_operation_nothing_is_lost(operation: str)
 
 
 def test_every_kind_of_row_and_call_is_a_step_of_some_operation() -> None:
-    steps = {step for operation in OPERATIONS for step in passed(operation)}
+    whole = {step for operation in OPERATIONS for step in passed(operation)}
+    steps = {f"{step.partition(' ')[0]} {part}" for step in whole for part in step.partition(" ")[2].split("+")}
     kinds = {f"journal {event.kind}" for event in get_args(Event)}
     calls = {f"cloud {verb}" for verb in ("create", "get", "list", "delete", "offerings")}
     calls |= {f"relay {verb}" for verb in ("open", "dial", "bind", "close", "list")}

@@ -56,6 +56,7 @@ class Node:
         self._stage, self._cloud, self._relay, self._pki = stage, cloud, relay, pki
         self._journal_path = directory / "journal.db"
         self._journals: list[SimJournal] = []
+        self._observed: SimJournal | None = None
         self._away = 0.0
         stage.kill_adaptor = self.kill
 
@@ -100,8 +101,11 @@ class Node:
             await journal.aclose()
 
     async def journal(self) -> SimJournal:
-        """The file, opened by nobody in particular."""
-        return cast(SimJournal, await SimJournal.open(self._journal_path, self._stage.clock))
+        """The file as the verdict reads it, beside any adaptor."""
+        if self._observed is None:
+            self._observed = cast(SimJournal, await SimJournal.open(self._journal_path, self._stage.clock))
+            self._journals.append(self._observed)
+        return self._observed
 
     async def _adaptor(self, process: Process) -> None:
         try:

@@ -269,13 +269,11 @@ class _Run:
 
     async def _problems_of_journal(self, running: set[str]) -> list[str]:
         problems = []
-        journal = await self.node.journal()
         try:
-            states = {sandbox_id: fold(events) for sandbox_id, events in (await journal.load()).items()}
+            rows = await (await self.node.journal()).load()
+            states = {sandbox_id: fold(events) for sandbox_id, events in rows.items()}
         except JournalFault as error:
             return [f"the journal cannot be read: {error}"]
-        finally:
-            await journal.aclose()
         for sandbox_id, state in states.items():
             link = self.relay.links.get(sandbox_id)
             if sandbox_id not in running:
