@@ -148,9 +148,9 @@ async def _inventory(world: World) -> Inventory:
 
 
 async def _settled(world: World, before: Inventory) -> dict[str, list[str]]:
-    """What a pod left once its VM is gone; EC2 takes a moment to let go of one."""
+    """What a pod left once its VM is gone; EC2 takes a moment to let go of one, the adaptor to see it gone."""
     await world.no_instance_lives()
-    deadline = asyncio.get_running_loop().time() + 5
+    deadline = asyncio.get_running_loop().time() + 15
     while True:
         left = (await _inventory(world)).added_since(before)
         if not any(left.values()) or asyncio.get_running_loop().time() > deadline:

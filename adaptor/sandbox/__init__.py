@@ -6,6 +6,7 @@
                                   ├─► provider  the VM            watch: one describe for all that wait
                                   └─► relay     agent socket, link, bind
 
-recovery: at start, journal x relay sessions -> a plan -> drivers that go on where the last process stopped.
+recovery: at start, journal x relay sessions x instances -> a plan -> drivers that go on where the last process stopped.
+adoption: whose VM the pod's next sandbox may have. patrol: notices that a running pod's VM has died.
 Never here: sockets, TLS, a cloud's SDK, Kubernetes.
 """

@@ -3,6 +3,7 @@
 python -m adaptor.demo.enter pytest tests/e2e
 """
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 async def world(directory: Path) -> AsyncIterator[World]:
     """A node on a simulated EC2, up and serving; afterwards nothing of it may be left."""
-    async with World(directory, settings={"guest": {"start_timeout": "15s"}}) as world:
+    async with World(directory, settings={"guest": {"start_timeout": "15s", "adopt_grace": "3s"}}) as world:
         await world.start_cloud()
         await world.start_adaptor()
         yield world
@@ -43,4 +44,8 @@ async def clean(world: World) -> None:
     """No instance, agent socket or journal row is left. Fails with what is."""
     await world.no_instance_lives()
     assert os.listdir(world.directory / "pods") == []
+    # The journal remembers a pod until the cloud says that its VM is gone; the adaptor looks every few seconds.
+    deadline = asyncio.get_running_loop().time() + 30
+    while world.journal_rows() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
     assert world.journal_rows() == []

@@ -147,7 +147,26 @@ async def test_a_full_type_gives_way_to_the_next(world: World) -> None:
             await shim.stop_pod()
 
 
-async def test_a_shim_that_dies_during_start_vm_takes_its_vm_with_it(world: World) -> None:
+async def test_a_shim_that_dies_during_start_vm_leaves_its_vm_to_the_pods_next_try(world: World) -> None:
+    await world.cause(next={"action": "RunInstances", "delay_reply": 2})
+    with world.pod_netns() as netns:
+        async with Shim(world.hypervisor_socket, pod="e2e/again", netns=netns) as shim:
+            await shim.create_vm()
+            start = asyncio.create_task(shim.start_vm())
+            async with asyncio.timeout(10):
+                while not await world.living():
+                    await asyncio.sleep(0.05)
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+        async with Shim(world.hypervisor_socket, pod="e2e/again", netns=netns) as shim:
+            await shim.start_pod()
+            process = await shim.run(["echo", "the same VM"])
+            assert await process.exit_code(60) == 0
+            assert len(await world.instances()) == 1
+            await shim.stop_pod()
+
+
+async def test_a_vm_left_by_a_dead_shim_is_deleted_when_the_pod_is_not_tried_again(world: World) -> None:
     await world.cause(boot={"fate": "deaf"})
     with world.pod_netns() as netns:
         async with Shim(world.hypervisor_socket, pod="e2e/gone", netns=netns) as shim:
