@@ -18,17 +18,19 @@ from adaptor.sandbox import recovery
 from adaptor.sandbox.driver import Driver
 from adaptor.sandbox.model import Event
 from adaptor.sandbox.registry import Registry
+from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Instance, LaunchSpec
 from providers.errors import ProviderError
-from tests.sim.faults.catalogue import OPERATIONS, scenario_of
+from tests.sim.faults.catalogue import OPERATIONS, listed, scenario_of
 from tests.sim.faults.cloud import CloudLine
 from tests.sim.faults.disk import SimJournal
 from tests.sim.faults.run import Verdict, run
 
 # Rows whose absence loses nothing, and why.
 HARMLESS: Final = {"instance-deleted": "the next adaptor deletes again, which may be repeated"}
-# Runs that are tried before a mutation counts as not found: every operation undisturbed, then drawn ones.
-LIMIT: Final = 150
+# Runs that are tried before a mutation counts as not found: every operation undisturbed, two of
+# them killed at every row of the journal, then drawn ones.
+LIMIT: Final = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,23 @@ def _new_tokens() -> AbstractContextManager[Any]:
     return patch.object(CloudLine, "create", other_token)
 
 
-def _delete_once() -> AbstractContextManager[Any]:
+def _no_following() -> AbstractContextManager[Any]:
+    async def gone(self: InstanceWatch, instance_id: str, patience: float) -> bool:
+        return True
+
+    return patch.object(InstanceWatch, "gone", gone)
+
+
+@contextlib.contextmanager
+def _delete_once() -> Iterator[None]:
     delete = CloudLine.delete
 
     async def tried(self: CloudLine, instance_id: str) -> None:
         with contextlib.suppress(ProviderError):
             await delete(self, instance_id)
 
-    return patch.object(CloudLine, "delete", tried)
+    with _no_following(), patch.object(CloudLine, "delete", tried):
+        yield
 
 
 def _blind_list() -> AbstractContextManager[Any]:
@@ -134,6 +145,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     _late("launch-intended"),
     Mutation("new token", "the idempotency token: each try of a create has another", _new_tokens),
     Mutation("delete once", "retrying deletes: a refused one counts as done", _delete_once),
+    Mutation("no following", "looking whether a VM whose deletion was accepted is gone", _no_following),
     Mutation("blind", "looking a create up that was never answered: the cloud's list is taken for empty", _blind_list),
     Mutation("no reaper", "the reaper: pods that end without StopVM", _no_reaper),
     Mutation("no resume", "resuming: a link that is being re-dialled counts as lost", _no_resume),
@@ -141,6 +153,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation("deaf", "noticing that StartVM's caller has gone", _no_hang_up),
     Mutation("no forgetting", "the end of a sandbox in the journal", _no_forgetting),
 )
+
 
 def find(mutation: Mutation, limit: int = LIMIT) -> Found | None:
     """The first run that is sound, and with the mutation is not."""
@@ -154,6 +167,10 @@ def find(mutation: Mutation, limit: int = LIMIT) -> Found | None:
 
 def _order() -> Iterator[str]:
     yield from OPERATIONS
+    for operation in ("start-stop", "give-up"):
+        yield from (
+            seed for seed in listed(operation) if seed.startswith(f"{operation}/journal-") and seed.count("/") == 1
+        )
     yield from map(str, itertools.count())
 
 

@@ -20,7 +20,7 @@ from tests.sim.faults.catalogue import OPERATIONS, listed, passed, scenario_of
 from tests.sim.faults.run import run
 
 NIGHTLY: Final = os.environ.get("PEERPODS_NIGHTLY") == "1"
-DRAWN: Final = 50_000 if NIGHTLY else 1_500
+DRAWN: Final = 50_000 if NIGHTLY else 1_200
 SHARDS: Final = 50 if NIGHTLY else 5
 # The same runs every time, so that nobody's change fails by chance; others every night.
 FIRST: Final = int(time.time() // 86_400) * DRAWN if NIGHTLY else 0
@@ -28,24 +28,27 @@ DISTINCT: Final = 50_000 if NIGHTLY else 2_000
 
 
 def check(batch: Batch) -> None:
+    """Last in a test: it ends those with known failures only as expected failures."""
     if batch.failed:
         pytest.fail(batch.report(), pytrace=False)
+    if batch.known:
+        pytest.xfail("; ".join(f"{runs} of {batch.runs} runs: {why}" for why, runs in batch.known.items()))
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_nothing_is_lost_doubled_or_forgotten_whatever_goes_wrong(shard: int) -> None:
     batch = run_all(map(str, range(FIRST + shard, FIRST + DRAWN, SHARDS)))
-    check(batch)
     assert not batch.missing, "faults that never struck: the harness tests less than it says"
     assert len(batch.courses) > 0.9 * batch.runs
+    check(batch)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_killed_at_every_step_of_every_operation_nothing_is_lost(operation: str) -> None:
     batch = run_all(listed(operation))
-    check(batch)
     assert not batch.unstruck
     assert len(batch.courses) > 0.8 * batch.runs
+    check(batch)
 
 
 def test_every_kind_of_row_and_call_is_a_step_of_some_operation() -> None:

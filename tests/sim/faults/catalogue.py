@@ -72,7 +72,7 @@ OPERATIONS: Final[dict[str, Scenario]] = {
 }
 # Killed twice: the second time in what the next adaptor does about the first.
 _TWICE: Final = ("start-stop", "lost-reply", "shim-killed")
-_SECOND: Final = 5
+_SECOND: Final = 4
 
 
 def scenario_of(seed: str) -> Scenario:

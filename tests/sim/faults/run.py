@@ -299,12 +299,13 @@ def _determined(seed: str) -> Iterator[None]:
     before = random.getstate()
     random.seed(f"back-off {seed}")
     log = logging.getLogger(_LOG)
-    level, log.level = log.level, logging.CRITICAL + 1
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
     try:
         with patch.multiple(
             secrets, token_bytes=rng.randbytes, randbelow=rng.randrange, token_hex=lambda n=32: rng.randbytes(n).hex()
         ):
             yield
     finally:
-        log.level = level
+        log.setLevel(level)
         random.setstate(before)
