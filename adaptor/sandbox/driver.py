@@ -173,6 +173,9 @@ class Driver:
     async def _run(self) -> None:
         self._watch_grace()
         while (message := await self._mailbox.get()) is not None:
+            if self.state.phase is Phase.GONE:  # it came while the journal forgot
+                self._mailbox.put_nowait(message)
+                break
             edge = decide(self.state, message.call)
             self._log.debug("call decided", call=message.call.value, phase=self.state.phase, answer=edge.answer.name)
             match edge.answer:

@@ -1,0 +1,192 @@
+"""The product broken on purpose, one safeguard at a time: the fault harness must notice each.
+
+python -m tests.sim.mutations prints the table: what is disabled, and the run that finds it.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, get_args
+from unittest.mock import patch
+
+from adaptor.relay.states import SessionState
+from adaptor.sandbox import recovery
+from adaptor.sandbox.driver import Driver
+from adaptor.sandbox.model import Event
+from adaptor.sandbox.registry import Registry
+from adaptor.sandbox.watch import InstanceWatch
+from providers.base import Instance, LaunchSpec
+from providers.errors import ProviderError
+from tests.sim.faults.catalogue import OPERATIONS, listed, scenario_of
+from tests.sim.faults.cloud import CloudLine
+from tests.sim.faults.disk import SimJournal
+from tests.sim.faults.run import Verdict, run
+
+# Rows whose absence loses nothing, and why.
+HARMLESS: Final = {"instance-deleted": "the next adaptor deletes again, which may be repeated"}
+# Runs that are tried before a mutation counts as not found: every operation undisturbed, two of
+# them killed at every row of the journal, then drawn ones.
+LIMIT: Final = 250
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """`disables`: which safeguard, in words; `patch` takes it out while entered."""
+
+    name: str
+    disables: str
+    patch: Callable[[], AbstractContextManager[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """After `runs` runs, by this one."""
+
+    runs: int
+    verdict: Verdict
+
+
+def _unwritten(kind: str) -> Mutation:
+    """That row is never written; the adaptor goes on as if it were."""
+    write = SimJournal.append_all
+
+    async def append_all(self: SimJournal, entries: Sequence[tuple[str, Event]]) -> None:
+        if kept := [entry for entry in entries if entry[1].kind != kind]:
+            await write(self, kept)
+
+    return Mutation(f"no {kind}", f"the journal row {kind}", lambda: patch.object(SimJournal, "append_all", append_all))
+
+
+def _late(kind: str) -> Mutation:
+    """That row is written with the sandbox's next one: no longer before the deed."""
+    write = SimJournal.append_all
+
+    async def append_all(self: SimJournal, entries: Sequence[tuple[str, Event]]) -> None:
+        held: list[tuple[str, Event]] = self.__dict__.setdefault("held", [])
+        due = [entry for entry in held if entry[0] in {sandbox for sandbox, _ in entries}]
+        held[:] = [entry for entry in [*held, *entries] if entry not in due and entry[1].kind == kind]
+        if rows := [*due, *(entry for entry in entries if entry not in held)]:
+            await write(self, rows)
+
+    return Mutation(
+        f"late {kind}",
+        f"{kind} before the deed: it is written after",
+        lambda: patch.object(SimJournal, "append_all", append_all),
+    )
+
+
+def _new_tokens() -> AbstractContextManager[Any]:
+    create = CloudLine.create
+
+    async def other_token(self: CloudLine, spec: LaunchSpec, token: str) -> Instance:
+        return await create(self, spec, secrets.token_hex(32))
+
+    return patch.object(CloudLine, "create", other_token)
+
+
+def _no_following() -> AbstractContextManager[Any]:
+    async def gone(self: InstanceWatch, instance_id: str, patience: float) -> bool:
+        return True
+
+    return patch.object(InstanceWatch, "gone", gone)
+
+
+@contextlib.contextmanager
+def _delete_once() -> Iterator[None]:
+    delete = CloudLine.delete
+
+    async def tried(self: CloudLine, instance_id: str) -> None:
+        with contextlib.suppress(ProviderError):
+            await delete(self, instance_id)
+
+    with _no_following(), patch.object(CloudLine, "delete", tried):
+        yield
+
+
+def _blind_list() -> AbstractContextManager[Any]:
+    async def nothing(self: CloudLine) -> Sequence[Instance]:
+        return []
+
+    return patch.object(CloudLine, "list", nothing)
+
+
+def _no_reaper() -> AbstractContextManager[Any]:
+    async def reap(self: Registry) -> None:
+        pass
+
+    return patch.object(Registry, "reap", reap)
+
+
+def _no_resume() -> AbstractContextManager[Any]:
+    return patch.object(recovery, "LIVING", frozenset({SessionState.JOINED}), create=True)
+
+
+def _no_plan() -> AbstractContextManager[Any]:
+    return patch.object(recovery, "plan", lambda *_args, **_more: ())
+
+
+def _no_hang_up() -> AbstractContextManager[Any]:
+    return patch.object(Driver, "caller_gone", lambda self: None)
+
+
+def _no_forgetting() -> AbstractContextManager[Any]:
+    async def forget(self: SimJournal, sandbox: str) -> None:
+        pass
+
+    return patch.object(SimJournal, "forget", forget)
+
+
+MUTATIONS: Final[tuple[Mutation, ...]] = (
+    *(_unwritten(event.kind) for event in get_args(Event) if event.kind not in HARMLESS),
+    _late("launch-intended"),
+    Mutation("new token", "the idempotency token: each try of a create has another", _new_tokens),
+    Mutation("delete once", "retrying deletes: a refused one counts as done", _delete_once),
+    Mutation("no following", "looking whether a VM whose deletion was accepted is gone", _no_following),
+    Mutation("blind", "looking a create up that was never answered: the cloud's list is taken for empty", _blind_list),
+    Mutation("no reaper", "the reaper: pods that end without StopVM", _no_reaper),
+    Mutation("no resume", "resuming: a link that is being re-dialled counts as lost", _no_resume),
+    Mutation("no recovery", "the recovery plan of a restart", _no_plan),
+    Mutation("deaf", "noticing that StartVM's caller has gone", _no_hang_up),
+    Mutation("no forgetting", "the end of a sandbox in the journal", _no_forgetting),
+)
+
+
+def find(mutation: Mutation, limit: int = LIMIT) -> Found | None:
+    """The first run that is sound, and with the mutation is not."""
+    for number, seed in enumerate(itertools.islice(_order(), limit), 1):
+        with mutation.patch():
+            verdict = run(scenario_of(seed))
+        if verdict.violations and not run(scenario_of(seed)).violations:
+            return Found(number, verdict)
+    return None
+
+
+def _order() -> Iterator[str]:
+    yield from OPERATIONS
+    for operation in ("start-stop", "give-up"):
+        yield from (
+            seed for seed in listed(operation) if seed.startswith(f"{operation}/journal-") and seed.count("/") == 1
+        )
+    yield from map(str, itertools.count())
+
+
+def main() -> int:
+    missed = 0
+    print(f"{'disabled':22} {'runs':>4}  {'found by':12} because")
+    for mutation in MUTATIONS:
+        found = find(mutation)
+        missed += found is None
+        if found is None:
+            print(f"{mutation.name:22} {LIMIT:4}  NOT FOUND    {mutation.disables}")
+        else:
+            seed, why = found.verdict.scenario.seed, found.verdict.violations[0]
+            print(f"{mutation.name:22} {found.runs:4}  {seed:12} {why}")
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
