@@ -89,6 +89,10 @@ class Driver:
         """Its VM is kept, or will be: nobody waits for the start, and its end is in the mailbox."""
         return self.state.phase is Phase.KEPT or (self.state.phase is Phase.STARTING and not self._somebody_waits())
 
+    @property
+    def has_begun(self) -> bool:
+        return self._task is not None
+
     def begin(self, first: Call | None = None, reason: str = "") -> None:
         """Start the driver's task; `first` is what recovery wants done before anything else."""
         if first is not None:
@@ -96,12 +100,14 @@ class Driver:
         self._task = asyncio.create_task(self._run(), name=f"sandbox-{self.state.spec.id[:12]}")
 
     async def create(self) -> None:
-        """Journal the sandbox and have its socket listen; raises what prevented it, with nothing left behind."""
+        """Journal the sandbox and have its socket listen; raises what prevented it. Then it has not begun and nothing is
+        left, or it has begun and is being taken down."""
+        await self._rooms.journal.append(self.state.spec.id, Created(self.state.spec))
+        metrics.sandbox_moved(None, self.state.phase)
         try:
-            await self._rooms.journal.append(self.state.spec.id, Created(self.state.spec))
             await open_socket(self._work())
         except AdaptorError:
-            await self._undo_create()
+            self.begin(Call.STOP, "its agent socket could not be opened")
             raise
         self.begin()
 
@@ -390,13 +396,6 @@ class Driver:
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-
-    async def _undo_create(self) -> None:
-        try:
-            await self._rooms.relay.close(self.state.spec.id)
-            await self._rooms.journal.forget(self.state.spec.id)
-        except AdaptorError as error:
-            self._log.warning("a refused CreateVM could not be cleaned up; the next start will", error=str(error))
 
     async def _ask(self, call: Call, reason: str = "") -> None:
         message = _Message(call, self._future(), reason)

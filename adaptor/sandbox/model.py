@@ -79,6 +79,7 @@ class LaunchIntended:
     user_data: str  # base64; a repeat must be byte for byte the same
     launch_token: str  # base64; what the guest proves it holds. Empty with an upstream guest
     sandbox: str = ""  # whose id the VM's tags carry: the first one's, also after an adoption; empty = this one's
+    at: float = 0.0  # seconds since the epoch; a VM this young may be unknown to parts of the cloud
 
 
 @dataclass(frozen=True, slots=True)

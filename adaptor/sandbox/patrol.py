@@ -1,18 +1,20 @@
 """Notices that the VM of a running sandbox has died or was deleted behind our back, so that its pod fails at once and
 with the cloud's reason.
 
-    every minute     one describe for all, also while their links look fine
+    every minute     one describe for all, also while their links look fine; and has a shim come for each? (`Unclaimed`)
     link broken      every two seconds (`InstanceWatch`, shared with all who wait) until it is back or the VM is dead
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from adaptor.clock import Clock
+from adaptor.relay.client import Session
 from adaptor.sandbox import recovery
 from adaptor.sandbox.model import Phase, SandboxState
 from adaptor.sandbox.rooms import Rooms
-from adaptor.sandbox.watch import INTERVAL
+from adaptor.sandbox.watch import INTERVAL, UNSEEN
 from adaptor.telemetry import logs
 from providers.errors import ProviderError
 
@@ -21,6 +23,9 @@ EVERY: Final = 60.0
 # Looks in a row, INTERVAL apart, that do not know the VM of a running sandbox until it counts as gone: clouds have
 # been seen to forget for a moment what they know.
 _UNKNOWN_LOOKS: Final = 6
+
+# Seconds until a shim must have dialled the agent socket of a sandbox that runs. kata's gives up after 30.
+CLAIM: Final = 45.0
 
 log = logs.get("patrol")
 
@@ -45,12 +50,6 @@ class Patrol:
         self._cut_off = sandbox_ids
         for sandbox_id in sandbox_ids:
             self._suspect(sandbox_id)
-
-    async def run(self) -> None:
-        """Look at all of them, for ever."""
-        while True:
-            await self.look()
-            await self._rooms.clock.sleep(EVERY)
 
     async def look(self) -> None:
         """Once at every VM that is a running pod's, or kept for one."""
@@ -93,7 +92,8 @@ class Patrol:
         unknown = 0
         while (state := self._sandboxes().get(sandbox_id)) and state.phase is Phase.RUNNING:
             seen = await self._rooms.watch.look(instance_id, INTERVAL)
-            unknown = 0 if seen else unknown + 1
+            young = state.launch is not None and self._rooms.clock.wall() < state.launch.at + UNSEEN
+            unknown = 0 if seen or young else unknown + 1
             reason = recovery.death(seen) if seen else None
             if unknown == _UNKNOWN_LOOKS:
                 reason = f"the VM {instance_id} is gone: the cloud no longer knows it"
@@ -108,3 +108,30 @@ class Patrol:
         if state is not None and state.instance_id == instance_id:  # else it was taken down, or adopted, meanwhile
             log.warning("a pod's VM has died", sandbox=sandbox_id, pod=state.spec.pod, reason=reason)
             self._condemn(sandbox_id, reason)
+
+
+class Unclaimed:
+    """Running sandboxes whose agent socket no shim has dialled: StartVM was answered to nobody, or its shim died at
+    once. Nothing will ever end them from outside."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def overdue(self, sandboxes: Mapping[str, SandboxState], sessions: Sequence[Session]) -> Sequence[tuple[str, str]]:
+        """(sandbox id, reason) of those that have been seen so for CLAIM seconds."""
+        lonely = {
+            each.sandbox_id
+            for each in sessions
+            if not each.shim_connected
+            and each.state in recovery.LIVING
+            and (state := sandboxes.get(each.sandbox_id))
+            and state.phase is Phase.RUNNING
+        }
+        now = self._clock.now()
+        self._since = {sandbox_id: self._since.get(sandbox_id, now) for sandbox_id in lonely}
+        return [
+            (sandbox_id, f"no shim has connected to its agent socket for {now - since:.0f} s after StartVM")
+            for sandbox_id, since in self._since.items()
+            if now - since >= CLAIM
+        ]

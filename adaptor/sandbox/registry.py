@@ -3,26 +3,28 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from adaptor import names
-from adaptor.errors import AdaptorError, Conflict, InvalidRequest, UnknownSandbox
+from adaptor.errors import AdaptorError, Conflict, InvalidRequest, Unavailable, UnknownSandbox
 from adaptor.relay.client import Session, SessionState
 from adaptor.sandbox import adoption, recovery
 from adaptor.sandbox.driver import Driver
 from adaptor.sandbox.lifecycle import Answer, Call, decide
 from adaptor.sandbox.model import Phase, SandboxSpec, SandboxState
 from adaptor.sandbox.patience import within
-from adaptor.sandbox.patrol import Patrol
+from adaptor.sandbox.patrol import EVERY, Patrol, Unclaimed
 from adaptor.sandbox.recovery import Adopt, CloseSession, Keep, Plan, TearDown
 from adaptor.sandbox.rooms import Rooms
 from adaptor.telemetry import logs, metrics
+from providers.errors import ProviderError
 
 # The id becomes a directory's name. CRI ids are 64 hex characters, `ctr run` takes what people type.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # struct sockaddr_un's path, less its closing zero byte.
 _SOCKET_PATH_LIMIT: Final = 107
-# Seconds that StopVM gives the relay to say how the pod ended. It answers in milliseconds, or is away.
+# Seconds that StopVM gives the relay to say how the pod ended, and the cloud where the VM was lost.
 _LAST_WORDS: Final = 1.0
 
 log = logs.get("registry")
@@ -36,6 +38,7 @@ class Registry:
         self._drivers: dict[str, Driver] = {}
         self._creating: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[Sequence[Session]] | None = None
+        self._unclaimed = Unclaimed(rooms.clock)
         self._patrol = Patrol(rooms, lambda: self.sandboxes, self._condemn)
 
     @property
@@ -93,14 +96,21 @@ class Registry:
         for action in recovery.ended(running, sessions):
             log.warning("reaping", **action.fields())
             self._condemn(action.state.spec.id, action.reason)
+        for sandbox_id, reason in self._unclaimed.overdue(running, sessions):
+            log.warning("reaping", sandbox=sandbox_id, reason=reason)
+            self._condemn(sandbox_id, reason)
         self._patrol.cut_off({each.sandbox_id for each in sessions if each.state is SessionState.RESUMING})
         for session in sessions:
             if session.sandbox_id not in self._drivers:
                 await self._close_stranger(CloseSession(session.sandbox_id))
 
     async def patrol(self) -> None:
-        """For ever: notice VMs that died."""
-        await self._patrol.run()
+        """For ever: notice VMs that died, and sandboxes that nobody came for."""
+        while True:
+            await self._patrol.look()
+            with suppress(Unavailable):  # the daemon says so, and brings one up
+                await self.reap()
+            await self._rooms.clock.sleep(EVERY)
 
     async def recover(self, plan: Plan) -> None:
         """Go on where the last adaptor stopped; every sandbox is known when this returns, and worked on behind."""
@@ -160,7 +170,12 @@ class Registry:
         mine = next((each for each in sessions if each.sandbox_id == driver.state.spec.id), None)
         if mine is None or mine.state is not SessionState.LINK_LOST:
             return reason
-        return f"{reason}, after its VM was lost: {mine.reason}"
+        try:
+            found = await within(self._rooms.clock, _LAST_WORDS, self._rooms.provider.get([driver.state.instance_id]))
+            deaths = [recovery.death(instance) for instance in found.values()]
+        except (ProviderError, TimeoutError):
+            deaths = []
+        return f"{reason}, after its VM was lost: {next(filter(None, deaths), mine.reason)}"
 
     async def _sessions(self) -> Sequence[Session]:
         """The relay's list, asked once for all who want it at the same moment."""
@@ -174,9 +189,9 @@ class Registry:
     async def _create(self, driver: Driver) -> None:
         try:
             await driver.create()
-            metrics.sandbox_moved(None, driver.state.phase)
         except BaseException:
-            del self._drivers[driver.state.spec.id]
+            if not driver.has_begun:
+                del self._drivers[driver.state.spec.id]
             raise
         finally:
             del self._creating[driver.state.spec.id]

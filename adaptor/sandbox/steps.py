@@ -107,6 +107,7 @@ async def _create(work: Work, offering: Offering) -> None:
                 user_data=base64.b64encode(user_data).decode(),
                 launch_token=base64.b64encode(launch_token).decode(),
                 sandbox=spec.id,
+                at=rooms.clock.wall(),
             )
         )
         await _ask_for_it(work, lost=False)

@@ -4,14 +4,12 @@ from typing import Final
 
 from adaptor.sandbox.model import InstanceDeleted, LaunchAccepted, LaunchRefused
 from adaptor.sandbox.patience import Backoff
+from adaptor.sandbox.watch import UNSEEN
 from adaptor.sandbox.work import Work
 from adaptor.telemetry.spans import span
 from providers import tags
 from providers.errors import ProviderError, Throttled, Transient
 
-# A create whose answer was lost may show up in the cloud's list only after a while. Seconds without a sight of it
-# before it counts as never made; EC2 documents "seconds", a minute is ample.
-_UNSEEN_PATIENCE: Final = 60.0
 # Seconds from an accepted deletion until it is asked for again. Clouds finish in seconds, the slowest in two minutes.
 _GONE_PATIENCE: Final = 300.0
 
@@ -34,7 +32,8 @@ async def vm_gone(work: Work) -> None:
     if not instance_id:
         return
     since = work.rooms.clock.now()
-    while not await work.rooms.watch.gone(instance_id, _GONE_PATIENCE):
+    asked_at = work.state.launch.at if work.state.launch else 0.0
+    while not await work.rooms.watch.gone(instance_id, _GONE_PATIENCE, asked_at):
         work.log.error(
             "the cloud accepted the VM's deletion and still has it; deleting it again. Look for a termination "
             "protection, a lock or a policy on it",
@@ -71,10 +70,10 @@ async def _resolve(work: Work) -> None:
             continue
         if found:
             await work.record(LaunchAccepted(found[0].id, found[0].addresses))
-        elif work.rooms.clock.now() - since >= _UNSEEN_PATIENCE:
+        elif work.rooms.clock.now() - since >= UNSEEN:
             await work.record(LaunchRefused("never seen in the cloud"))
         else:
-            await work.rooms.clock.sleep(_UNSEEN_PATIENCE / 10)
+            await work.rooms.clock.sleep(UNSEEN / 10)
 
 
 async def _wait_for_the_cloud(work: Work, message: str, error: ProviderError, soon: Backoff, seldom: Backoff) -> None:

@@ -19,6 +19,9 @@ GONE_INTERVAL: Final = 10.0
 # Looks in a row, GONE_INTERVAL apart, that do not know the VM until it counts as gone: one may come too early for an
 # eventually consistent cloud, which has not heard of a VM yet and so deleted nothing.
 _UNKNOWN_LOOKS: Final = 2
+# Seconds since its create was asked for during which a VM may be unknown to the cloud and exist all the same. EC2
+# documents "seconds"; a minute is ample.
+UNSEEN: Final = 60.0
 # Most seconds between tries while the cloud refuses to describe.
 _LONGEST_PAUSE: Final = 30.0
 
@@ -60,23 +63,24 @@ class InstanceWatch:
             if seen is not None and seen.state in (InstanceState.STOPPED, InstanceState.GONE):
                 return seen
 
-    async def gone(self, instance_id: str, patience: float) -> bool:
+    async def gone(self, instance_id: str, patience: float, asked_at: float = 0.0) -> bool:
         """After an accepted deletion: True once the VM is gone, False if it is still there after `patience` seconds,
-        or shows up only now, so that the deletion cannot have met it."""
+        or shows up only now, so that the deletion cannot have met it. `asked_at`: its create, by the wall clock."""
         deadline = self._clock.now() + patience
-        unknown = 0
+        unknown, missed = 0, False
         pause = INTERVAL
         while self._clock.now() < deadline:
             seen = await self.look(instance_id, pause)
             pause = GONE_INTERVAL
             if seen is None:
-                unknown += 1
+                missed = True
+                unknown += self._clock.wall() >= asked_at + UNSEEN
                 if unknown == _UNKNOWN_LOOKS:
                     return True
             elif seen.state is InstanceState.GONE:
                 log.info("the VM is gone", instance=instance_id, reason=seen.reason)
                 return True
-            elif unknown:
+            elif missed:
                 return False
         return False
 

@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 from adaptor.relay.states import SessionState
 from adaptor.sandbox import recovery
-from adaptor.sandbox.driver import Driver
 from adaptor.sandbox.model import Event
+from adaptor.sandbox.patrol import Unclaimed
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Instance, LaunchSpec
@@ -129,8 +129,8 @@ def _no_plan() -> AbstractContextManager[Any]:
     return patch.object(recovery, "plan", lambda *_args, **_more: ())
 
 
-def _no_hang_up() -> AbstractContextManager[Any]:
-    return patch.object(Driver, "caller_gone", lambda self: None)
+def _no_claim() -> AbstractContextManager[Any]:
+    return patch.object(Unclaimed, "overdue", lambda *_args: ())
 
 
 def _no_forgetting() -> AbstractContextManager[Any]:
@@ -150,7 +150,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation("no reaper", "the reaper: pods that end without StopVM", _no_reaper),
     Mutation("no resume", "resuming: a link that is being re-dialled counts as lost", _no_resume),
     Mutation("no recovery", "the recovery plan of a restart", _no_plan),
-    Mutation("deaf", "noticing that StartVM's caller has gone", _no_hang_up),
+    Mutation("no claim", "the look for running pods that no shim came for", _no_claim),
     Mutation("no forgetting", "the end of a sandbox in the journal", _no_forgetting),
 )
 

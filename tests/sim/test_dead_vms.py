@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from adaptor.errors import Unavailable
 from adaptor.relay.states import SessionState
 from adaptor.sandbox.model import Phase
 from adaptor.sandbox.registry import Registry
@@ -200,4 +201,41 @@ async def test_many_stops_at_once_ask_the_relay_a_few_times(node: Node) -> None:
         before = node.relay.calls["list"]
         await asyncio.gather(*(registry.stop(pod.id, "StopVM") for pod in pods))
         assert node.relay.calls["list"] - before <= 3
+        await node.gone(registry)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_pod_whose_shim_never_came_is_taken_down(node: Node, *, restarts: bool) -> None:
+    node.relay.shims_come = False
+    async with node.adaptor(patrol=True) as first:
+        await running(first)
+        if not restarts:
+            assert "no shim has connected" in (await ends(first, node))[1]
+            await node.gone(first)
+    if restarts:
+        async with node.adaptor(patrol=True) as second:
+            assert second.sandboxes[WEB.id].phase is Phase.RUNNING
+            assert "no shim has connected" in (await ends(second, node))[1]
+            await node.gone(second)
+
+
+async def test_stopvm_that_follows_a_vms_death_tells_the_clouds_reason(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await running(registry)
+        node.cloud.kill("i-0001", "Server.SpotInstanceTermination")
+        node.relay.lose(WEB.id, "the link: closed in order by the other end")
+        stopping = asyncio.create_task(registry.stop(WEB.id, "StopVM"))
+        _, reason = await ends(registry, node)
+        await stopping
+        assert reason == ("StopVM, after its VM was lost: the VM i-0001 was terminated: Server.SpotInstanceTermination")
+        await node.gone(registry)
+
+
+async def test_a_createvm_that_finds_no_relay_leaves_nothing_once_there_is_one(node: Node) -> None:
+    async with node.adaptor() as registry:
+        node.relay.away = True
+        with pytest.raises(Unavailable):
+            await registry.create(WEB)
+        assert registry.sandboxes[WEB.id].phase is not Phase.RUNNING
+        node.relay.away = False
         await node.gone(registry)

@@ -101,9 +101,19 @@ async def test_a_vm_that_the_cloud_does_not_know_is_gone_after_a_second_look(nod
     async with node.adaptor() as registry:
         await registry.create(WEB)
         await registry.start(WEB.id)
+        await node.clock.sleep(60)
         node.cloud.forget("i-0001")
         await registry.stop(WEB.id, "StopVM")
         assert await node.gone(registry) < 20
+
+
+async def test_a_young_vm_that_the_cloud_does_not_know_may_show_up_yet(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        await registry.start(WEB.id)
+        node.cloud.forget("i-0001")
+        await registry.stop(WEB.id, "StopVM")
+        assert 50 < await node.gone(registry) < 80
 
 
 async def test_a_vm_that_shows_up_only_after_its_deletion_is_deleted_again(

@@ -61,7 +61,7 @@ async def test_a_pods_whole_life_goes_unharmed(node: Node, tmp_path: Path) -> No
         assert removed == []
         assert node.cloud.calls["list"] > 100
         await registry.stop(WEB.id, "StopVM")
-        assert await node.nothing_is_left()
+        await node.gone(registry)
     assert removed == []
 
 

@@ -22,7 +22,8 @@ CERTIFICATE = b"the guest's certificate"
 
 
 class Relay:
-    """`boot_seconds` until a guest answers; `mute`, `impostor`, `refuse_bind`: what every guest is; `away`: no relay."""
+    """`boot_seconds` until a guest answers; `mute`, `impostor`, `refuse_bind`: what every guest is; `away`: no
+    relay."""
 
     def __init__(self, cloud: Cloud, clock: Clock) -> None:
         self.open_sessions: dict[str, Session] = {}
@@ -34,6 +35,7 @@ class Relay:
         self.impostor = False
         self.refuse_bind = ""
         self.away = False
+        self.shims_come = True  # each dials its agent socket as soon as it may
         self.bound: dict[str, str] = {}  # instance -> the sandbox whose it is
         self._reached: dict[str, str] = {}  # sandbox -> instance
         self._cloud = cloud
@@ -110,7 +112,10 @@ class Relay:
 
     def _move(self, sandbox_id: str, state: SessionState, reason: str = "") -> None:
         if session := self.open_sessions.get(sandbox_id):
-            self.open_sessions[sandbox_id] = dataclasses.replace(session, state=state, reason=reason)
+            claimed = session.shim_connected or (state is SessionState.JOINED and self.shims_come)
+            self.open_sessions[sandbox_id] = dataclasses.replace(
+                session, state=state, reason=reason, shim_connected=claimed
+            )
 
     def _called(self, verb: str) -> None:
         self.calls[verb] += 1
