@@ -99,9 +99,9 @@ class Daemon:
         """Come up, recover, serve; raises AdaptorError saying what is in the way."""
         config = self._config
         state_dir = Path(config.node.state_dir)
+        self._stack.enter_context(state_lock.held(state_dir))
         if config.http.listen is not None:
             self._stack.callback(Http(config.http.listen, self.readiness).close)
-        self._stack.enter_context(state_lock.held(state_dir))
         pki = NodePki.load(state_dir / "pki")
         owner = ownership(config)
         journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)

@@ -4,6 +4,7 @@
                                   │ decides by lifecycle (pure), acts by steps ((do, undo) chain)
                                   ├─► journal   intent before deed, result after; state is a fold (model)
                                   ├─► provider  the VM            watch: one describe for all that wait
+                                  │             fair: creates in turn    paced: throttling heeded by all calls at once
                                   └─► relay     agent socket, link, bind
 
 recovery: at start, journal x relay sessions x instances -> a plan -> drivers that go on where the last process stopped.

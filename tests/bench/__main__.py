@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _daemon, _relay, _report, _start, _tunnels
+from tests.bench import _crowd, _daemon, _relay, _report, _start, _tunnels
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -86,11 +86,18 @@ def _add_daemon(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _daemon.run(given.runs))
 
 
+def _add_crowd(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sandboxes", type=int, metavar="N", default=1000, help="that run (%(default)s)")
+    parser.add_argument("--runs", type=int, metavar="N", default=5, help="of the adaptor on each node (%(default)s)")
+    parser.set_defaults(run=lambda given: _crowd.run(given.sandboxes, given.runs))
+
+
 _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
     "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
     "start": ("how soon a VM that listens is noticed and its pod started, beside the incumbent's dialling", _add_start),
     "daemon": ("time until adaptor and relay are ready, and their memory, beside plain Python and boto3", _add_daemon),
+    "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
 }
 
 

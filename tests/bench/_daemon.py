@@ -59,7 +59,7 @@ class Figures:
     pss: float
 
 
-class _Node:
+class Node:
     """A directory with a configuration in it, for an adaptor on this simulated cloud."""
 
     def __init__(self, directory: Path, cloud: Simcloud) -> None:
@@ -94,9 +94,9 @@ class _Node:
             time.sleep(_POLL)
 
     def _adaptor_is_ready(self, process: Process) -> None:
-        _until(process, lambda: _connects(self.hypervisor_socket))
+        until(process, lambda: _connects(self.hypervisor_socket))
         asyncio.run(self._version())
-        _until(process, lambda: self._page("/readyz").startswith("ready"))
+        until(process, lambda: self._page("/readyz").startswith("ready"))
 
     async def _version(self) -> None:
         async with await Client.connect_unix(self.hypervisor_socket) as client:
@@ -104,10 +104,10 @@ class _Node:
             await client.call(names.HYPERVISOR_SERVICE, "Version", request, hypervisor_pb2.VersionResponse, _PATIENCE)
 
     def _has_warmed_up(self, process: Process) -> None:
-        _until(process, lambda: _WARMED_UP in self._page("/metrics"))
+        until(process, lambda: _WARMED_UP in self._page("/metrics"))
 
     def _relay_is_ready(self, process: Process) -> None:
-        _until(process, lambda: _connects(self.relay_socket))
+        until(process, lambda: _connects(self.relay_socket))
         asyncio.run(RelayClient(self.relay_socket).list())
 
     def _page(self, path: str) -> str:
@@ -126,7 +126,7 @@ def run(runs: int) -> list[Target]:
     with running_in_thread() as cloud:
         for _ in range(runs):
             with tempfile.TemporaryDirectory(prefix="bench") as directory:
-                node = _Node(Path(directory), cloud)
+                node = Node(Path(directory), cloud)
                 seen[_RELAY].append(node.start_relay())
                 seen[_FRESH].append(node.start_adaptor())
                 seen[_AGAIN].append(node.start_adaptor())
@@ -193,7 +193,7 @@ def _connects(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def _until(process: Process, condition: Callable[[], bool]) -> None:
+def until(process: Process, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -32,11 +32,14 @@ class StillJournal(Journal):
     last_write: float | None = None
     writes = 0
     dead = False
+    answer_seconds = 0.0  # from a row's being durable to the caller's hearing of it
 
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
         self.dead |= self.last_write is not None and self.writes >= self.last_write
         self._mortal()
         await super().append_all(entries)
+        if self.answer_seconds:
+            await self._clock.sleep(self.answer_seconds)
         self.writes += 1
         self.dead |= self.last_write == self.writes - 0.5
         self._mortal()
@@ -70,6 +73,7 @@ class Node:
 
     def __init__(self, directory: Path) -> None:
         self.clock = VirtualClock()
+        self.journal_seconds = 0.0
         self.cloud = Cloud(self.clock)
         self.relay = Relay(self.cloud, self.clock)
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
@@ -86,7 +90,7 @@ class Node:
         states = {sandbox: fold(events) for sandbox, events in (await journal.load()).items()}
         instances = await survey(self.cloud, self.clock, states, 2.0)
         await registry.recover(recovery.plan(states, await self.relay.sessions(), instances, self.clock.wall()))
-        journal.last_write = last_write
+        journal.last_write, journal.answer_seconds = last_write, self.journal_seconds
         patrolling = asyncio.create_task(registry.patrol()) if patrol else None
         try:
             yield registry
