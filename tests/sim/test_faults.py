@@ -20,7 +20,7 @@ from tests.sim.faults.catalogue import OPERATIONS, listed, passed, scenario_of
 from tests.sim.faults.run import run
 
 NIGHTLY: Final = os.environ.get("PEERPODS_NIGHTLY") == "1"
-DRAWN: Final = 50_000 if NIGHTLY else 1_200
+DRAWN: Final = 50_000 if NIGHTLY else 1_000
 SHARDS: Final = 50 if NIGHTLY else 5
 # The same runs every time, so that nobody's change fails by chance; others every night.
 FIRST: Final = int(time.time() // 86_400) * DRAWN if NIGHTLY else 0

@@ -84,7 +84,7 @@ class Batch:
 
 
 def _sure(crash: Crash) -> bool:
-    """Calls may be refused or given up, and then have no after."""
+    """Calls may be refused or given up, and then there is nothing after them."""
     return crash.border == "journal" or crash.side == "before"
 
 

@@ -104,7 +104,8 @@ def _moments(operation: str, borders: tuple[str, ...]) -> Iterator[str]:
 @cache
 def passed(operation: str) -> Counter[str]:
     """What passes each border when nobody is killed; of the bystander alone for ""."""
-    return run(OPERATIONS[operation] if operation else Scenario("bystander", (_BYSTANDER,))).passed
+    scenario = scenario_of(operation) if operation else Scenario("bystander", (_BYSTANDER,))
+    return run(scenario).passed
 
 
 def _crash(text: str) -> Crash:

@@ -47,11 +47,11 @@ class SimJournal(Journal):
         self._writing = True
         try:
             await write()
+            self.stage.tell(f"journal: {who} {what}")
         finally:
             self._writing = False
-        self.stage.tell(f"journal: {who} {what}")
-        if crash is not None and crash.side == "after":
-            self.stage.crash(crash, what)
+            if crash is not None and crash.side == "after":  # also after a refusal
+                self.stage.crash(crash, what)
         self.process.check()
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -71,7 +71,7 @@ def run(scenario: Scenario, *, log: bool = False) -> Verdict:
     """The same verdict, to the last line of its timeline, whenever it is asked for. `log`: the adaptor's lines, too."""
     directory = Path(tempfile.mkdtemp(prefix="faults-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
-        with _determined(scenario.seed), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        with _determined(scenario.chance), asyncio.Runner(loop_factory=VirtualLoop) as runner:
             play = _Run(scenario, directory)
             with play.listening() if log else contextlib.nullcontext():
                 return runner.run(play.play())

@@ -116,6 +116,11 @@ class Scenario:
     crashes: tuple[Crash, ...] = ()
     lag: float = 0.0  # until a new VM shows up in list and get
 
+    @property
+    def chance(self) -> str:
+        """What latencies and the adaptor's own dice come from: the same for all runs of one operation."""
+        return self.seed.partition("/")[0]
+
     def lines(self) -> list[str]:
         """The plan, for people."""
         parts = (*self.pods, *self.calls, *self.windows, *self.blows, *self.crashes)

@@ -25,7 +25,7 @@ class Stage:
     def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
         self.scenario = scenario
         self.clock = loop
-        self.rng = random.Random(f"stage {scenario.seed}")
+        self.rng = random.Random(f"stage {scenario.chance}")
         self.timeline: list[str] = []
         self.violations: list[str] = []
         self.tally: Counter[str] = Counter()  # how often each kind of fault really struck
