@@ -33,14 +33,6 @@ KINDS: Final = frozenset(
         "killed at relay: after",
     }
 )
-# What the adaptor is known not to survive yet, by the words of a violation. A run that fails so is reported as an
-# expected failure; with the last entry this goes.
-KNOWN: Final = {
-    r"^.*sandbox \S+ is running in the adaptor, and no pod of it runs": "a pod whose shim died before it connected to "
-    "its running VM is not reaped: nobody looks for JOINED sessions without a shim",
-    r"^.*the journal holds \S+ as created, and no pod of it runs": "a CreateVM that failed while the relay was away stays in "
-    "the journal until the next restart",
-}
 _SHOWN: Final = 2  # failed runs whose whole timeline is printed
 
 
@@ -52,7 +44,6 @@ class Batch:
     tally: Counter[str] = field(default_factory=Counter)
     courses: set[bytes] = field(default_factory=set)  # what happened, in order, times apart
     failed: list[Verdict] = field(default_factory=list)
-    known: Counter[str] = field(default_factory=Counter)  # runs that failed as KNOWN, by reason
     unstruck: list[str] = field(default_factory=list)  # runs in which no crash came, and one was sure to
 
     def add(self, verdict: Verdict) -> None:
@@ -60,10 +51,7 @@ class Batch:
         self.tally += verdict.tally
         course = "\n".join(line[11:] for line in verdict.timeline)
         self.courses.add(blake2b(course.encode(), digest_size=16).digest())
-        reasons = [why for words, why in KNOWN.items() if any(re.match(words, each) for each in verdict.violations)]
-        if reasons:
-            self.known[reasons[0]] += 1
-        elif verdict.violations:
+        if verdict.violations:
             self.failed.append(verdict)
         if any(map(_sure, verdict.scenario.crashes)) and not any(
             kind.startswith("killed at") for kind in verdict.tally
