@@ -21,7 +21,7 @@ from adaptor.errors import StatusError, Unavailable
 from adaptor.protos.handover_pb2 import HandedOver, HandedRelay, HandedSession, Ready
 from adaptor.protos.relay_pb2 import HandOverRequest, HandOverResponse
 from adaptor.relay.client import SessionState
-from adaptor.relay.handover import Line
+from adaptor.relay.handover import HandOverFailed, Line, reach
 from adaptor.ttrpc.aio import Client
 from tests.unit.relay.pods import Pod, RunningRelay, Shim
 from tests.unit.relay.test_links import CHECK, SERVING, Held
@@ -406,6 +406,43 @@ async def test_nothing_is_read_from_a_shim_while_two_relays_hold_its_socket(node
         await asyncio.wait([asking])
         assert isinstance(asking.exception(), StatusError)
     assert await shim.hears_the_end(), "the test's successor is none: with it the last copy of the socket is closed"
+
+
+async def test_a_dial_outlives_a_hand_over_that_came_to_nothing(node: Node, running: Pod) -> None:
+    await running.open()
+    running.guest.greets = False
+    dialling = asyncio.create_task(running.dial())
+    await running.becomes(SessionState.DIALLING)
+    with Impostor(node) as impostor:
+        asking = await impostor.ask()
+        (await impostor.line()).close()
+        with pytest.raises(StatusError, match="the other relay"):
+            await asking
+    running.guest.greets = True
+    running.guest.cut()
+    await dialling
+    await running.bind()
+
+
+def test_the_last_word_is_sent_in_one_piece() -> None:
+    """Or the successor, which serves once it has heard it, could be gone before the rest: and the old one would go on."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which tells one send from two
+    with one, other:
+        Line(one, PATIENCE).send(HandedOver())
+        assert other.recv(100) == bytes(4)
+        with pytest.raises(BlockingIOError):
+            other.recv(100, socket.MSG_DONTWAIT)
+
+
+def test_another_users_program_is_handed_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        reach(path).close()
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        with pytest.raises(HandOverFailed, match=r"user \d+ may not take part in a hand-over"):
+            reach(path)
 
 
 async def test_what_a_successor_cannot_take_stays_with_the_old_relay(node: Node, running: Pod) -> None:
