@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import uvloop
 
+from adaptor.errors import Unavailable
 from adaptor.relay.pump import Side
 from adaptor.relay.splice import Splice
+from tests.unit.relay.nodes import Node
 from tests.unit.relay.pods import Pod, RunningRelay
 from tests.unit.relay.tunnel_ends import Tunnel, joined
 from tests.worlds.tunnel import Guest, Pki, server_context
@@ -66,3 +70,20 @@ async def tunnel(pki: Pki) -> AsyncIterator[Callable[..., Tunnel]]:
     yield make  # type: ignore[misc]
     for each in tunnels:
         each.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    started = Node(tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+async def running(node: Node, guest: Guest, pki: Pki) -> AsyncIterator[Pod]:
+    """A pod of the node's relay, not opened."""
+    made = Pod(node.relay, guest, pki)
+    yield made
+    with suppress(Unavailable):
+        await made.relay.close(made.sandbox_id)
+    made.close()

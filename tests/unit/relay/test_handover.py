@@ -9,75 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from adaptor.errors import StatusError, Unavailable
-from adaptor.protos.handover_pb2 import HandedOver, HandedRelay, HandedSession, Ready
-from adaptor.protos.relay_pb2 import HandOverRequest, HandOverResponse
+from adaptor.protos.handover_pb2 import HandedOver, Ready
 from adaptor.relay.client import SessionState
-from adaptor.relay.handover import Line
-from adaptor.ttrpc.aio import Client
-from tests.unit.relay.pods import Pod, RunningRelay, Shim
+from adaptor.relay.handover import HandOverFailed, Line, reach
+from tests.unit.relay.nodes import Impostor, Node
+from tests.unit.relay.pods import Pod, Shim
 from tests.unit.relay.test_links import CHECK, SERVING, Held
 from tests.unit.relay.tunnel_ends import eventually
 from tests.worlds.tunnel import PATIENCE, Guest, Pki, answer, call, server_context
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator["Node"]:
-    started = Node(tmp_path)
-    yield started
-    started.close()
-
-
-@pytest.fixture
-async def running(node: "Node", guest: Guest, pki: Pki) -> AsyncIterator[Pod]:
-    """A pod of the node's relay, not opened."""
-    made = Pod(node.relay, guest, pki)
-    yield made
-    with suppress(Unavailable):
-        await made.relay.close(made.sandbox_id)
-    made.close()
-
-
-class Node:
-    """One relay after the other at one socket."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.relay = RunningRelay(directory)
-        self.client = self.relay.client
-        self.successors: list[subprocess.Popen[bytes]] = []
-
-    def successor(self) -> "subprocess.Popen[bytes]":
-        """Start one; its log is beside the first's."""
-        words = [sys.executable, "-m", "adaptor", "relay", "--takeover", "--socket", self.relay.socket_path]
-        with self.log(len(self.successors)).open("wb") as log:
-            self.successors.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        return self.successors[-1]
-
-    def log(self, number: int) -> Path:
-        return self.directory / f"successor-{number}.log"
-
-    async def take_over(self) -> None:
-        """Have a successor replace the one that serves, whose process has ended in peace when this returns."""
-        before = self.successors[-1] if self.successors else self.relay.process
-        after = self.successor()
-        assert await asyncio.to_thread(before.wait, PATIENCE) == 0
-        assert (await self.client.list()).pid == after.pid
-
-    def close(self) -> None:
-        for process in [self.relay.process, *self.successors]:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-                process.wait(PATIENCE)
 
 
 async def test_a_running_pod_does_not_notice_its_relay_being_replaced(node: Node, running: Pod) -> None:
@@ -321,50 +266,6 @@ async def test_a_successor_started_in_place_of_none_is_refused_as_ever(node: Nod
     assert subprocess.run(words, check=False, capture_output=True, timeout=PATIENCE).returncode == 1
 
 
-class Impostor:
-    """A successor of the test's making, at the old relay's line."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.path = str(node.directory / "impostor")
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen()
-        self.lines: list[Line] = []
-        self.taken: list[socket.socket] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        closable: list[Line | socket.socket] = [*self.lines, *self.taken, self.listener]
-        for each in closable:
-            each.close()
-
-    async def ask(self) -> "asyncio.Task[HandOverResponse]":
-        """Call HandOver; the old relay connects then."""
-        client = await Client.connect_unix(self.node.relay.socket_path)
-        request = HandOverRequest(socket_path=self.path)
-        calling = client.call("peerpods.relay.Relay", "HandOver", request, HandOverResponse)
-        task = asyncio.ensure_future(calling)
-        task.add_done_callback(lambda _: asyncio.ensure_future(client.aclose()))
-        return task
-
-    async def line(self) -> Line:
-        connection, _ = await asyncio.to_thread(self.listener.accept)
-        self.lines.append(Line(connection, PATIENCE))
-        return self.lines[-1]
-
-    async def take(self, *, sessions: bool = True) -> None:
-        """The relay's own part, and every session."""
-        relay, sockets = await asyncio.to_thread(self.lines[-1].receive, HandedRelay)
-        self.taken += sockets
-        for _ in range(relay.sessions if sessions else 0):
-            self.taken += (await asyncio.to_thread(self.lines[-1].receive, HandedSession))[1]
-
-
 @pytest.mark.parametrize("dies", ["at once", "after the relay's own", "before it is ready", "never ready"])
 async def test_a_successor_that_fails_before_it_is_ready_changes_nothing(node: Node, running: Pod, dies: str) -> None:
     shim = await running.start()
@@ -406,6 +307,43 @@ async def test_nothing_is_read_from_a_shim_while_two_relays_hold_its_socket(node
         await asyncio.wait([asking])
         assert isinstance(asking.exception(), StatusError)
     assert await shim.hears_the_end(), "the test's successor is none: with it the last copy of the socket is closed"
+
+
+async def test_a_dial_outlives_a_hand_over_that_came_to_nothing(node: Node, running: Pod) -> None:
+    await running.open()
+    running.guest.greets = False
+    dialling = asyncio.create_task(running.dial())
+    await running.becomes(SessionState.DIALLING)
+    with Impostor(node) as impostor:
+        asking = await impostor.ask()
+        (await impostor.line()).close()
+        with pytest.raises(StatusError, match="the other relay"):
+            await asking
+    running.guest.greets = True
+    running.guest.cut()
+    await dialling
+    await running.bind()
+
+
+def test_the_last_word_is_sent_in_one_piece() -> None:
+    """Or the successor, which serves once it has heard it, could be gone before the rest: and the old one would go on."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which tells one send from two
+    with one, other:
+        Line(one, PATIENCE).send(HandedOver())
+        assert other.recv(100) == bytes(4)
+        with pytest.raises(BlockingIOError):
+            other.recv(100, socket.MSG_DONTWAIT)
+
+
+def test_another_users_program_is_handed_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        reach(path).close()
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        with pytest.raises(HandOverFailed, match=r"user \d+ may not take part in a hand-over"):
+            reach(path)
 
 
 async def test_what_a_successor_cannot_take_stays_with_the_old_relay(node: Node, running: Pod) -> None:

@@ -15,8 +15,8 @@ from adaptor.errors import Code, StatusError
 from adaptor.relay.client import SessionState
 from adaptor.ttrpc.connection import ClientConnection, RequestReceived, ServerConnection
 from podvm_images.guest.agent import Agent
+from tests.unit.relay.nodes import Node
 from tests.unit.relay.pods import Pod, RunningRelay
-from tests.unit.relay.test_handover import Node
 from tests.unit.relay.tunnel_ends import eventually
 from tests.worlds.cable import UNCUT, Cable
 from tests.worlds.tunnel import PATIENCE, Pki, server_context
