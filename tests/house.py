@@ -148,7 +148,7 @@ def _sources(root: Path, rooms: Iterable[str]) -> Iterator[Path]:
 
 def _files(root: Path) -> Iterator[Path]:
     for path in sorted(root.iterdir()):
-        ignored = path.name in _SKIPPED or path.name.endswith(".egg-info")
+        ignored = path.name in _SKIPPED or path.name == ".git" or path.name.endswith(".egg-info")
         if (
             path.is_symlink()
             or ignored

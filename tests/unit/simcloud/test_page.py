@@ -50,7 +50,7 @@ def test_every_fault_of_the_cookbook_is_understood() -> None:
     recipes = re.findall(r"`(\w+(?: [^`]*)?)`", cookbook)
     assert len(recipes) >= 15
     for recipe in recipes:
-        faults = Faults(kill_instance=lambda instance, reason: None)
+        faults = Faults(kill_instance=lambda instance, reason: None, cut_instance=lambda instance, seconds: None)
         wishes.apply(faults, *wishes.parse(recipe))
 
 
