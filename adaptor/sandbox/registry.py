@@ -26,6 +26,8 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SOCKET_PATH_LIMIT: Final = 107
 # Seconds that StopVM gives the relay to say how the pod ended, and the cloud where the VM was lost.
 _LAST_WORDS: Final = 1.0
+# Seconds that the cloud gets to say that a VM has ended which closed its link.
+_EXAMINATION: Final = 3.0
 
 log = logs.get("registry")
 
@@ -39,6 +41,7 @@ class Registry:
         self._creating: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[Sequence[Session]] | None = None
         self._unclaimed = Unclaimed(rooms.clock)
+        self._examined: dict[str, asyncio.Task[None]] = {}
         self._patrol = Patrol(rooms, lambda: self.sandboxes, self._condemn)
 
     @property
@@ -93,9 +96,13 @@ class Registry:
         """Take down what has ended without StopVM. Raises Unavailable when the relay does not answer."""
         running = self.sandboxes  # before the relay is asked: what runs now had its session then
         sessions = await self._rooms.relay.sessions()
+        lost = {each.sandbox_id for each in sessions if each.state is SessionState.LINK_LOST}
         for action in recovery.ended(running, sessions):
-            log.warning("reaping", **action.fields())
-            self._condemn(action.state.spec.id, action.reason)
+            if action.state.spec.id in lost:
+                self._examine(action)
+            else:
+                log.warning("reaping", **action.fields())
+                self._condemn(action.state.spec.id, action.reason)
         for sandbox_id, reason in self._unclaimed.overdue(running, sessions):
             log.warning("reaping", sandbox=sandbox_id, reason=reason)
             self._condemn(sandbox_id, reason)
@@ -130,6 +137,10 @@ class Registry:
     async def aclose(self) -> None:
         """End every driver's task; the sandboxes live on in journal, relay and cloud."""
         await self._patrol.aclose()
+        examined = list(self._examined.values())
+        for task in examined:
+            task.cancel()
+        await asyncio.gather(*examined, return_exceptions=True)
         await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
 
     def _resume(self, state: SandboxState) -> Driver:
@@ -170,12 +181,36 @@ class Registry:
         mine = next((each for each in sessions if each.sandbox_id == driver.state.spec.id), None)
         if mine is None or mine.state is not SessionState.LINK_LOST:
             return reason
-        try:
-            found = await within(self._rooms.clock, _LAST_WORDS, self._rooms.provider.get([driver.state.instance_id]))
-            deaths = [recovery.death(instance) for instance in found.values()]
-        except (ProviderError, TimeoutError):
-            deaths = []
-        return f"{reason}, after its VM was lost: {next(filter(None, deaths), mine.reason)}"
+        return f"{reason}, after its VM was lost: {await self._cause(driver.state, mine.reason)}"
+
+    def _examine(self, action: TearDown) -> None:
+        """Reap a sandbox whose VM was lost, with what the cloud says of it."""
+        sandbox_id = action.state.spec.id
+        if sandbox_id in self._examined:
+            return
+
+        async def examine() -> None:
+            reason = await self._cause(action.state, action.reason)
+            log.warning("reaping", **{**action.fields(), "reason": reason})
+            self._condemn(sandbox_id, reason)
+
+        task = self._examined[sandbox_id] = asyncio.create_task(examine(), name="examine")
+        task.add_done_callback(lambda _: self._examined.pop(sandbox_id, None))
+
+    async def _cause(self, state: SandboxState, reason: str) -> str:
+        """`reason`, or the cloud's where it calls the VM ended: a VM that shuts down leaves before the cloud says so."""
+        clock, provider = self._rooms.clock, self._rooms.provider
+        deadline = clock.now() + _EXAMINATION
+        while True:
+            try:
+                found = await within(clock, _LAST_WORDS, provider.get([state.instance_id]))
+            except (ProviderError, TimeoutError):
+                found = {}
+            for word in filter(None, map(recovery.death, found.values())):
+                return word
+            if clock.now() >= deadline:
+                return reason
+            await clock.sleep(1.0)
 
     async def _sessions(self) -> Sequence[Session]:
         """The relay's list, asked once for all who want it at the same moment."""

@@ -12,6 +12,8 @@ from providers.errors import ProviderError, Throttled, Transient
 
 # Seconds from an accepted deletion until it is asked for again. Clouds finish in seconds, the slowest in two minutes.
 _GONE_PATIENCE: Final = 300.0
+# Seconds between tries after an error that a person must mend, a permission perhaps: bounds that grow, see Backoff.
+_SELDOM: Final = (10.0, 60.0)
 
 
 async def delete_vm(work: Work) -> None:
@@ -45,7 +47,7 @@ async def vm_gone(work: Work) -> None:
 
 async def _insist_on_delete(work: Work) -> None:
     """Until the cloud accepts: an error that passes is tried again soon, others seldom, for a person must act first."""
-    soon, seldom = Backoff(1.0, 30.0), Backoff(30.0, 300.0)
+    soon, seldom = Backoff(1.0, 30.0), Backoff(*_SELDOM)
     while True:
         try:
             await work.rooms.provider.delete(work.state.instance_id)
@@ -60,7 +62,7 @@ async def _resolve(work: Work) -> None:
     intent = work.state.launch
     assert intent is not None
     since = work.rooms.clock.now()
-    soon, seldom = Backoff(1.0, 30.0), Backoff(30.0, 300.0)
+    soon, seldom = Backoff(1.0, 30.0), Backoff(*_SELDOM)
     while work.state.launch_unresolved:
         try:
             found = [i for i in await work.rooms.provider.list() if i.tags.get(tags.TOKEN) == intent.token]

@@ -239,3 +239,16 @@ async def test_a_createvm_that_finds_no_relay_leaves_nothing_once_there_is_one(n
         assert registry.sandboxes[WEB.id].phase is not Phase.RUNNING
         node.relay.away = False
         await node.gone(registry)
+
+
+async def test_a_vm_that_shuts_itself_down_leaves_before_the_cloud_says_so(node: Node) -> None:
+    async with node.adaptor() as registry:
+        await running(registry)
+        node.relay.lose(WEB.id, "the link: closed in order by the other end")
+        await registry.reap()
+        await node.clock.sleep(1.5)
+        node.cloud.kill("i-0001", "Client.InstanceInitiatedShutdown")
+        seconds, reason = await ends(registry, node)
+        assert seconds < 4
+        assert reason == "the VM i-0001 was terminated: Client.InstanceInitiatedShutdown"
+        await node.gone(registry)
