@@ -105,7 +105,9 @@ class Patrol:
 
     def _report(self, sandbox_id: str, instance_id: str, reason: str) -> None:
         state = self._sandboxes().get(sandbox_id)
-        if state is not None and state.instance_id == instance_id:  # else it was taken down, or adopted, meanwhile
+        if state is None or state.phase not in (Phase.RUNNING, Phase.KEPT):  # taken down meanwhile, and so is its VM
+            return
+        if state.instance_id == instance_id:  # else it was adopted meanwhile
             log.warning("a pod's VM has died", sandbox=sandbox_id, pod=state.spec.pod, reason=reason)
             self._condemn(sandbox_id, reason)
 
