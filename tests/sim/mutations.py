@@ -89,7 +89,7 @@ def _new_tokens() -> AbstractContextManager[Any]:
 
 
 def _no_following() -> AbstractContextManager[Any]:
-    async def gone(self: InstanceWatch, instance_id: str, patience: float) -> bool:
+    async def gone(self: InstanceWatch, *_asked: object) -> bool:
         return True
 
     return patch.object(InstanceWatch, "gone", gone)
