@@ -10,7 +10,9 @@ from adaptor.telemetry.spans import span
 from providers import tags
 from providers.errors import ProviderError, Throttled, Transient
 
-# Seconds from an accepted deletion until it is asked for again. Clouds finish in seconds, the slowest in two minutes.
+# Seconds from an accepted deletion until it is asked for again: it may have met a VM that the cloud did not know yet.
+_AGAIN: Final = 60.0
+# Seconds until a person should look. Clouds finish in seconds, the slowest in two minutes.
 _GONE_PATIENCE: Final = 300.0
 # Seconds between tries after an error that a person must mend, a permission perhaps: bounds that grow, see Backoff.
 _SELDOM: Final = (10.0, 60.0)
@@ -35,13 +37,15 @@ async def vm_gone(work: Work) -> None:
         return
     since = work.rooms.clock.now()
     asked_at = work.state.launch.at if work.state.launch else 0.0
-    while not await work.rooms.watch.gone(instance_id, _GONE_PATIENCE, asked_at):
-        work.log.error(
-            "the cloud accepted the VM's deletion and still has it; deleting it again. Look for a termination "
-            "protection, a lock or a policy on it",
-            instance=instance_id,
-            seconds=round(work.rooms.clock.now() - since),
-        )
+    while not await work.rooms.watch.gone(instance_id, _AGAIN, asked_at):
+        waited = round(work.rooms.clock.now() - since)
+        if waited >= _GONE_PATIENCE:
+            work.log.error(
+                "the cloud accepted the VM's deletion and still has it; deleting it again. Look for a termination "
+                "protection, a lock or a policy on it",
+                instance=instance_id,
+                seconds=waited,
+            )
         await _insist_on_delete(work)
 
 

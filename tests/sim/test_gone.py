@@ -25,7 +25,7 @@ async def test_stop_vm_is_answered_when_the_cloud_accepts_and_the_journal_waits_
         rows = await node.journal_rows()
         assert rows[WEB.id][-2:] == ["stop-decided", "instance-deleted"]
         assert await node.gone(registry) == pytest.approx(100, abs=15)
-    assert node.cloud.calls["delete"] == 1
+    assert node.cloud.calls["delete"] == 2, "asked again after a minute: the first may have met nothing"
 
 
 async def test_calls_are_answered_while_the_cloud_takes_its_time(node: Node) -> None:
@@ -79,10 +79,10 @@ async def test_a_vm_that_does_not_go_is_deleted_again_and_said_to_be_in_the_way(
         await registry.start(WEB.id)
         await registry.stop(WEB.id, "StopVM")
         assert await node.gone(registry) == pytest.approx(400, abs=15)
-    assert node.cloud.calls["delete"] == 2
-    (said,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert "still has it" in said
-    assert "i-0001" in said
+    assert node.cloud.calls["delete"] == 7
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2, "after five minutes, and after six"
+    assert all("still has it" in each and "i-0001" in each for each in said)
 
 
 async def test_a_hundred_vms_on_their_way_out_are_asked_after_in_few_calls(node: Node) -> None:
