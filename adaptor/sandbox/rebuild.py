@@ -9,7 +9,7 @@ sweep, which deletes VMs that nobody owns.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from adaptor.relay.client import Session, SessionState
+from adaptor.relay.client import Session
 from adaptor.sandbox.model import (
     Bound,
     Created,
@@ -23,16 +23,16 @@ from adaptor.sandbox.model import (
     StartRequested,
     fold,
 )
+from adaptor.sandbox.recovery import LIVING
 from providers import tags
 from providers.base import Instance, InstanceState
 
-_CARRIED: Final = frozenset({SessionState.JOINED, SessionState.RESUMING})
 _NOTHING: Final[Mapping[str, Sequence[Event]]] = {}
 
 
 def running(sessions: Sequence[Session]) -> list[Session]:
     """Those whose pod runs."""
-    return [session for session in sessions if session.state in _CARRIED]
+    return [session for session in sessions if session.state in LIVING]
 
 
 def rebuild(

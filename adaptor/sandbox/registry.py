@@ -18,13 +18,12 @@ from adaptor.sandbox.patrol import EVERY, Patrol, Unclaimed
 from adaptor.sandbox.recovery import Adopt, CloseSession, Keep, Plan, TearDown
 from adaptor.sandbox.rooms import Rooms
 from adaptor.telemetry import logs, metrics
-from providers.errors import ProviderError
 
 # The id becomes a directory's name. CRI ids are 64 hex characters, `ctr run` takes what people type.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # struct sockaddr_un's path, less its closing zero byte.
 _SOCKET_PATH_LIMIT: Final = 107
-# Seconds that StopVM gives the relay to say how the pod ended, and the cloud where the VM was lost.
+# Seconds that StopVM gives the relay to say how the pod ended. It answers in milliseconds, or is away.
 _LAST_WORDS: Final = 1.0
 # Seconds that the cloud gets to say that a VM has ended which closed its link.
 _EXAMINATION: Final = 3.0
@@ -199,18 +198,11 @@ class Registry:
 
     async def _cause(self, state: SandboxState, reason: str) -> str:
         """`reason`, or the cloud's where it calls the VM ended: a VM that shuts down leaves before the cloud says so."""
-        clock, provider = self._rooms.clock, self._rooms.provider
-        deadline = clock.now() + _EXAMINATION
-        while True:
-            try:
-                found = await within(clock, _LAST_WORDS, provider.get([state.instance_id]))
-            except (ProviderError, TimeoutError):
-                found = {}
-            for word in filter(None, map(recovery.death, found.values())):
-                return word
-            if clock.now() >= deadline:
-                return reason
-            await clock.sleep(1.0)
+        try:
+            dead = await within(self._rooms.clock, _EXAMINATION, self._rooms.watch.death(state.instance_id))
+        except TimeoutError:
+            return reason
+        return recovery.death(dead) or reason
 
     async def _sessions(self) -> Sequence[Session]:
         """The relay's list, asked once for all who want it at the same moment."""
