@@ -14,8 +14,16 @@ class Tee(StrEnum):
     """The trusted execution environment a machine gives its guest."""
 
     NONE = "none"
+    SEV = "sev"  # encrypted memory without attestation of its own; GCP only
     SNP = "snp"
     TDX = "tdx"
+
+
+class Purchase(StrEnum):
+    """How a machine is paid for."""
+
+    ON_DEMAND = "on-demand"
+    SPOT = "spot"  # cheaper, and the cloud may take it back at any moment
 
 
 class InstanceState(StrEnum):
@@ -37,17 +45,26 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """One thing that can be launched."""
+    """One thing that can be launched: a type, in a zone, paid for in one way, with one TEE or none."""
 
     instance_type: str
     vcpus: int
     memory_mib: int
     gpus: int = 0
-    gpu_model: str = ""
-    architecture: str = "x86_64"
-    tees: frozenset[Tee] = frozenset({Tee.NONE})
-    zone: str = ""  # empty = any the configuration allows
+    gpu_model: str = ""  # as the cloud names it: "A10G", "nvidia-l4"
+    architecture: str = "x86_64"  # or "arm64"
+    tee: Tee = Tee.NONE
+    zone: str = ""  # as the cloud names it; empty = the cloud has none here
+    purchase: Purchase = Purchase.ON_DEMAND
     price: float | None = None  # USD per hour; None = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A disk that exists already and is a pod's: attached to its machine, never deleted with it."""
+
+    id: str  # the cloud's own: vol-..., a disk's resource id, projects/.../disks/...
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,10 @@ class LaunchSpec:
     tags: Mapping[str, str] = field(default_factory=dict)  # see providers.tags; the provider adds ownership
     tee: Tee | None = None  # None = as configured
     zone: str = ""
-    root_volume_gib: int | None = None  # None = as the image says
+    purchase: Purchase = Purchase.ON_DEMAND
+    root_volume_gib: int | None = None  # None = as configured; never less than the image's
+    scratch_gib: int = 0  # so much more of it, for the guest's scratch partition
+    volumes: tuple[Volume, ...] = ()  # in this order; see SupportsVolumes for which device each becomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ class Provider(Protocol):
         instance, also after a lost reply, also when that instance has died since (state GONE). The same
         token with another spec raises InvalidSpec.
 
-        Raises: Capacity, Quota, Throttled, Denied, InvalidSpec, Transient.
+        Raises: Capacity, Quota, Unsupported, Throttled, Denied, InvalidSpec, NotFound, Transient.
         """
         ...
 
@@ -115,7 +135,10 @@ class Provider(Protocol):
         ...
 
     async def offerings(self) -> Sequence[Offering]:
-        """What the configuration allows to be launched, the default first; cached by the provider.
+        """What the configuration allows to be launched; cached by the provider.
+
+        The first is what a pod without wishes gets: the default type with the default TEE, on demand. A pod that
+        names no TEE gets the first one's. Where the configuration demands a TEE, no offering lacks it.
 
         Raises: Throttled, Denied, InvalidSpec (a configured type does not exist), Transient.
         """
@@ -166,4 +189,116 @@ class SupportsSweep(Protocol):
         The cloud is asked about it first. Raises InvalidSpec, having done nothing, for one that something holds, or
         that does not carry this ownership's tags now; Throttled, Denied, Transient.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk as the cloud describes it, before anything is attached or spent."""
+
+    id: str
+    zone: str  # empty: it can be attached in every zone of the region
+    size_gib: int
+    attached_to: tuple[str, ...] = ()  # ids of the machines that have it
+    shareable: bool = False  # more than one machine may have it at once
+
+
+@runtime_checkable
+class SupportsVolumes(Protocol):
+    """A cloud whose disks can be given to machines."""
+
+    async def disks(self, ids: Collection[str]) -> Mapping[str, Disk]:
+        """Describe these; those that do not exist are left out. Raises: Throttled, Denied, Transient."""
+        ...
+
+    async def attach(self, instance_id: str, volumes: Sequence[Volume]) -> None:
+        """Have the machine hold these, as `LaunchSpec.volumes` asked; return when the cloud says that it does.
+
+        Where the create has done it already this does nothing, as does a repeat. Raises: InvalidSpec (another machine
+        has one of them, or it is in another zone), NotFound, Quota, Throttled, Denied, Transient (a machine that does
+        not run yet: repeat).
+        """
+        ...
+
+    def device(self, spec: LaunchSpec, index: int) -> "Device":
+        """How the guest finds `spec.volumes[index]`: known before the machine is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What identifies an attached disk inside the machine; empty or None where this cloud does not use it."""
+
+    lun: int | None = None  # Azure: /dev/disk/azure/scsi1/lunN, or NVMe namespace N + 2
+    serial: str = ""  # AWS: the NVMe serial, vol0123...; GCP: the device name, /dev/disk/by-id/google-NAME
+
+
+@runtime_checkable
+class SupportsBatchCreate(Protocol):
+    """A cloud that launches many equal machines with one call.
+
+    A seat is a token of the form `<call>.<index>.<count>`: `create` with it makes the whole call, or joins the one
+    under way, and returns the index-th machine. As the token says all, a repeat after a crash is the same call again,
+    whoever of the `count` makes it.
+    """
+
+    async def seat(self, spec: LaunchSpec, token: str) -> str:
+        """The token to create `spec` with: `token` itself where nobody of its shape came within the window, else a
+        seat. Nothing has been asked of the cloud yet. Cancelling it gives the place up.
+        """
+        ...
+
+    def leave(self, token: str) -> None:
+        """The create for this seat will never come: what the call makes for it is deleted at once."""
+        ...
+
+
+class Grade(StrEnum):
+    """How a finding of the preflight weighs."""
+
+    OK = "ok"
+    WARNING = "warning"  # pods start, but something is worse than it could be, or could not be verified
+    FAULT = "fault"  # pods will not start
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the preflight looked at."""
+
+    subject: str  # "credentials", "permission ec2:RunInstances", "image ami-...", "subnet subnet-...", "quota ..."
+    grade: Grade
+    message: str  # what is so
+    fix: str = ""  # what to do about it; empty when all is well
+
+
+@runtime_checkable
+class SupportsPreflight(Protocol):
+    """A cloud that can be asked beforehand whether launches would succeed."""
+
+    async def preflight(self, port: int, tunnel_port: int) -> Sequence[Finding]:
+        """Everything that a launch needs, looked at with dry runs and describes; nothing is made or changed.
+
+        `port` (TCP) and `tunnel_port` (UDP) must be open from workers to machines. What cannot be asked is a WARNING
+        that says so. Raises nothing of `providers.errors`: that is what findings are.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """One of the account's limits."""
+
+    name: str  # as the cloud calls it: "Running On-Demand Standard instances", "standardDCASv5Family"
+    limit: float
+    used: float | None  # None: the cloud does not tell
+    unit: str = "vCPU"
+    types: tuple[str, ...] = ()  # the configured instance types that count against it
+
+
+@runtime_checkable
+class SupportsQuota(Protocol):
+    """A cloud that tells its limits."""
+
+    async def quota(self) -> Sequence[Headroom]:
+        """Those limits that the configured types meet. Raises: Throttled, Denied, Transient."""
         ...

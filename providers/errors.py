@@ -3,6 +3,7 @@
     ProviderError
     ├── Capacity      none left of this type here now         -> another offering, remember for minutes
     ├── Quota         the account may not have more           -> another family or tell the admin
+    ├── Unsupported   not sold this way here (zone, TEE, spot) -> another offering, remember for hours
     ├── Throttled     too many calls                          -> wait `retry_after`, then the same call
     ├── Denied        credentials or permissions              -> stop; a person must act
     ├── InvalidSpec   the cloud will never accept this        -> stop; the configuration or the pod is wrong
@@ -34,6 +35,10 @@ class Capacity(ProviderError):
 
 class Quota(ProviderError):
     """The account's limit is reached."""
+
+
+class Unsupported(ProviderError):
+    """The cloud does not sell this type in this zone, in this way or with this TEE; another offering may do."""
 
 
 class Throttled(ProviderError):

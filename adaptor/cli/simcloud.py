@@ -74,7 +74,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help="what an instance runs (default: the peerpods guest with its stand-in agent)",
     )
-    parser.add_argument("--region", default="us-east-1", help="which region it plays (default: %(default)s)")
+    parser.add_argument(
+        "--cloud", choices=("ec2", "arm", "gce"), default="ec2", help="whose API it plays (default: %(default)s)"
+    )
+    parser.add_argument("--region", default="", help="which region (default: us-east-1, eastus or us-central1)")
     parser.add_argument(
         "--network", default="", metavar="CIDR", help="its default VPC (default: 172.31.0.0/16, or the next free /16)"
     )
@@ -139,6 +142,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--listen {arguments.listen!r} is not of the form HOST:PORT")
     limits = {"on": "1", "off": None}.get(arguments.rate_limits, arguments.rate_limits)
     return {
+        "cloud": arguments.cloud,
         "host": host or "127.0.0.1",
         "port": int(port),
         "instances": arguments.instances,

@@ -29,6 +29,10 @@ from adaptor.errors import AdaptorError
 # Seconds for a process of ours to come up, on a machine that is busy with others.
 _PATIENCE: Final = 30.0
 _POLL: Final = 0.02
+# What pods may have; the first is for those without wishes.
+_TYPES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "aws": {"instance_type": "m6a.large", "instance_types": ["m6a.large", "m6a.xlarge"]},
+}
 
 
 class WorldBroken(AdaptorError):
@@ -190,18 +194,10 @@ class World:
                 "state_dir": str(self.directory / "state"),
             },
             "guest": {"start_timeout": "60s"},
-            "cloud": {"provider": "aws"},
+            "cloud": {"provider": cloud["provider"]},
             "log": {"format": "json", "level": "debug"},
             "http": {"listen": self.http},
-            "aws": {
-                "region": cloud["region"],
-                "endpoint_url": cloud["endpoint_url"],
-                "subnet_id": cloud["subnet"],
-                "security_group_ids": [cloud["security_group"]],
-                "image": cloud["ami"],
-                "instance_type": "m6a.large",
-                "instance_types": ["m6a.large", "m6a.xlarge"],
-            },
+            cloud["provider"]: {**cloud["settings"], **_TYPES[cloud["provider"]]},
         }
         for name, table in self._settings.items():
             tables.setdefault(name, {}).update(table)

@@ -11,7 +11,7 @@ from adaptor import names
 from adaptor.errors import InvalidRequest
 from adaptor.sandbox.model import LaunchIntended, SandboxSpec
 from providers import tags
-from providers.base import LaunchSpec, Ownership
+from providers.base import LaunchSpec, Ownership, Purchase, Tee, Volume
 
 # Clouds' shortest limit for a machine's name.
 _NAME_LIMIT: Final = 63
@@ -37,6 +37,11 @@ def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
         instance_type=intent.instance_type,
         zone=intent.zone,
         image=spec.image or "",
+        tee=Tee(intent.tee) if intent.tee else None,
+        purchase=Purchase(intent.purchase) if intent.purchase else Purchase.ON_DEMAND,
+        root_volume_gib=intent.root_volume_gib,
+        scratch_gib=intent.scratch_gib,
+        volumes=tuple(Volume(*_disk(each)) for each in intent.volumes),
         user_data=base64.b64decode(intent.user_data),
         tags={
             tags.SANDBOX: intent.sandbox or spec.id,
@@ -45,6 +50,10 @@ def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
             tags.POD_NAME: spec.pod_name,
         },
     )
+
+
+def _disk(text: str) -> tuple[str, bool]:
+    return text.removesuffix(":ro"), text.endswith(":ro")
 
 
 def own_user_data(launch_token: bytes, worker_ca: bytes, port: int) -> bytes:

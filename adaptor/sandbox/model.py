@@ -44,6 +44,7 @@ class SandboxSpec:
     gpu_model: str | None = None
     initdata: str | None = None  # plain TOML
     pod_uid: str = ""  # empty where nobody told
+    wishes: str = ""  # what the machine_type annotation says besides types: "tee=snp;spot=allowed"
 
     @property
     def pod(self) -> str:
@@ -80,6 +81,11 @@ class LaunchIntended:
     launch_token: str  # base64; what the guest proves it holds. Empty with an upstream guest
     sandbox: str = ""  # whose id the VM's tags carry: the first one's, also after an adoption; empty = this one's
     at: float = 0.0  # seconds since the epoch; a VM this young may be unknown to parts of the cloud
+    tee: str = ""  # as providers.base.Tee; empty: as configured
+    purchase: str = ""  # as providers.base.Purchase; empty: on demand
+    root_volume_gib: int | None = None
+    scratch_gib: int = 0
+    volumes: tuple[str, ...] = ()  # the cloud's ids of the pod's disks; "id:ro" where read-only
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +264,13 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
     try:
         if cls is Created:
             return Created(SandboxSpec(**body["spec"]))
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
-        }
+        values = _tupled(body)
         if cls is Adopted:
-            values["launch"] = LaunchIntended(**values["launch"])
+            values["launch"] = LaunchIntended(**_tupled(body["launch"]))
         return cls(**values)
     except (TypeError, KeyError) as error:
         raise JournalFault(f"event {kind!r} has fields this version does not know: {error}") from error
+
+
+def _tupled(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in body.items()}

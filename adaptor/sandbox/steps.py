@@ -22,24 +22,16 @@ from adaptor.catalog.select import Requirements, select
 from adaptor.errors import GuestUnreachable, InvalidRequest, NoCapacity, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import launch, recovery
-from adaptor.sandbox.model import Bound, LaunchAccepted, LaunchIntended, LaunchRefused, Reached
-from adaptor.sandbox.patience import Backoff, whole
+from adaptor.sandbox import create, launch, recovery
+from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
-from providers.base import Instance, Offering
-from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Quota, Throttled, Transient
+from providers.errors import Capacity, ProviderError, Quota, Throttled, Transient, Unsupported
 
 T = TypeVar("T")
 
-# What the cloud says for good: no VM exists for the token. Other errors leave that open.
-_REFUSALS: Final = (Capacity, Quota, Denied, InvalidSpec, NotFound)
-# Seconds that the end of a start waits for the answer of its create call. Clouds take 1 to 3; a call that is held up
-# longer (throttling, a dead connection) is resolved by its token later.
-_LAST_ANSWER: Final = 10.0
 _NONCE_BYTES: Final = 32
-_TOKEN_BYTES: Final = 32
 
 
 async def open_socket(work: Work) -> None:
@@ -65,7 +57,7 @@ async def launch_vm(work: Work) -> None:
     """Adopt the VM that the pod's last attempt left, or create one: offerings in the order of their rank, the next
     one where the cloud has no room."""
     if work.state.launch is not None or await work.adopt():
-        return await _resolve(work)
+        return await create.resolve(work)
     spec = work.state.spec
     wanted = Requirements(spec.instance_type, spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model)
     try:
@@ -75,121 +67,15 @@ async def launch_vm(work: Work) -> None:
     if not choice.ranked:
         raise InvalidRequest(choice.refusal(wanted))
     if await work.adopt():  # the last attempt's end was noticed meanwhile
-        return await _resolve(work)
+        return await create.resolve(work)
     tried: list[str] = []
     for offering in choice.ranked:
         try:
-            return await _create(work, offering)
-        except (Capacity, Quota) as error:
+            return await create.create(work, offering)
+        except (Capacity, Quota, Unsupported) as error:
             work.log.warning("offering is exhausted", type=offering.instance_type, zone=offering.zone, error=str(error))
             tried.append(f"{offering.instance_type}{offering.zone and f' in {offering.zone}'}: {error}")
     raise NoCapacity(f"{work.rooms.provider.name} has no room for this pod's VM. Tried: {'; '.join(tried)}")
-
-
-async def _resolve(work: Work) -> None:
-    """What became of a create that was never answered: the same call with the same token finds out."""
-    if work.state.launch_unresolved:
-        async with work.rooms.creates.turn(work.state.spec.pod_namespace):
-            await _ask_for_it(work, lost=True)
-
-
-async def _create(work: Work, offering: Offering) -> None:
-    rooms, spec = work.rooms, work.state.spec
-    launch_token = secrets.token_bytes(_TOKEN_BYTES) if rooms.guest.flavor == "own" else b""
-    user_data = await _user_data(work, launch_token)
-    async with rooms.creates.turn(spec.pod_namespace):
-        await work.record(
-            LaunchIntended(
-                token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
-                name=launch.vm_name(spec),
-                instance_type=offering.instance_type,
-                zone=offering.zone,
-                user_data=base64.b64encode(user_data).decode(),
-                launch_token=base64.b64encode(launch_token).decode(),
-                sandbox=spec.id,
-                at=rooms.clock.wall(),
-            )
-        )
-        await _ask_for_it(work, lost=False)
-
-
-async def _ask_for_it(work: Work, *, lost: bool) -> None:
-    """Make the create call of the launch intended. `lost`: an earlier one was never answered.
-
-    Raises Capacity, Quota, StartFailed.
-    """
-    cloud, intent = work.rooms.provider.name, work.state.launch
-    assert intent is not None
-    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note:
-        try:
-            instance = await _until_answered(work, intent, lost=lost)
-        except (Capacity, Quota):
-            raise
-        except (Throttled, *_REFUSALS) as error:
-            raise StartFailed(f"{cloud} refused the VM ({intent.instance_type}): {error}") from error
-        except ProviderError as error:  # it may or may not exist: undo will find out
-            raise StartFailed(f"{cloud} gave no usable answer to the create call: {error}") from error
-        note.note(instance=instance.id)
-
-
-async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
-    """The create call, repeated with its token while repeating is right and there is time."""
-    backoff = Backoff(0.5, 20.0)
-    while True:
-        try:
-            # A call that was sent says whether there is a VM: a start that is ended waits for that, if not for long.
-            return await whole(_ask_once(work, intent, lost=lost), lambda: work.rooms.clock.sleep(_LAST_ANSWER))
-        except (Throttled, Transient) as error:
-            lost |= isinstance(error, Transient)
-            asked = error.retry_after if isinstance(error, Throttled) else None
-            pause = max(backoff.next(), asked or 0.0)
-            try:
-                if work.rooms.clock.now() + pause >= work.deadline:
-                    raise _unclear(error) if lost else error
-                await work.rooms.clock.sleep(pause)
-            except BaseException:
-                if not lost:
-                    await work.record(LaunchRefused(str(error)))
-                raise
-
-
-async def _ask_once(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
-    """One create call, its answer written down whether it is yes or no."""
-    try:
-        instance = await work.rooms.provider.create(launch.launch_spec(work.state.spec, intent), intent.token)
-    except (Throttled, Transient):
-        raise
-    except ProviderError as error:
-        if lost:
-            raise _unclear(error) from error
-        if isinstance(error, _REFUSALS):
-            await work.record(LaunchRefused(str(error)))
-        raise
-    await work.record(LaunchAccepted(instance.id, instance.addresses))
-    return instance
-
-
-def _unclear(error: ProviderError) -> ProviderError:
-    """A refusal does not tell what became of the try that was lost."""
-    return ProviderError(f"an earlier try was never answered, the last one: {error}")
-
-
-async def _user_data(work: Work, launch_token: bytes) -> bytes:
-    rooms, spec = work.rooms, work.state.spec
-    if rooms.guest.flavor == "own":
-        data = launch.own_user_data(launch_token, rooms.pki.ca_pem, rooms.guest.port)
-    else:
-        server = rooms.pki.issue_server(launch.vm_name(spec))
-        apf = {
-            "pod-network": await rooms.networks.apf(spec.netns),
-            "pod-namespace": spec.pod_namespace,
-            "pod-name": spec.pod_name,
-            "tls-server-key": server.key.decode(),
-            "tls-server-cert": server.certificate.decode(),
-            "tls-client-ca": rooms.pki.ca_pem.decode(),
-        }
-        data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata)
-    return launch.check_user_data(data, rooms.guest.user_data_limit)
 
 
 async def reach_vm(work: Work) -> None:

@@ -14,8 +14,11 @@ _ARCHITECTURES: Final = ("x86_64", "arm64")
 
 
 def described(answer: Mapping[str, Any], *, zone: str, sold: Collection[str]) -> Iterator[Offering]:
-    """A DescribeInstanceTypes answer as offerings in `zone`, without those the zone does not sell."""
-    return (_offering(shape, zone) for shape in answer["InstanceTypes"] if shape["InstanceType"] in sold)
+    """A DescribeInstanceTypes answer as offerings in `zone`, each type with every TEE it gives; without those the zone
+    does not sell."""
+    for shape in answer["InstanceTypes"]:
+        if shape["InstanceType"] in sold:
+            yield from _offerings(shape, zone)
 
 
 def allowed(found: Sequence[Offering], config: AwsConfig) -> tuple[Offering, ...]:
@@ -24,37 +27,43 @@ def allowed(found: Sequence[Offering], config: AwsConfig) -> tuple[Offering, ...
     A listed type that the zone does not sell, or that cannot be confidential where that is asked for, is left
     out; raises InvalidSpec when that happens to the default, which every pod without wishes would get.
     """
-    by_type = {offer.instance_type: offer for offer in found}
-    default = by_type.get(config.instance_type)
-    if default is None:
+    default = [offer for offer in found if offer.instance_type == config.instance_type]
+    if not default:
         raise InvalidSpec(
             f"{config.instance_type} is not sold in the zone of {config.subnet_id or 'the subnet'}:"
             " choose another aws.instance_type or aws.subnet_id"
         )
-    if config.tee not in default.tees:
+    if config.tee not in {offer.tee for offer in default}:
         raise InvalidSpec(
             f"{config.instance_type} does not give its guest {config.tee}: choose another aws.instance_type"
             " (m6a, c6a and r6a do), or set aws.confidential = false"
         )
-    candidates = (by_type[name] for name in config.allowed_types if name in by_type)
-    return tuple(offer for offer in candidates if config.tee in offer.tees)
+    rank = {name: position for position, name in enumerate(config.allowed_types)}
+    kept = [offer for offer in found if offer.tee is config.tee or not config.confidential]
+    return tuple(
+        sorted(
+            (offer for offer in kept if offer.instance_type in rank),
+            key=lambda offer: (rank[offer.instance_type], offer.tee is not config.tee),
+        )
+    )
 
 
-def _offering(shape: Mapping[str, Any], zone: str) -> Offering:
+def _offerings(shape: Mapping[str, Any], zone: str) -> Iterator[Offering]:
     processor = shape.get("ProcessorInfo", {})
     gpus = shape.get("GpuInfo", {}).get("Gpus", [])
     # AMD SEV-SNP is the only TEE that EC2 gives a guest; what the type lacks, RunInstances refuses.
     snp = SNP_FEATURE in processor.get("SupportedFeatures", [])
-    return Offering(
-        instance_type=shape["InstanceType"],
-        vcpus=shape["VCpuInfo"]["DefaultVCpus"],
-        memory_mib=shape["MemoryInfo"]["SizeInMiB"],
-        gpus=sum(gpu.get("Count", 0) for gpu in gpus),  # whole ones: g6f's slices have Count 0
-        gpu_model=gpus[0].get("Name", "") if gpus else "",
-        architecture=_architecture(processor.get("SupportedArchitectures", [])),
-        tees=frozenset({Tee.NONE, Tee.SNP}) if snp else frozenset({Tee.NONE}),
-        zone=zone,
-    )
+    for tee in (Tee.NONE, Tee.SNP) if snp else (Tee.NONE,):
+        yield Offering(
+            instance_type=shape["InstanceType"],
+            vcpus=shape["VCpuInfo"]["DefaultVCpus"],
+            memory_mib=shape["MemoryInfo"]["SizeInMiB"],
+            gpus=sum(gpu.get("Count", 0) for gpu in gpus),  # whole ones: g6f's slices have Count 0
+            gpu_model=gpus[0].get("Name", "") if gpus else "",
+            architecture=_architecture(processor.get("SupportedArchitectures", [])),
+            tee=tee,
+            zone=zone,
+        )
 
 
 def _architecture(supported: Collection[str]) -> str:

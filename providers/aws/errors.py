@@ -16,6 +16,7 @@ from providers.errors import (
     Quota,
     Throttled,
     Transient,
+    Unsupported,
 )
 
 INSTANCE_TERMINATED: Final = "IdempotentInstanceTerminated"  # the token's instance has died; it launches no other
@@ -31,8 +32,8 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "ReservationCapacityExceeded",
         "UnfulfillableCapacity",
         "InsufficientFreeAddressesInSubnet",  # addresses come free as pods end; another subnet may have some
-        "Unsupported",  # this type is not sold in this zone: another offering may be
     ),
+    Unsupported: ("Unsupported",),  # this type is not sold in this zone
     Quota: (
         "InstanceLimitExceeded",
         "VcpuLimitExceeded",

@@ -126,11 +126,13 @@ class AwsProvider:
         tee = requests.tee_of(spec, self._config)
         if tee is Tee.NONE and not spec.zone:
             return
-        for offer in await self._catalog.get("", self._find_catalog):
+        found = await self._catalog.get("", self._find_catalog)
+        for offer in found:
             if spec.zone and spec.zone != offer.zone:
                 raise InvalidSpec(f"cannot launch {spec.name} in {spec.zone}: the subnet is in {offer.zone}")
-            if offer.instance_type == spec.instance_type and tee not in offer.tees:
-                raise InvalidSpec(f"cannot launch {spec.name}: {offer.instance_type} does not give its guest {tee}")
+        given = {offer.tee for offer in found if offer.instance_type == spec.instance_type}
+        if given and tee not in given:
+            raise InvalidSpec(f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee}")
 
     async def _departed(self, token: str, error: InvalidSpec) -> Instance:
         """The dead instance of a token, while EC2 still shows it (about an hour)."""

@@ -4,15 +4,14 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from providers.simcloud import control
-from providers.simcloud.ec2.service import Ec2
-from providers.simcloud.exchange import InstanceView
+from providers.simcloud.exchange import Cloud, InstanceView
 from providers.simcloud.faults import Faults
 from providers.simcloud.machines.base import Host, PaperHost
 from providers.simcloud.machines.namespace import NamespaceHost
-from providers.simcloud.options import Options
+from providers.simcloud.options import Options, SimcloudError
 from providers.simcloud.server import Front
 
-_DEFAULT_VPC: Final = "172.31.0.0/16"  # EC2's own choice for every account
+_DEFAULT_NETWORK: Final = "172.31.0.0/16"  # EC2's own choice for every account
 
 
 class Simcloud:
@@ -21,19 +20,23 @@ class Simcloud:
     endpoint_url   where SDKs find it
     faults         what goes wrong: see `faults.Faults`
     calls          every action received, in order, refused ones too
-    region, ami, arm_ami, subnet, security_group   to launch with
+    facts          the ids to launch with, by name
+    region, ami, arm_ami, subnet, security_group   EC2's facts
     """
 
-    def __init__(self, options: Options, cloud: Ec2, front: Front, faults: Faults, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, options: Options, cloud: Cloud, host: Host, front: Front, faults: Faults, stack: AsyncExitStack
+    ) -> None:
         self.options = options
         self.faults = faults
         self.calls = front.calls
         self.endpoint_url = f"http://{options.host}:{front.port}"
-        facts = cloud.facts()
-        self.region, self.ami, self.arm_ami = facts["region"], facts["ami"], facts["arm_ami"]
-        self.subnet, self.security_group = facts["subnet"], facts["security_group"]
+        self.title = cloud.title
+        self.facts = facts = cloud.facts()
+        self.region, self.ami, self.arm_ami = facts["region"], facts.get("ami", ""), facts.get("arm_ami", "")
+        self.subnet, self.security_group = facts.get("subnet", ""), facts.get("security_group", "")
         self._cloud = cloud
-        self._host = cloud.host
+        self._host = host
         self._stack = stack
 
     @classmethod
@@ -47,12 +50,12 @@ class Simcloud:
             host = await _open_host(options)
             stack.push_async_callback(host.aclose)
             faults = Faults()
-            cloud = Ec2(options, host, faults)
+            cloud = _open_cloud(options, host, faults)
             stack.push_async_callback(cloud.fleet.aclose)
             front = Front(cloud, faults, control.application(cloud, faults, about))
             stack.push_async_callback(front.aclose)
             await front.start(options.host, options.port)
-            made = cls(options, cloud, front, faults, stack.pop_all())
+            made = cls(options, cloud, host, front, faults, stack.pop_all())
         return made
 
     async def close(self) -> None:
@@ -78,29 +81,40 @@ class Simcloud:
         return self._host.worker_address
 
     def environment(self) -> dict[str, str]:
-        """What makes SDKs and the aws command use this cloud. The credentials are not anybody's."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_REGION": self.region,
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": "AKIASIMCLOUD00000000",
-            "AWS_SECRET_ACCESS_KEY": "simcloud-takes-any-secret",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        """What makes SDKs and command lines use this cloud. The credentials are not anybody's."""
+        return self._cloud.environment(self.endpoint_url)
+
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        """The peerpods provider that talks to this cloud, and its table."""
+        return self._cloud.settings(self.endpoint_url)
 
     def about(self) -> dict[str, Any]:
         """What this cloud is, as plain values."""
+        provider, table = self.settings()
         return {
             "endpoint_url": self.endpoint_url,
+            "cloud": self.options.cloud,
             "instances": self.options.instances,
             "network": self.network,
             "worker_address": self.worker_address,
             "environment": self.environment(),
-            **self._cloud.facts(),
+            "provider": provider,
+            "settings": table,
+            **self.facts,
         }
+
+
+def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
+    """Imports one cloud only: moto alone takes half a second."""
+    match options.cloud:
+        case "ec2":
+            from providers.simcloud.ec2.service import Ec2
+
+            return Ec2(options, host, faults)
+    raise SimcloudError(f"this version does not play {options.cloud} yet")
 
 
 async def _open_host(options: Options) -> Host:
     if options.instances == "namespace":
         return await NamespaceHost.open(options.program, options.network)
-    return PaperHost(options.network or _DEFAULT_VPC)
+    return PaperHost(options.network or _DEFAULT_NETWORK)

@@ -1,8 +1,8 @@
 """What passes between the HTTP front and a cloud, whichever cloud it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from providers.simcloud.fleet import Fleet
 
@@ -24,7 +24,7 @@ class Answer:
     status: int
     body: bytes
     content_type: str
-    request_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
     code: str = ""  # the cloud's error code; empty: it was done
 
 
@@ -47,10 +47,19 @@ class Cloud(Protocol):
     a deed is done whole or not at all.
     """
 
+    title: str  # what it plays, for people: "EC2's us-east-1"
     fleet: Fleet
 
     def facts(self) -> dict[str, str]:
-        """The ids that a user needs to launch something."""
+        """The ids that a user needs to launch something, by name."""
+        ...
+
+    def environment(self, endpoint_url: str) -> dict[str, str]:
+        """What makes this cloud's SDKs and command line use it. The credentials are not anybody's."""
+        ...
+
+    def settings(self, endpoint_url: str) -> tuple[str, dict[str, Any]]:
+        """The peerpods provider that talks to it, and what must stand in that provider's table."""
         ...
 
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
@@ -67,4 +76,8 @@ class Cloud(Protocol):
 
     def instances(self) -> list[InstanceView]:
         """Every instance there has been, oldest first."""
+        ...
+
+    def age(self, resource_id: str, seconds: float) -> None:
+        """Have an instance or disk be made so many seconds earlier. Raises KeyError for an unknown one."""
         ...

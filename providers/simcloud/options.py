@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from providers import forms
 
 Instances = Literal["api-only", "namespace"]
+CloudName = Literal["ec2", "arm", "gce"]
 TokenAnswer = Literal["reservation", "error"]
 
 
@@ -52,17 +53,18 @@ NONE: Final = Delay()
 class Options:
     """One cloud's settings; `Options.of` takes them as people write them."""
 
+    cloud: CloudName = "ec2"
     instances: Instances = "api-only"  # namespace: they really boot
     host: str = "127.0.0.1"
     port: int = 0  # 0: any that is free
-    region: str = "us-east-1"
+    region: str = ""  # empty: us-east-1, eastus or us-central1
     program: tuple[str, ...] = ()  # what an instance runs; empty: the guest with its development agent
     boot_delay: Delay = NONE  # pending -> running, and the program starts
     os_delay: Delay = NONE  # running -> the program starts: what an operating system takes to come up
     shutdown_delay: Delay = NONE  # shutting-down -> terminated
     visible_after: Delay = NONE  # how long a fresh instance is unknown to Describe*: eventual consistency
     terminated_visible: float = 3600.0  # seconds; EC2 shows a terminated instance for about an hour
-    rate_limits: float | None = None  # None: off; 1: as EC2; a factor scales bursts and rates
+    rate_limits: float | None = None  # None: off; 1: as the real cloud; a factor scales bursts and rates
     token_after_termination: TokenAnswer = "error"  # noqa: S105 - as EC2 does since 2025; before: reservation
     seed: int | None = None  # makes drawn delays repeatable
     network: str = ""  # the default VPC, a /16; empty: 172.31.0.0/16, or the next that is free here
@@ -76,6 +78,7 @@ class Options:
         if "program" in values:
             values["program"] = tuple(values["program"])
         made = cls(**values)
+        _check("cloud", made.cloud, get_args(CloudName))
         _check("instances", made.instances, get_args(Instances))
         _check("token_after_termination", made.token_after_termination, get_args(TokenAnswer))
         if made.rate_limits is not None and made.rate_limits <= 0:

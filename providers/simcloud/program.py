@@ -40,29 +40,21 @@ async def _serve(options: Options, faults: Sequence[Wish], only_environment: boo
 
 def _introduce(cloud: Simcloud, stream: TextIO) -> None:
     boot = f"boot; they see this side as {cloud.worker_address}" if cloud.worker_address else "exist in the API only"
-    settings = {
-        "endpoint_url": cloud.endpoint_url,
-        "region": cloud.region,
-        "subnet_id": cloud.subnet,
-        "security_group_ids": [cloud.security_group],
-        "image": cloud.ami,
-    }
+    provider, settings = cloud.settings()
     lines = [
-        f"simcloud plays EC2's {cloud.region} at {cloud.endpoint_url}",
-        f"  instances       {boot}",
-        f"  default VPC     {cloud.network}",
-        f"  subnet          {cloud.subnet}",
-        f"  security group  {cloud.security_group}",
-        f"  image           {cloud.ami} (x86_64), {cloud.arm_ami} (arm64)",
-        f"  control         {cloud.endpoint_url}/_simcloud",
+        f"simcloud plays {cloud.title} at {cloud.endpoint_url}",
+        f"  {'instances':15} {boot}",
+        f"  {'network':15} {cloud.network}",
+        *(f"  {name.replace('_', ' '):15} {value}" for name, value in cloud.facts.items() if name != "region"),
+        f"  {'control':15} {cloud.endpoint_url}/_simcloud",
         "",
-        "for the aws command, boto3 and other SDKs:",
+        "for the cloud's own command and SDKs:",
         *(f"  {line}" for line in _exports(cloud)),
         "",
         "for peerpods, in its configuration:",
         "  [cloud]",
-        '  provider = "aws"',
-        "  [aws]",
+        f'  provider = "{provider}"',
+        f"  [{provider}]",
         *(f"  {name} = {json.dumps(value)}" for name, value in settings.items()),
         "",
         "Ctrl-C ends it, and every instance with it.",

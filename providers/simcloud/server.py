@@ -68,7 +68,7 @@ class Front:
         return web.Response(
             status=answer.status,
             body=answer.body,
-            headers={"Content-Type": answer.content_type, "x-amzn-requestid": answer.request_id},
+            headers={"Content-Type": answer.content_type, **answer.headers},
         )
 
     def _answer(self, call: Call, rule: Rule) -> Answer:

@@ -41,7 +41,8 @@ ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
 }
 # As AWS publishes them on its pages of instance types.
 TRUTHS = (
-    Offering("m6a.large", 2, 8192, tees=frozenset({Tee.NONE, Tee.SNP})),
+    Offering("m6a.large", 2, 8192),
+    Offering("m6a.large", 2, 8192, tee=Tee.SNP),
     Offering("m7g.large", 2, 8192, architecture="arm64"),
     Offering("g5.xlarge", 4, 16384, gpus=1, gpu_model="A10G"),
 )

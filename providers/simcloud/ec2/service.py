@@ -31,6 +31,7 @@ from providers.simcloud.options import Options
 
 LOG: Final = logging.getLogger("providers.simcloud")
 
+_REGION: Final = "us-east-1"  # when none is asked for
 _VERSION: Final = "2016-11-15"
 _FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"
 _ENDPOINT: Final = "http://127.0.0.1/"  # which moto would read a region from, were there one in it
@@ -58,9 +59,10 @@ class Ec2:
     """`exchange.Cloud` for EC2: one account in one region."""
 
     def __init__(self, options: Options, host: Host, faults: Faults) -> None:
+        self._region = options.region or _REGION
         self._options = options
-        self.host = host
-        self.account = Account(options.region, host.network)
+        self.title = f"EC2's {self._region}"
+        self.account = Account(self._region, host.network)
         if host.worker_address:
             self.account.subnet_of(self.account.subnet).request_ip(host.worker_address, None)
         self.fleet = Fleet(host, faults, options, self._note_change)
@@ -70,11 +72,32 @@ class Ec2:
     def facts(self) -> dict[str, str]:
         """See Cloud.facts."""
         return {
-            "region": self._options.region,
+            "region": self._region,
             "ami": AMI,
             "arm_ami": ARM_AMI,
             "subnet": self.account.subnet,
             "security_group": SECURITY_GROUP,
+        }
+
+    def environment(self, endpoint_url: str) -> dict[str, str]:
+        """See Cloud.environment."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint_url,
+            "AWS_REGION": self._region,
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_ACCESS_KEY_ID": "AKIASIMCLOUD00000000",
+            "AWS_SECRET_ACCESS_KEY": "simcloud-takes-any-secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def settings(self, endpoint_url: str) -> tuple[str, dict[str, Any]]:
+        """See Cloud.settings."""
+        return "aws", {
+            "endpoint_url": endpoint_url,
+            "region": self._region,
+            "subnet_id": self.account.subnet,
+            "security_group_ids": [SECURITY_GROUP],
+            "image": AMI,
         }
 
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
@@ -114,10 +137,10 @@ class Ec2:
         signed = _CREDENTIAL.fullmatch(call.headers.get("Authorization", ""))
         if signed is None or not call.headers.get("X-Amz-Date"):
             raise Refused("AuthFailure")
-        if signed["region"] != self._options.region:
+        if signed["region"] != self._region:
             raise Refused(
                 "AuthFailure",
-                f"Credential should be scoped to a valid region: this simcloud is {self._options.region}, the request"
+                f"Credential should be scoped to a valid region: this simcloud is {self._region}, the request"
                 f" is signed for {signed['region']}",
             )
         if call.form.get("Version") != _VERSION:
@@ -144,7 +167,7 @@ class Ec2:
         status, answered, body = api.serialized(result)
         request_id = str(uuid4())
         text = str(body).replace("<requestId>request-id</requestId>", f"<requestId>{request_id}</requestId>")
-        return Answer(int(status), text.encode(), answered.get("Content-Type", "text/xml"), request_id)
+        return Answer(int(status), text.encode(), answered.get("Content-Type", "text/xml"), _named(request_id))
 
     def _note_change(self, life: Life) -> None:
         """The fleet's news, as EC2 words them."""
@@ -200,7 +223,11 @@ def _reason(life: Life) -> tuple[str, str]:
 def _refused(error: ServiceException, status: int = 0) -> Answer:
     request_id = str(uuid4())
     body = errors.xml(error.code, str(error.message), request_id)
-    return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", request_id, error.code)
+    return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", _named(request_id), error.code)
+
+
+def _named(request_id: str) -> dict[str, str]:
+    return {"x-amzn-requestid": request_id}
 
 
 @cache

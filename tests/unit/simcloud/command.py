@@ -25,7 +25,7 @@ class Told(Simcloud):
 
         self.text = text
         self.endpoint_url, self.region = after("at"), after("EC2's")
-        self.subnet, self.security_group, self.ami = after("subnet"), after("group"), after("image")
+        self.subnet, self.security_group, self.ami = after("subnet"), after("group"), after("ami")
 
 
 def environment() -> dict[str, str]:

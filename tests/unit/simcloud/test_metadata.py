@@ -12,6 +12,7 @@ import pytest
 
 from providers.simcloud.cloud import Simcloud
 from providers.simcloud.ec2 import metadata
+from providers.simcloud.ec2.service import Ec2
 from providers.simcloud.machines.base import Machine
 from providers.simcloud.machines.imds import MetadataService
 from providers.simcloud.testing import running
@@ -54,6 +55,7 @@ class Inside:
 
 async def enter(cloud: Simcloud, account: Account, http: aiohttp.ClientSession, **launch: Any) -> AsyncIterator[Inside]:
     instance = await asyncio.to_thread(account.launch, **launch)
+    assert isinstance(cloud._cloud, Ec2)
     note = cloud._cloud.account.notes[instance]
     listener = socket.create_server(("127.0.0.1", 0))
     inside = Inside(listener.getsockname()[1], http, instance, account)

@@ -1,5 +1,6 @@
 """EC2's descriptions of instance types as offerings."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from providers.base import Offering, Tee
 from providers.errors import InvalidSpec
 
 IMAGE = "ami-0123456789abcdef0"
-SNP = frozenset({Tee.NONE, Tee.SNP})
 
 
 def shape(name: str, *, architectures: tuple[str, ...] = ("x86_64",), **more: Any) -> dict[str, Any]:
@@ -32,11 +32,16 @@ def test_vcpus_memory_and_zone_are_what_the_api_says() -> None:
     assert one(shape("m5.large")) == Offering("m5.large", 2, 8192, zone="us-east-2a")
 
 
-def test_snp_is_a_feature_of_the_processor() -> None:
+def tees(given: dict[str, Any]) -> list[Tee]:
+    found = described({"InstanceTypes": [given]}, zone="us-east-2a", sold=[given["InstanceType"]])
+    return [offer.tee for offer in found]
+
+
+def test_snp_is_a_feature_of_the_processor_and_an_offering_of_its_own() -> None:
     features = {"SupportedArchitectures": ["x86_64"], "SupportedFeatures": ["amd-sev-snp"]}
-    assert one(shape("m6a.large", ProcessorInfo=features)).tees == SNP
+    assert tees(shape("m6a.large", ProcessorInfo=features)) == [Tee.NONE, Tee.SNP]
     other = {"SupportedArchitectures": ["x86_64"], "SupportedFeatures": ["nested-virtualization"]}
-    assert one(shape("m8i.large", ProcessorInfo=other)).tees == {Tee.NONE}
+    assert tees(shape("m8i.large", ProcessorInfo=other)) == [Tee.NONE]
 
 
 def test_gpus_are_counted_over_all_entries_and_named() -> None:
@@ -73,18 +78,19 @@ def config(*, default: str, others: tuple[str, ...] = (), confidential: bool) ->
 
 
 PLAIN = Offering("m5.large", 2, 8192)
-SMALL = Offering("m6a.large", 2, 8192, tees=SNP)
-LARGE = Offering("m6a.xlarge", 4, 16384, tees=SNP)
+SMALL = Offering("m6a.large", 2, 8192, tee=Tee.SNP)
+LARGE = Offering("m6a.xlarge", 4, 16384, tee=Tee.SNP)
+OPEN = [replace(offer, tee=Tee.NONE) for offer in (SMALL, LARGE)]
 
 
 def test_the_default_comes_first_and_the_others_in_the_settings_order() -> None:
     wanted = config(default="m6a.xlarge", others=("m5.large", "m6a.large"), confidential=False)
-    assert allowed([SMALL, LARGE, PLAIN], wanted) == (LARGE, PLAIN, SMALL)
+    assert allowed([SMALL, LARGE, PLAIN, *OPEN], wanted) == (OPEN[1], LARGE, PLAIN, OPEN[0], SMALL)
 
 
-def test_a_type_that_cannot_be_confidential_is_left_out_where_that_is_asked_for() -> None:
+def test_where_a_tee_is_asked_for_nothing_is_offered_without_it() -> None:
     wanted = config(default="m6a.large", others=("m5.large", "m6a.xlarge"), confidential=True)
-    assert allowed([PLAIN, LARGE, SMALL], wanted) == (SMALL, LARGE)
+    assert allowed([PLAIN, *OPEN, LARGE, SMALL], wanted) == (SMALL, LARGE)
 
 
 def test_a_default_that_cannot_be_confidential_is_told_with_the_remedy() -> None:

@@ -16,13 +16,14 @@ from providers.errors import (
     Quota,
     Throttled,
     Transient,
+    Unsupported,
 )
 
 DOING = "cannot launch podvm-nginx (m6a.large)"
 CODES: list[tuple[str, int, type[ProviderError]]] = [
     ("InsufficientInstanceCapacity", 500, Capacity),  # EC2 calls it a server error: the code decides
     ("InsufficientFreeAddressesInSubnet", 400, Capacity),
-    ("Unsupported", 400, Capacity),
+    ("Unsupported", 400, Unsupported),
     ("InstanceLimitExceeded", 400, Quota),
     ("VcpuLimitExceeded", 400, Quota),
     ("MaxSpotInstanceCountExceeded", 400, Quota),

@@ -76,7 +76,7 @@ async def test_a_confidential_node_launches_with_snp_unless_told_otherwise(world
 async def test_a_confidential_node_offers_what_can_be_confidential(world: AwsWorld) -> None:
     assert [offer.instance_type for offer in await opened(world, confidential=True).offerings()] == ["m6a.large"]
     everything = await world.provider.offerings()
-    assert [offer.instance_type for offer in everything] == ["m6a.large", "m7g.large", "g5.xlarge"]
+    assert list(dict.fromkeys(o.instance_type for o in everything)) == ["m6a.large", "m7g.large", "g5.xlarge"]
 
 
 async def test_a_configured_type_that_does_not_exist_is_named(world: AwsWorld) -> None:
