@@ -1,0 +1,1 @@
+"""Azure: one virtual machine per pod VM."""

@@ -1,0 +1,1 @@
+"""Google Compute Engine: one instance per pod VM."""
