@@ -1,6 +1,7 @@
 """A counted provider can what the provider can, and nothing else."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -48,11 +49,14 @@ class Able(Plain):
         return base.Device(lun=index)
 
 
+def abilities(provider: Any) -> set[str]:
+    return {ability.__name__ for ability in ABILITIES if isinstance(provider, ability)}
+
+
 def test_abilities_are_neither_lost_nor_gained() -> None:
-    assert [isinstance(metered(Plain()), ability) for ability in ABILITIES] == [False] * len(ABILITIES)
+    assert abilities(metered(Plain())) == set()
     able = metered(Able())
-    found = {ability.__name__ for ability in ABILITIES if isinstance(able, ability)}
-    assert found == {"SupportsQuota", "SupportsVolumes"}
+    assert abilities(able) == {"SupportsQuota", "SupportsVolumes"}
     assert isinstance(able, base.SupportsVolumes)
     assert able.device(base.LaunchSpec("a", "b", b""), 3).lun == 3
 
