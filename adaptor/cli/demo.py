@@ -11,10 +11,11 @@ def add_parser(verbs: Verbs) -> None:
     demo = verbs.add_parser(
         "demo",
         help="see one pod's VM come and go on a simulated cloud; needs no account and leaves nothing behind",
-        description="Starts a simulated EC2, the adaptor with its real AWS provider, and the relay, all inside private "
+        description="Starts a simulated cloud, the adaptor with that cloud's real provider and SDK, and the relay, all inside private "
         "namespaces; then plays kata's shim for one pod, shows every phase with its time, and proves at the end that "
         "nothing is left. Works as root, and as an ordinary user where the kernel allows user namespaces.",
     )
+    demo.add_argument("--cloud", choices=("aws", "azure", "gcp"), default="aws", help="which (default: %(default)s)")
     demo.add_argument("--boot-delay", default="2s±1s", help="how long simulated VMs boot (default: %(default)s)")
     demo.add_argument("--plain", action="store_true", help="one line per phase instead of a live display")
     demo.add_argument("--logs", metavar="DIR", help="keep the logs of simcloud, adaptor and relay there")
@@ -30,4 +31,4 @@ def run(arguments: argparse.Namespace) -> int:
         enter.run([sys.executable, "-m", "adaptor", *sys.argv[1:], "--inside"])
     from adaptor.demo import script
 
-    return script.main(arguments.boot_delay, plain=arguments.plain, logs=arguments.logs)
+    return script.main(arguments.cloud, arguments.boot_delay, plain=arguments.plain, logs=arguments.logs)

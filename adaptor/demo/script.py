@@ -10,6 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from adaptor.demo import leftovers
+from adaptor.demo.clouds import STAGES
 from adaptor.demo.leftovers import Inventory
 from adaptor.demo.shim import Process, Shim
 from adaptor.demo.timeline import Timeline
@@ -21,10 +22,10 @@ _POD: Final = "demo/hello"
 _FILE: Final = b"x" * (3 << 20)  # three CopyFile calls of 1 MiB
 # What the adaptor's spans are called for a reader, and what of them is worth showing.
 _SPANS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
-    "instance.create": ("EC2 RunInstances", lambda line: f"{line.get('instance')} ({line.get('type')})"),
+    "instance.create": ("create", lambda line: f"{line.get('instance')} ({line.get('type')})"),
     "guest.reach": ("boot, dial, TLS, Hello", lambda line: f"{line.get('address')}, {line.get('attempts')} attempts"),
     "guest.bind": ("Bind: the VM is the pod's", lambda line: "its agent answers"),
-    "instance.delete": ("EC2 TerminateInstances", lambda line: str(line.get("instance"))),
+    "instance.delete": ("delete", lambda line: str(line.get("instance"))),
 }
 
 
@@ -32,13 +33,15 @@ class DemoFailed(AdaptorError):
     """A pod did not behave as one on a real node does."""
 
 
-def main(boot_delay: str, *, plain: bool, logs: str | None) -> int:
+def main(provider: str, boot_delay: str, *, plain: bool, logs: str | None) -> int:
     """Run it; 0 when everything worked and nothing was left, else 1."""
     console = Console(highlight=False)
-    console.print("One pod from CreateVM to StopVM, as kata's shim plays it, in a VM on a simulated EC2.\n")
+    console.print(
+        f"One pod from CreateVM to StopVM, as kata's shim plays it, in a VM on a simulated {STAGES[provider].title}.\n"
+    )
     _DIRECTORY.mkdir()
     try:
-        left = asyncio.run(_play(console, boot_delay, plain=plain))
+        left = asyncio.run(_play(console, provider, boot_delay, plain=plain))
     except AdaptorError as error:
         console.print(f"[red]the demo failed:[/] {error}", soft_wrap=True)
         return 1
@@ -48,16 +51,16 @@ def main(boot_delay: str, *, plain: bool, logs: str | None) -> int:
     return _verdict(console, left)
 
 
-async def _play(console: Console, boot_delay: str, *, plain: bool) -> dict[str, list[str]]:
+async def _play(console: Console, provider: str, boot_delay: str, *, plain: bool) -> dict[str, list[str]]:
     before_all = _take([])
     with Timeline(console, plain=plain) as timeline:
-        async with World(_DIRECTORY, boot_delay=boot_delay) as world:
-            with timeline.phase("simcloud: an EC2 on loopback") as row:
+        async with World(_DIRECTORY, provider=provider, boot_delay=boot_delay) as world:
+            with timeline.phase(f"simcloud: {world.stage.title} on loopback") as row:
                 await world.start_cloud()
                 row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"
             with timeline.phase("adaptor and relay") as row:
                 await world.start_adaptor()
-                row.note = "aws provider; serving hypervisor.sock"
+                row.note = f"{provider} provider; serving hypervisor.sock"
             before = await _inventory(world)
             with world.pod_netns() as netns:
                 await _pod(world, timeline, netns)
@@ -133,6 +136,7 @@ async def _following(world: World, timeline: Timeline) -> AsyncIterator[None]:
             name, _, outcome = str(line.get("message", "")).rpartition(" ")
             if outcome == "complete" and name in _SPANS:
                 title, note = _SPANS[name]
+                title = {"create": world.stage.create, "delete": world.stage.delete}.get(title, title)
                 timeline.past(title, float(line["seconds"]), note(line))
 
     task = asyncio.create_task(follow())

@@ -24,15 +24,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from adaptor.demo import leftovers
+from adaptor.demo.clouds import STAGES
 from adaptor.errors import AdaptorError
 
 # Seconds for a process of ours to come up, on a machine that is busy with others.
 _PATIENCE: Final = 30.0
 _POLL: Final = 0.02
-# What pods may have; the first is for those without wishes.
-_TYPES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "aws": {"instance_type": "m6a.large", "instance_types": ["m6a.large", "m6a.xlarge"]},
-}
 
 
 class WorldBroken(AdaptorError):
@@ -42,8 +39,16 @@ class WorldBroken(AdaptorError):
 class World:
     """Processes started here end with the block, the relay too."""
 
-    def __init__(self, directory: Path, *, boot_delay: str = "0s", settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        provider: str = "aws",
+        boot_delay: str = "0s",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.directory = directory
+        self.stage = STAGES[provider]
         self.cloud: dict[str, Any] = {}
         self.hypervisor_socket = str(directory / "hypervisor.sock")
         self.relay_socket = str(directory / "relay.sock")
@@ -59,6 +64,8 @@ class World:
             "simcloud",
             "--listen",
             "127.0.0.1:0",
+            "--cloud",
+            self.stage.api,
             "--instances",
             "namespace",
             "--boot-delay",
@@ -180,7 +187,11 @@ class World:
             await self.stop("simcloud")
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PODVM_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "AZURE_", "GCP_", "GOOGLE_", "PODVM_"))
+        }
         return {**kept, **self.cloud.get("environment", {})}
 
     def _config(self) -> str:
@@ -197,7 +208,7 @@ class World:
             "cloud": {"provider": cloud["provider"]},
             "log": {"format": "json", "level": "debug"},
             "http": {"listen": self.http},
-            cloud["provider"]: {**cloud["settings"], **_TYPES[cloud["provider"]]},
+            cloud["provider"]: {**cloud["settings"], **self.stage.types},
         }
         for name, table in self._settings.items():
             tables.setdefault(name, {}).update(table)
