@@ -89,7 +89,8 @@ def _add_handover(parser: argparse.ArgumentParser) -> None:
 
 def _add_daemon(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, metavar="N", default=7, help="of each program, interleaved (%(default)s)")
-    parser.set_defaults(run=lambda given: _daemon.run(given.runs))
+    parser.add_argument("--cloud", choices=("aws", "azure", "gcp"), action="append", help="may be repeated (all)")
+    parser.set_defaults(run=lambda given: _daemon.run(given.runs, given.cloud or ("aws", "azure", "gcp")))
 
 
 def _add_crowd(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +104,10 @@ _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] 
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
     "handover": ("what shims notice when their relay is replaced, beside a restart of it", _add_handover),
     "start": ("how soon a VM that listens is noticed and its pod started, beside the incumbent's dialling", _add_start),
-    "daemon": ("time until adaptor and relay are ready, and their memory, beside plain Python and boto3", _add_daemon),
+    "daemon": (
+        "time until adaptor and relay are ready, and their memory, beside plain Python and each SDK",
+        _add_daemon,
+    ),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
 }
 

@@ -5,6 +5,7 @@ Measured alike, by one clock from exec: adaptor and relay until they answer, pla
 
 import asyncio
 import http.client
+import json
 import os
 import platform
 import signal
@@ -13,13 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from adaptor import names
+from adaptor.demo.clouds import STAGES
 from adaptor.protos import hypervisor_pb2
 from adaptor.relay.client import RelayClient
 from adaptor.ttrpc.aio import Client
@@ -32,17 +36,20 @@ from tests.bench._tunnels import rss
 
 Process = subprocess.Popen[bytes]
 
-_READY_TARGET: Final = 1.2  # seconds
-_ADAPTOR_TARGET: Final = 95.0  # MiB
+# Per provider: seconds until ready, MiB at rest.
+_TARGETS: Final = {"aws": (1.2, 95.0), "azure": (1.5, 120.0), "gcp": (3.0, 190.0)}
 _RELAY_TARGET: Final = 40.0  # MiB
 _PATIENCE: Final = 30.0  # seconds for anything to come up
 _POLL: Final = 0.001
-_PASS: Final = "pass"
-_BOTO3: Final = "import boto3; boto3.client('ec2')"
+# A bare client of each SDK, without credentials and without a call.
+_CLIENTS: Final = {
+    "aws": "import boto3; boto3.client('ec2')",
+    "azure": "import azure.identity.aio, azure.mgmt.compute.aio, azure.mgmt.network.aio",
+    "gcp": "import google.cloud.compute_v1",
+}
 _WARMED_UP: Final = 'verb="offerings"} 1.0'  # in the adaptor's metrics: it has learned what the cloud offers
 
-_FRESH, _AGAIN, _RELAY = "adaptor, first start (starts a relay too)", "adaptor, started again", "relay"
-_BASELINES: Final = {f'python -c "{code}"': code for code in (_BOTO3, _PASS)}
+_FRESH, _AGAIN, _RELAY = "{}: adaptor, first start (starts a relay too)", "{}: adaptor, started again", "relay"
 
 
 class NotReady(Exception):
@@ -68,12 +75,15 @@ class Node:
         self.hypervisor_socket = str(directory / "hypervisor.sock")
         self.relay_socket = str(directory / "relay.sock")
         self.environment = os.environ | cloud.environment()
+        provider, settings = cloud.settings()
+        table = "".join(
+            f"{key} = {json.dumps(value)}\n" for key, value in {**settings, **STAGES[provider].types}.items()
+        )
         self.config.write_text(
             f'[node]\nname = "bench"\nhypervisor_socket = "{self.hypervisor_socket}"\n'
             f'relay_socket = "{self.relay_socket}"\npods_dir = "{directory}/pods"\nstate_dir = "{directory}/state"\n'
-            f'[cloud]\nprovider = "aws"\n[log]\nlevel = "error"\n[http]\nlisten = "127.0.0.1:{self.port}"\n'
-            f'[aws]\nregion = "{cloud.region}"\nendpoint_url = "{cloud.endpoint_url}"\nimage = "{cloud.ami}"\n'
-            f'subnet_id = "{cloud.subnet}"\nsecurity_group_ids = ["{cloud.security_group}"]\n'
+            f'[cloud]\nprovider = "{provider}"\n[log]\nlevel = "error"\n[http]\nlisten = "127.0.0.1:{self.port}"\n'
+            f"[{provider}]\n{table}"
         )
 
     def start_adaptor(self) -> Figures:
@@ -119,35 +129,47 @@ class Node:
             connection.close()
 
 
-def run(runs: int) -> list[Target]:
+def run(runs: int, clouds: Sequence[str] = tuple(_TARGETS)) -> list[Target]:
     """Print the table."""
     print(f"medians of {runs} interleaved runs (least-most), Python {platform.python_version()}; {load()}\n")
-    seen: dict[str, list[Figures]] = {name: [] for name in (_FRESH, _AGAIN, _RELAY, *_BASELINES)}
-    with running_in_thread() as cloud:
+    seen: dict[str, list[Figures]] = defaultdict(list)
+    with ExitStack() as stack:
+        running = {each: stack.enter_context(running_in_thread(cloud=STAGES[each].api)) for each in clouds}
         for _ in range(runs):
-            with tempfile.TemporaryDirectory(prefix="bench") as directory:
-                node = Node(Path(directory), cloud)
-                seen[_RELAY].append(node.start_relay())
-                seen[_FRESH].append(node.start_adaptor())
-                seen[_AGAIN].append(node.start_adaptor())
-                node.stop_relay()
-            for name, code in _BASELINES.items():
-                seen[name].append(_plain_python(code, cloud.environment()))
-    print(f"{'':52}{'seconds until ready':>22}{'of CPU':>9}{'MiB RSS':>10}{'MiB PSS':>10}")
-    for name, figures in seen.items():
-        print(_line(name, figures))
+            for provider, cloud in running.items():
+                _measure_once(provider, cloud, seen)
+            seen["plain Python"].append(_plain_python("pass", {}))
+    print(f"{'':60}{'seconds until ready':>22}{'of CPU':>9}{'MiB RSS':>10}{'MiB PSS':>10}")
+    for name in sorted(seen):
+        print(_line(name, seen[name]))
     return [
-        *(Target(f"{name}: ready", _median(seen[name], "ready"), _READY_TARGET, "s") for name in (_FRESH, _AGAIN)),
-        *(Target(f"{name}: RSS", _median(seen[name], "rss"), _ADAPTOR_TARGET, "MiB") for name in (_FRESH, _AGAIN)),
+        *(target for provider in clouds for target in _targets(provider, seen)),
         Target(f"{_RELAY}: RSS", _median(seen[_RELAY], "rss"), _RELAY_TARGET, "MiB"),
     ]
+
+
+def _measure_once(provider: str, cloud: Simcloud, seen: dict[str, list[Figures]]) -> None:
+    with tempfile.TemporaryDirectory(prefix="bench") as directory:
+        node = Node(Path(directory), cloud)
+        seen[_RELAY].append(node.start_relay())
+        seen[_FRESH.format(provider)].append(node.start_adaptor())
+        seen[_AGAIN.format(provider)].append(node.start_adaptor())
+        node.stop_relay()
+    seen[f"{provider}: plain Python with its SDK"].append(_plain_python(_CLIENTS[provider], cloud.environment()))
+
+
+def _targets(provider: str, seen: Mapping[str, Sequence[Figures]]) -> Iterator[Target]:
+    ready, size = _TARGETS[provider]
+    for name in (_FRESH.format(provider), _AGAIN.format(provider)):
+        yield Target(f"{name}: ready", _median(seen[name], "ready"), ready, "s")
+        yield Target(f"{name}: RSS", _median(seen[name], "rss"), size, "MiB")
 
 
 def _line(name: str, figures: Sequence[Figures]) -> str:
     ready = [each.ready for each in figures]
     spread = f"{median(ready):.2f} ({min(ready):.2f}-{max(ready):.2f})"
     cpu, rss, pss = (_median(figures, field) for field in ("cpu", "rss", "pss"))
-    return f"{name:52}{spread:>22}{cpu:9.2f}{rss:10.1f}{pss:10.1f}"
+    return f"{name:60}{spread:>22}{cpu:9.2f}{rss:10.1f}{pss:10.1f}"
 
 
 def _median(figures: Sequence[Figures], field: str) -> float:
