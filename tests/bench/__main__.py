@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _crowd, _daemon, _handover, _relay, _report, _start, _tunnels
+from tests.bench import _calls, _crowd, _daemon, _handover, _relay, _report, _start, _tunnels
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -93,6 +93,12 @@ def _add_daemon(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _daemon.run(given.runs, given.cloud or ("aws", "azure", "gcp")))
 
 
+def _add_calls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--calls", type=int, metavar="N", default=100, help="of each verb (%(default)s)")
+    parser.add_argument("--cloud", choices=("aws", "azure", "gcp"), action="append", help="may be repeated (all)")
+    parser.set_defaults(run=lambda given: _calls.run(given.calls, given.cloud or ("aws", "azure", "gcp")))
+
+
 def _add_crowd(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sandboxes", type=int, metavar="N", default=1000, help="that run (%(default)s)")
     parser.add_argument("--runs", type=int, metavar="N", default=5, help="of the adaptor on each node (%(default)s)")
@@ -108,6 +114,7 @@ _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] 
         "time until adaptor and relay are ready, and their memory, beside plain Python and each SDK",
         _add_daemon,
     ),
+    "calls": ("CPU per call of each cloud's SDK, beside a bare HTTP exchange", _add_calls),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
 }
 
