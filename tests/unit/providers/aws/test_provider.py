@@ -108,7 +108,7 @@ async def test_one_who_gives_up_waiting_for_offerings_does_not_spoil_it_for_othe
     patient = asyncio.create_task(world.provider.offerings())
     await arrival(world, Verb.OFFERINGS)
     impatient.cancel()
-    assert len(await patient) == 3
+    assert {offer.instance_type for offer in await patient} == {"m6a.large", "m7g.large", "g5.xlarge"}
     assert impatient.cancelled()
     assert world.calls(Verb.OFFERINGS) == 1
 
