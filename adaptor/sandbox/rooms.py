@@ -1,9 +1,10 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
@@ -73,3 +74,4 @@ class Rooms:
     guest: GuestSettings
     pods_dir: str
     creates: FairGate  # bounds the create calls under way at once
+    chooser: Chooser = field(default_factory=Chooser)
