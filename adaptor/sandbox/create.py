@@ -58,6 +58,7 @@ async def create(work: Work, offering: Offering) -> None:
                 user_data=base64.b64encode(user_data).decode(),
                 launch_token=base64.b64encode(launch_token).decode(),
                 sandbox=spec.id,
+                volumes=launch.volume_ids(spec),
                 at=rooms.clock.wall(),
             )
         )

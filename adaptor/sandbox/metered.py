@@ -5,7 +5,18 @@ from time import monotonic
 from typing import TypeVar
 
 from adaptor.telemetry import metrics
-from providers.base import Instance, LaunchSpec, Offering, Provider, Resource, SupportsSweep
+from providers.base import (
+    Device,
+    Disk,
+    Instance,
+    LaunchSpec,
+    Offering,
+    Provider,
+    Resource,
+    SupportsSweep,
+    SupportsVolumes,
+    Volume,
+)
 from providers.errors import ProviderError
 
 T = TypeVar("T")
@@ -63,6 +74,28 @@ class MeteredSweep(Metered):
 
     async def remove(self, resource: Resource) -> None:
         await self._count("remove", self._cloud.remove(resource))
+
+
+class MeteredVolumes(Metered):
+    """A cloud's disks, with the calls for them counted as the provider's own are."""
+
+    def __init__(self, provider: Provider, cloud: SupportsVolumes) -> None:
+        super().__init__(provider)
+        self._cloud = cloud
+
+    async def disks(self, ids: Collection[str]) -> Mapping[str, Disk]:
+        return await self._count("disks", self._cloud.disks(ids))
+
+    async def attach(self, instance_id: str, volumes: Sequence[Volume]) -> None:
+        await self._count("attach", self._cloud.attach(instance_id, volumes))
+
+    def device(self, spec: LaunchSpec, index: int) -> Device:
+        return self._cloud.device(spec, index)
+
+
+def disks_of(provider: Provider) -> MeteredVolumes | None:
+    """The cloud's disks, where it gives any to machines."""
+    return MeteredVolumes(provider, provider) if isinstance(provider, SupportsVolumes) else None
 
 
 def metered(provider: Provider) -> Metered:

@@ -2,6 +2,7 @@
 
     socket   the agent socket listens            undo: relay.close
     launch   a VM exists                         undo: the VM is deleted, also one whose create was never answered
+    attach   it has the pod's disks              undo: nothing; they are let go of with the VM
     reach    the VM answers and proved itself    undo: relay.close
     bind     the VM is this pod's                undo: nothing; it dies with the VM
 
@@ -22,11 +23,12 @@ from adaptor.catalog.select import Requirements, select
 from adaptor.errors import GuestUnreachable, InvalidRequest, NoCapacity, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import create, launch, recovery
+from adaptor.sandbox import create, disks, launch, recovery
 from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
+from adaptor.volumes import plan
 from providers.errors import Capacity, ProviderError, Quota, Throttled, Transient, Unsupported
 
 T = TypeVar("T")
@@ -37,7 +39,13 @@ _NONCE_BYTES: Final = 32
 async def open_socket(work: Work) -> None:
     """Have the relay listen where the shim will dial."""
     spec = work.state.spec
-    await work.rooms.relay.open(spec.id, str(_pod_directory(work) / names.AGENT_SOCKET), all_gpus=bool(spec.gpus))
+    await work.rooms.relay.open(
+        spec.id,
+        str(_pod_directory(work) / names.AGENT_SOCKET),
+        all_gpus=bool(spec.gpus),
+        volumes=disks.for_relay(work.rooms, spec),
+        volumes_unknown=spec.volumes_unknown,
+    )
 
 
 async def close_socket(work: Work) -> None:
@@ -60,8 +68,9 @@ async def launch_vm(work: Work) -> None:
         return await create.resolve(work)
     spec = work.state.spec
     wanted = Requirements(spec.instance_type, spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model)
+    zone = await disks.zone(work)
     try:
-        choice = select(await work.rooms.provider.offerings(), wanted)
+        choice = select(plan.in_zone(await work.rooms.provider.offerings(), zone), wanted)
     except ProviderError as error:
         raise StartFailed(f"cannot find out what {work.rooms.provider.name} offers: {error}") from error
     if not choice.ranked:
@@ -76,6 +85,12 @@ async def launch_vm(work: Work) -> None:
             work.log.warning("offering is exhausted", type=offering.instance_type, zone=offering.zone, error=str(error))
             tried.append(f"{offering.instance_type}{offering.zone and f' in {offering.zone}'}: {error}")
     raise NoCapacity(f"{work.rooms.provider.name} has no room for this pod's VM. Tried: {'; '.join(tried)}")
+
+
+async def attach_volumes(work: Work) -> None:
+    """Have the cloud give the VM the pod's disks. They are let go of when it is deleted, and never deleted with it."""
+    if work.state.spec.volumes:
+        await _unless_it_dies(work, disks.attach(work))
 
 
 async def reach_vm(work: Work) -> None:
@@ -138,6 +153,8 @@ def _verify(work: Work, dialled: Dialled, nonce: bytes) -> None:
         )
     if hello.bound:
         raise StartFailed(f"the VM {work.state.instance_id} already belongs to a pod")
+    if work.state.spec.volumes and not hello.volumes:
+        raise StartFailed(f"the pod has volumes, and the pod VM image ({hello.version}) is too old to mount any")
 
 
 async def bind_vm(work: Work) -> None:
@@ -150,7 +167,8 @@ async def bind_vm(work: Work) -> None:
             pod_namespace=spec.pod_namespace,
             pod_name=spec.pod_name,
             initdata=(spec.initdata or guest.initdata or "").encode(),
-            scratch_space=guest.scratch_space,
+            scratch_space=guest.scratch_space or launch.scratch(work.state),
+            volumes=disks.for_guest(work.rooms, spec),
         ).SerializeToString()
     with span(work.log, "guest.bind", instance=work.state.instance_id):
         await _unless_it_dies(work, work.rooms.relay.bind(spec.id, bind, work.time_left()))
@@ -188,6 +206,7 @@ async def nothing(work: Work) -> None:
 CHAIN: Final = (
     Step("socket", open_socket, close_socket),
     Step("launch", launch_vm, delete_vm),
+    Step("attach", attach_volumes, nothing),
     Step("reach", reach_vm, close_socket),
     Step("bind", bind_vm, nothing),
 )
