@@ -1,6 +1,6 @@
 """A pod's disks on their way to its VM: checked before anything is paid for, attached, told to relay and guest."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from adaptor import names
@@ -82,20 +82,31 @@ async def zone(work: Work) -> str:
         held = plan.holders(disks)
         if not held:
             return place
-        machines = await _answered(
-            work, "who has the pod's disks cannot be looked up", lambda: work.rooms.provider.get(held)
-        )
-        if kept := plan.kept_by(held, machines):
-            raise StartFailed(
-                "; ".join(f"the disk {held[each]} is attached to the machine {each}, which lives" for each in kept)
-                + ". Another pod has it, or somebody attached it by hand; it must be let go of first"
-            )
+        await _check_holders(work, held)
         if not told:
             work.log.info("waiting for a machine that is being deleted to let go of the pod's disks", held=held)
             told = True
         if work.rooms.clock.now() + _LOOK >= work.deadline:
-            raise StartFailed(f"the pod's disks were not let go of in time by machines that are being deleted: {held}")
+            raise StartFailed(
+                f"machines that are being deleted did not let go of the pod's disks in time: {_told(held)}"
+            )
         await work.rooms.clock.sleep(_LOOK)
+
+
+async def _check_holders(work: Work, held: Mapping[str, str]) -> None:
+    """Raises StartFailed where one of them lives on."""
+    machines = await _answered(
+        work, "who has the pod's disks cannot be looked up", lambda: work.rooms.provider.get(held)
+    )
+    if kept := plan.kept_by(held, machines):
+        raise StartFailed(
+            f"{_told({each: held[each] for each in kept})}, which lives: another pod has it, or somebody attached it by "
+            "hand. It must be let go of first"
+        )
+
+
+def _told(held: Mapping[str, str]) -> str:
+    return "; ".join(f"the disk {disk} is attached to the machine {machine}" for machine, disk in held.items())
 
 
 async def attach(work: Work) -> None:

@@ -24,7 +24,7 @@ from adaptor import names
 from adaptor.errors import AdaptorError, Code, InvalidRequest, StatusError
 from adaptor.protos.guest_pb2 import Volume
 from adaptor.telemetry import logs
-from podvm_images.guest import blocks, cdh, devices, ownership
+from podvm_images.guest import blocks, devices, ownership
 from podvm_images.guest.blocks import Content
 from podvm_images.guest.programs import Programs
 
@@ -141,6 +141,8 @@ class Volumes:
     async def _mount_encrypted(
         self, volume: Volume, device: str, content: Content, target: str, deadline: float
     ) -> None:
+        from podvm_images.guest import cdh  # few pods need it, and every pod's start waits for this program's
+
         if content not in (Content.LUKS, Content.BLANK) or (content is Content.BLANK and volume.read_only):
             raise StatusError(
                 Code.FAILED_PRECONDITION,
