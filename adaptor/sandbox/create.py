@@ -5,8 +5,10 @@
 
 import base64
 import secrets
+from collections.abc import Callable
 from typing import Final
 
+from adaptor.catalog import wishes
 from adaptor.errors import StartFailed
 from adaptor.sandbox import launch
 from adaptor.sandbox.model import LaunchAccepted, LaunchIntended, LaunchRefused
@@ -41,12 +43,18 @@ async def resolve(work: Work) -> None:
             await _ask_for_it(work, lost=True)
 
 
-async def create(work: Work, offering: Offering) -> None:
-    """Launch this offering. Raises Capacity, Quota, Unsupported, StartFailed."""
+async def create(work: Work, offering: Offering, still: Callable[[], bool] = lambda: True) -> bool:
+    """Launch this offering. False, with nothing done, when it is not `still` wanted once our turn has come.
+
+    Raises Capacity, Quota, Unsupported, StartFailed.
+    """
     rooms, spec = work.rooms, work.state.spec
+    wish = wishes.parse(f";{spec.wishes}")
     launch_token = secrets.token_bytes(_TOKEN_BYTES) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
     async with rooms.creates.turn(spec.pod_namespace):
+        if not still():
+            return False
         await work.record(
             LaunchIntended(
                 token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
@@ -60,9 +68,12 @@ async def create(work: Work, offering: Offering) -> None:
                 sandbox=spec.id,
                 volumes=launch.volume_ids(spec),
                 at=rooms.clock.wall(),
+                root_volume_gib=wish.root_gib,
+                scratch_gib=wish.scratch_gib,
             )
         )
         await _ask_for_it(work, lost=False)
+    return True
 
 
 async def _ask_for_it(work: Work, *, lost: bool) -> None:

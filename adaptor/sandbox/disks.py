@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from adaptor import names
+from adaptor.catalog.select import Pin
 from adaptor.errors import InvalidRequest, StartFailed
 from adaptor.protos import guest_pb2, relay_pb2
 from adaptor.sandbox import launch
@@ -64,15 +65,14 @@ def for_guest(rooms: Rooms, spec: SandboxSpec) -> list[guest_pb2.Volume]:
     ]
 
 
-async def zone(work: Work) -> str:
-    """Where the pod's VM must be to have its disks; empty where any zone will do. Waits for a machine that is being
-    deleted to let go of them.
+async def pins(work: Work) -> tuple[Pin, ...]:
+    """Where the pod's VM must be to have its disks. Waits for a machine that is being deleted to let go of them.
 
     Raises: InvalidRequest, StartFailed, each before anything is paid for.
     """
     spec, cloud = work.state.spec, work.rooms.provider.name
     if not spec.volumes:
-        return ""
+        return ()
     asked = _cloud(work.rooms, spec)
     ids = tuple(volume.disk for volume in spec.volumes)
     told = False
@@ -81,7 +81,7 @@ async def zone(work: Work) -> str:
         place = plan.zone(spec.volumes, disks, cloud)
         held = plan.holders(disks)
         if not held:
-            return place
+            return (Pin(place, "the pod's disk"),) if place else ()
         await _check_holders(work, held)
         if not told:
             work.log.info("waiting for a machine that is being deleted to let go of the pod's disks", held=held)

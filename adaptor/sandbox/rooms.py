@@ -1,9 +1,10 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
 from adaptor.protos.relay_pb2 import DirectVolume
@@ -82,4 +83,5 @@ class Rooms:
     guest: GuestSettings
     pods_dir: str
     creates: FairGate  # bounds the create calls under way at once
+    chooser: Chooser = field(default_factory=Chooser)
     disks: SupportsVolumes | None = None  # the provider, where its cloud gives disks to machines

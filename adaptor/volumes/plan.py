@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from adaptor.errors import InvalidRequest
 from adaptor.volumes.records import DirectVolume
-from providers.base import Disk, Instance, InstanceState, Offering, Volume
+from providers.base import Disk, Instance, InstanceState, Volume
 
 
 def attached(volumes: Sequence[DirectVolume]) -> tuple[Volume, ...]:
@@ -25,20 +25,6 @@ def zone(volumes: Sequence[DirectVolume], disks: Mapping[str, Disk], cloud: str)
         told = ", ".join(f"{disk} is in {place}" for place, disk in sorted(zones.items()))
         raise InvalidRequest(f"the pod's disks are in different zones, and no VM can have them all: {told}")
     return next(iter(zones), "")
-
-
-def in_zone(offerings: Sequence[Offering], place: str) -> Sequence[Offering]:
-    """Those that can be launched where the pod's disks are. Raises InvalidRequest where there is none."""
-    if not place:
-        return offerings
-    kept = [offering for offering in offerings if offering.zone in ("", place)]
-    if not kept:
-        zones = ", ".join(sorted({offering.zone for offering in offerings})) or "none"
-        raise InvalidRequest(
-            f"the pod's disks are in zone {place}, and VMs are configured for {zones} only: add a subnet in {place}, or "
-            "have the volume made in a zone that is configured"
-        )
-    return kept
 
 
 def holders(disks: Mapping[str, Disk]) -> dict[str, str]:

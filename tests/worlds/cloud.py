@@ -6,8 +6,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 
 from adaptor.clock import Clock
-from providers.base import Instance, InstanceState, LaunchSpec, Offering
-from providers.errors import InvalidSpec, ProviderError
+from providers.base import Instance, InstanceState, LaunchSpec, Offering, Purchase
+from providers.errors import Capacity, InvalidSpec, ProviderError, Quota, Unsupported
 
 OFFERINGS = (Offering("m6a.large", 2, 8192), Offering("m6a.xlarge", 4, 16384), Offering("m6a.small", 1, 2048))
 
@@ -26,6 +26,10 @@ class Cloud:
         self.refuse_after_loss: ProviderError | None = None
         self.calls: Counter[str] = Counter()
         self.call_seconds = 0.1
+        self.offered: tuple[Offering, ...] = OFFERINGS
+        self.room: dict[tuple[str, str, Purchase], int] = {}  # (type, zone, purchase): living machines it has room for
+        self.limits: dict[str, int] = {}  # type: living machines that the account may have of it
+        self.unsold: set[tuple[str, str]] = set()  # (type, zone) that only offerings() believes in
         self.hidden = False  # eventual consistency: nothing can be listed yet
         self.deleting_seconds = 0.0  # from an accepted deletion to its end
         self.made_at: dict[str, float] = {}
@@ -52,6 +56,7 @@ class Cloud:
             if self.specs[self.tokens[token]] != spec:
                 raise InvalidSpec("another spec under this token")
             return self.instances[self.tokens[token]]
+        self._admit(spec)
         number = len(self.made_at) + 1
         instance = Instance(
             f"i-{number:04}", InstanceState.PENDING, (f"10.0.{number // 250}.{number % 250 + 1}",), tags=spec.tags
@@ -80,7 +85,7 @@ class Cloud:
 
     async def offerings(self) -> Sequence[Offering]:
         await self._call("offerings")
-        return OFFERINGS
+        return self.offered
 
     async def aclose(self) -> None:
         pass
@@ -92,6 +97,18 @@ class Cloud:
         self._settle()
         if self.refuse[verb]:
             raise self.refuse[verb].popleft()
+
+    def _admit(self, spec: LaunchSpec) -> None:
+        living = [self.specs[each] for each in self.living]
+        place = (spec.instance_type, spec.zone, spec.purchase)
+        if place[:2] in self.unsold:
+            raise Unsupported(f"{spec.instance_type} is not sold in {spec.zone}", code="Unsupported")
+        if len([1 for s in living if s.instance_type == spec.instance_type]) >= self.limits.get(
+            spec.instance_type, 10**6
+        ):
+            raise Quota(f"no more {spec.instance_type} for this account", code="VcpuLimitExceeded")
+        if len([1 for s in living if (s.instance_type, s.zone, s.purchase) == place]) >= self.room.get(place, 10**6):
+            raise Capacity(f"no {spec.instance_type} left in {spec.zone}", code="InsufficientInstanceCapacity")
 
     def _settle(self) -> None:
         for instance_id in [each for each, at in self._leaving.items() if at <= self._clock.now()]:
