@@ -1,6 +1,6 @@
 """Every setting of the adaptor, typed: one TOML file and the environment (which wins) become a `Config`.
 
-    [node] [guest] [network] [cloud] [selection] [log] [http] [limits] [sweep]   rooms below
+    [node] [guest] [network] [cloud] [selection] [log] [http] [limits] [sweep] [volumes]   rooms below
     [aws], [azure], ...                                      the selected cloud's own, read by its provider
 
 `load` returns a whole Config or raises ConfigError with every fault at once. Nothing else in the adaptor reads the
@@ -196,6 +196,20 @@ class Sweep:
     delete: bool = setting(forms.boolean, True, "delete what has leaked; false: only log and count it")
 
 
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """Disks of the cloud that CSI drivers have recorded as kata's direct volumes."""
+
+    directory: str = setting(
+        forms.path, names.DIRECT_VOLUMES_DIR, "where CSI drivers leave kata's direct-volume records"
+    )
+    bundles: str = setting(
+        forms.path,
+        names.CONTAINERD_BUNDLES,
+        "containerd's bundles, where a sandbox's pod uid is found; CRI-O tells it by itself",
+    )
+
+
 ROOMS: Final[Mapping[str, type]] = {
     "node": Node,
     "guest": Guest,
@@ -206,6 +220,7 @@ ROOMS: Final[Mapping[str, type]] = {
     "http": Http,
     "limits": Limits,
     "sweep": Sweep,
+    "volumes": Volumes,
 }
 
 
@@ -222,6 +237,7 @@ class Config:
     http: Http
     limits: Limits
     sweep: Sweep
+    volumes: Volumes
     settings: Any
     sources: Mapping[str, str]
     warnings: Sequence[str] = ()

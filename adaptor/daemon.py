@@ -7,6 +7,7 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 """
 
 import asyncio
+import dataclasses
 import os
 import random
 import secrets
@@ -29,7 +30,7 @@ from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.metered import metered
+from adaptor.sandbox.metered import disks_of, metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.paced import paced
 from adaptor.sandbox.registry import Registry
@@ -40,6 +41,7 @@ from adaptor.sandbox.watch import InstanceWatch, survey
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
+from adaptor.volumes.node import NodeVolumes
 from providers import registry as clouds
 from providers import tags
 from providers.base import Ownership, Provider, SupportsSweep
@@ -109,17 +111,21 @@ class Daemon:
         owner = ownership(config)
         journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
+        cloud, relay = await asyncio.gather(_open_cloud(config, owner), ensure_relay(config.node.relay_socket))
+        provider = _heedful(cloud)
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        rooms = self._rooms(owner, provider, relay, journal, pki, networks)
+        rooms = dataclasses.replace(self._rooms(owner, provider, relay, journal, pki, networks), disks=disks_of(cloud))
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
         await self._recover(registry, rooms)
-        self._server = Server([Hypervisor(registry, networks).service()])
+        volumes = config.volumes
+        self._server = Server(
+            [Hypervisor(registry, networks, NodeVolumes(volumes.directory, volumes.bundles)).service()]
+        )
         _make_directory(Path(config.node.hypervisor_socket).parent)
         _make_directory(Path(config.node.pods_dir))
         await self._server.listen_unix(config.node.hypervisor_socket)
@@ -263,15 +269,23 @@ class Daemon:
 
 
 async def open_provider(config: Config, owner: Ownership) -> Provider:
-    """The cloud's provider, its SDK imported in a thread: half a second of a start."""
+    """The cloud's provider, which counts its calls and heeds its limits."""
+    return _heedful(await _open_cloud(config, owner))
+
+
+def _heedful(cloud: Provider) -> Provider:
+    return paced(metered(cloud), RealClock(), random.SystemRandom())
+
+
+async def _open_cloud(config: Config, owner: Ownership) -> Provider:
+    """The bare provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
-        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
+        return await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
     except ModuleNotFoundError as error:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
-    return paced(metered(provider), RealClock(), random.SystemRandom())
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

@@ -5,6 +5,7 @@ reach the pod's event word for word.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import PodNetworks
 from adaptor.telemetry import logs, metrics
 from adaptor.ttrpc.aio import Call, Handler, Service
+from adaptor.volumes.node import NodeVolumes
 
 # What Version answers; upstream's adaptor says the same, and no shim has been seen to ask.
 VERSION: Final = "0.0.0"
@@ -29,8 +31,9 @@ log = logs.get("hypervisor")
 class Hypervisor:
     """The service's four calls."""
 
-    def __init__(self, registry: Registry, networks: PodNetworks) -> None:
+    def __init__(self, registry: Registry, networks: PodNetworks, volumes: NodeVolumes) -> None:
         self._registry = registry
+        self._volumes = volumes
         self._networks = networks
 
     def service(self) -> Service:
@@ -49,6 +52,8 @@ class Hypervisor:
         spec = parse(request.id, request.annotations, request.network_namespace_path)
         log.info("CreateVM", sandbox=spec.id, pod=spec.pod, netns=spec.netns)
         self._networks.check(spec.netns)
+        found = self._volumes.found(spec.id, spec.pod, request.annotations)
+        spec = dataclasses.replace(spec, pod_uid=found.uid, volumes=found.volumes, volumes_unknown=found.unknown)
         return pb.CreateVMResponse(agent_socket_path=await self._registry.create(spec))
 
     async def start_vm(self, request: pb.StartVMRequest, call: Call) -> pb.StartVMResponse:

@@ -15,8 +15,13 @@ STATE_DIR: Final = "/var/lib/peerpods"  # journal and node CA: must survive a re
 JOURNAL: Final = "journal.db"  # in STATE_DIR
 CONFIG_FILE: Final = "/etc/peerpods/peerpods.toml"
 
+# -- worker node: other programs' directories -----------------------------------------------------
+DIRECT_VOLUMES_DIR: Final = "/run/kata-containers/shared/direct-volumes"  # <base64url of a path>/mountInfo.json
+CONTAINERD_BUNDLES: Final = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"  # <sandbox id>/config.json
+
 # -- what the shim sends with CreateVM ------------------------------------------------------------
 CRI_SANDBOX_NAME: Final = "io.kubernetes.cri.sandbox-name"
+CRI_SANDBOX_UID: Final = "io.kubernetes.cri.sandbox-uid"  # in containerd's bundles; kata's shim leaves it out
 CRI_SANDBOX_NAMESPACE: Final = "io.kubernetes.cri.sandbox-namespace"
 CRIO_SANDBOX_NAME: Final = "io.kubernetes.cri-o.SandboxName"  # k8s_POD_<pod>_<namespace>_<uid>_<attempt>
 CRIO_SANDBOX_NAMESPACE: Final = "io.kubernetes.cri-o.Namespace"
@@ -33,6 +38,8 @@ WISH_PREFIX: Final = "peerpods.io/"  # of a pod's annotations that become the ma
 # -- what the guest reads out of CreateContainer --------------------------------------------------
 CDI_PEER_PODS: Final = "cdi.k8s.io/peer-pods"
 CDI_ALL_GPUS: Final = "nvidia.com/gpu=all"
+CLOUD_VOLUMES: Final = "io.confidentialcontainers.org.cloud_volumes"  # JSON; keys as upstream's interceptor reads them
+VOLUME_TARGET_PATH: Final = "io.confidentialcontainers.org.peerpodvolumes.target_path"  # mount sources, by commas
 
 # -- services on the wire -------------------------------------------------------------------------
 HYPERVISOR_SERVICE: Final = "hypervisor.Hypervisor"
@@ -40,6 +47,7 @@ AGENT_SERVICE: Final = "grpc.AgentService"
 HEALTH_SERVICE: Final = "grpc.Health"
 RELAY_SERVICE: Final = "peerpods.relay.Relay"
 GUEST_SERVICE: Final = "peerpods.guest.Guest"
+SECURE_MOUNT_SERVICE: Final = "api.SecureMountService"  # the confidential data hub's
 
 # -- worker to guest ------------------------------------------------------------------------------
 GUEST_PORT: Final = 15150
@@ -55,4 +63,6 @@ KATA_AGENT_SOCKET: Final = "/run/kata-containers/agent.sock"
 CIDATA_USER_DATA: Final = "/media/cidata/user-data"
 GUEST_RUN_DIR: Final = RUN_DIR  # aa.toml, cdh.toml, auth.json, initdata, initdata.digest, as upstream lays them out
 POD_NETNS: Final = "/run/netns/podns"
+GUEST_VOLUMES_DIR: Final = "/run/cloud-volumes"  # <vol-N>: where a pod's disks are mounted
+CDH_SOCKET: Final = "/run/confidential-containers/cdh.sock"
 UPSTREAM_APF: Final = f"{RUN_DIR}/apf.json"

@@ -98,7 +98,11 @@ def sessions() -> str:
 def rewrites() -> str:
     """The agent calls that are not passed on as they come."""
     rows = ["| service | method | what the worker changes |", "|---|---|---|"]
-    rows += [f"| {service} | {method} | {_doc(rule)} |" for (service, method), (rule, _) in rewrite.TABLE.items()]
+    rows += [
+        f"| {service} | {method} | {_doc(change)} |"
+        for (service, method), changes in rewrite.TABLE.items()
+        for change, _ in changes
+    ]
     return "\n".join(rows)
 
 

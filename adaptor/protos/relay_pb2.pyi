@@ -37,14 +37,46 @@ class OpenRequest(_message.Message):
     def __init__(self, sandbox_id: _Optional[str] = ..., socket_path: _Optional[str] = ..., rewrites: _Optional[_Union[Rewrites, _Mapping]] = ...) -> None: ...
 
 class Rewrites(_message.Message):
-    __slots__ = ("all_gpus",)
+    __slots__ = ("all_gpus", "volumes", "volumes_unknown")
     ALL_GPUS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     all_gpus: bool
-    def __init__(self, all_gpus: _Optional[bool] = ...) -> None: ...
+    volumes: _containers.RepeatedCompositeFieldContainer[DirectVolume]
+    volumes_unknown: bool
+    def __init__(self, all_gpus: _Optional[bool] = ..., volumes: _Optional[_Iterable[_Union[DirectVolume, _Mapping]]] = ..., volumes_unknown: _Optional[bool] = ...) -> None: ...
+
+class DirectVolume(_message.Message):
+    __slots__ = ("name", "path", "device", "guest_path", "read_only", "fs_type", "lun", "disk_id", "fs_group", "encrypt_type", "key_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    GUEST_PATH_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    FS_TYPE_FIELD_NUMBER: _ClassVar[int]
+    LUN_FIELD_NUMBER: _ClassVar[int]
+    DISK_ID_FIELD_NUMBER: _ClassVar[int]
+    FS_GROUP_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    device: str
+    guest_path: str
+    read_only: bool
+    fs_type: str
+    lun: str
+    disk_id: str
+    fs_group: str
+    encrypt_type: str
+    key_id: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., device: _Optional[str] = ..., guest_path: _Optional[str] = ..., read_only: _Optional[bool] = ..., fs_type: _Optional[str] = ..., lun: _Optional[str] = ..., disk_id: _Optional[str] = ..., fs_group: _Optional[str] = ..., encrypt_type: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("volumes",)
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    volumes: int
+    def __init__(self, volumes: _Optional[int] = ...) -> None: ...
 
 class DialRequest(_message.Message):
     __slots__ = ("sandbox_id", "addresses", "port", "timeout", "identity", "own", "upstream", "link_grace")

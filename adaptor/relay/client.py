@@ -137,12 +137,25 @@ class RelayClient:
         self.socket_path = socket_path
         self._busy: set[Client] = set()
 
-    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None:
-        """Have the agent socket listen at `socket_path`. Raises InvalidRequest, Conflict if it is open elsewhere."""
-        request = relay_pb2.OpenRequest(
-            sandbox_id=sandbox_id, socket_path=socket_path, rewrites=relay_pb2.Rewrites(all_gpus=all_gpus)
-        )
-        await self._call("Open", request, relay_pb2.OpenResponse)
+    async def open(
+        self,
+        sandbox_id: str,
+        socket_path: str,
+        *,
+        all_gpus: bool = False,
+        volumes: Sequence[relay_pb2.DirectVolume] = (),
+        volumes_unknown: bool = False,
+    ) -> None:
+        """Have the agent socket listen at `socket_path`. Raises InvalidRequest, Conflict if it is open elsewhere, and
+        Unavailable where the relay is of a version that knows nothing of volumes."""
+        rewrites = relay_pb2.Rewrites(all_gpus=all_gpus, volumes=volumes, volumes_unknown=volumes_unknown)
+        request = relay_pb2.OpenRequest(sandbox_id=sandbox_id, socket_path=socket_path, rewrites=rewrites)
+        answer = await self._call("Open", request, relay_pb2.OpenResponse)
+        if answer.volumes != len(volumes):
+            raise Unavailable(
+                "the relay on this node is of an older version, which cannot give a pod its volumes: have a new one take "
+                "over (`peerpods relay --takeover`)"
+            )
 
     async def dial(
         self,

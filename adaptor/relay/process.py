@@ -84,7 +84,7 @@ class Relay:
                 f"Open: sandbox {request.sandbox_id} is open already, at {session.request.socket_path} or with other"
                 " rewrites; Close it first"
             )
-        return OpenResponse()
+        return OpenResponse(volumes=len(request.rewrites.volumes))
 
     async def dial(self, request: DialRequest, call: Call) -> DialResponse:
         return await self._session(request.sandbox_id).dial(request)

@@ -32,7 +32,7 @@ def fits(newcomer: SandboxSpec, state: SandboxState, worker_ca: bytes, port: int
 
 
 def _wish(spec: SandboxSpec) -> SandboxSpec:
-    return replace(spec, id="", netns="", pod_uid="")
+    return replace(spec, id="", netns="", pod_uid="", volumes_unknown=False)
 
 
 def _launched_alike(state: SandboxState, worker_ca: bytes, port: int) -> bool:

@@ -66,6 +66,7 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
                 user_data=base64.b64encode(user_data).decode(),
                 launch_token=base64.b64encode(launch_token).decode(),
                 sandbox=spec.id,
+                volumes=launch.volume_ids(spec),
                 at=rooms.clock.wall(),
                 root_volume_gib=wish.root_gib,
                 scratch_gib=wish.scratch_gib,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from adaptor import names
 from adaptor.errors import InvalidRequest
-from adaptor.sandbox.model import LaunchIntended, SandboxSpec
+from adaptor.sandbox.model import LaunchIntended, SandboxSpec, SandboxState
 from providers import tags
 from providers.base import LaunchSpec, Ownership, Purchase, Tee, Volume
 
@@ -50,6 +50,16 @@ def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
             tags.POD_NAME: spec.pod_name,
         },
     )
+
+
+def volume_ids(spec: SandboxSpec) -> tuple[str, ...]:
+    """The pod's disks as LaunchIntended holds them."""
+    return tuple(f"{volume.disk}:ro" if volume.read_only else volume.disk for volume in spec.volumes)
+
+
+def scratch(state: SandboxState) -> bool:
+    """Whether the machine was launched with room for a scratch partition."""
+    return state.launch is not None and state.launch.scratch_gib > 0
 
 
 def _disk(text: str) -> tuple[str, bool]:

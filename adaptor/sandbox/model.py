@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, get_args
 
 from adaptor.errors import AdaptorError
+from adaptor.volumes.records import DirectVolume
 
 
 class JournalFault(AdaptorError):
@@ -45,6 +46,13 @@ class SandboxSpec:
     initdata: str | None = None  # plain TOML
     pod_uid: str = ""  # empty where nobody told
     wishes: str = ""  # what the machine_type annotation says besides types: "tee=snp;spot=allowed"
+    volumes: tuple[DirectVolume, ...] = ()  # in this order; found on the node
+    volumes_unknown: bool = False  # the node has direct volumes, and nobody told which pod this is
+
+    def asks_for_the_same(self, other: "SandboxSpec") -> bool:
+        """Whether the shim sent the same. What was found on the node beside that may be gone at a repeat."""
+        found = {"pod_uid": "", "volumes": (), "volumes_unknown": False}
+        return replace(self, **found) == replace(other, **found)  # type: ignore[arg-type]
 
     @property
     def pod(self) -> str:
@@ -263,13 +271,18 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
         raise JournalFault(f"unknown event {kind!r}: written by a newer version of peerpods")
     try:
         if cls is Created:
-            return Created(SandboxSpec(**body["spec"]))
+            return Created(_spec(body["spec"]))
         values = _tupled(body)
         if cls is Adopted:
             values["launch"] = LaunchIntended(**_tupled(body["launch"]))
         return cls(**values)
     except (TypeError, KeyError) as error:
         raise JournalFault(f"event {kind!r} has fields this version does not know: {error}") from error
+
+
+def _spec(body: dict[str, Any]) -> SandboxSpec:
+    volumes = tuple(DirectVolume(**each) for each in body.get("volumes", ()))
+    return SandboxSpec(**{**body, "volumes": volumes})
 
 
 def _tupled(body: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from adaptor.catalog import explain, wishes
 from adaptor.catalog.explain import Try
-from adaptor.catalog.select import LAST_RESORT, Requirements
+from adaptor.catalog.select import LAST_RESORT, Pin, Requirements
 from adaptor.catalog.unavailable import Mark
 from adaptor.errors import InvalidRequest, NoCapacity
 from adaptor.sandbox import create
@@ -19,19 +19,19 @@ from providers.base import Offering
 from providers.errors import Capacity, Quota, Unsupported
 
 
-def requirements(spec: SandboxSpec) -> Requirements:
+def requirements(spec: SandboxSpec, pins: Sequence[Pin] = ()) -> Requirements:
     """What the pod asks for. Raises: InvalidRequest; CreateVM has seen to it that it does not."""
     wish = wishes.parse(f"{spec.instance_type or ''};{spec.wishes}")
-    return wish.requirements(spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model)
+    return wish.requirements(spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model, pins)
 
 
-async def place(work: Work, offerings: Sequence[Offering]) -> None:
-    """Launch the first of `offerings` that can be had for this pod.
+async def place(work: Work, offerings: Sequence[Offering], pins: Sequence[Pin] = ()) -> None:
+    """Launch the first of `offerings` that can be had for this pod. `pins`: where its disks are.
 
     Raises: InvalidRequest (none fits), NoCapacity (none to be had, with every try), StartFailed.
     """
     chooser, clock = work.rooms.chooser, work.rooms.clock
-    wanted = requirements(work.state.spec)
+    wanted = requirements(work.state.spec, pins)
     tries: list[Try] = []
     last_resorts = 0
     while True:

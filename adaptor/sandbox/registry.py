@@ -233,7 +233,7 @@ class Registry:
         edge = decide(driver.state, Call.CREATE)
         if edge.answer is Answer.REFUSE:
             raise Conflict(f"sandbox {spec.id} is being taken down: {edge.why}")
-        if driver.state.spec != spec:
+        if not driver.state.spec.asks_for_the_same(spec):
             raise Conflict(
                 f"sandbox {spec.id} exists already, for {driver.state.spec.pod}, and was created differently"
             )

@@ -7,17 +7,26 @@ from typing import Any, Protocol
 from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
+from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.watch import InstanceWatch
-from providers.base import Ownership, Provider
+from providers.base import Ownership, Provider, SupportsVolumes
 
 
 class Relay(Protocol):
     """The adaptor's side of relay.sock (`relay.client.RelayClient`); every call idempotent."""
 
-    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None: ...
+    async def open(
+        self,
+        sandbox_id: str,
+        socket_path: str,
+        *,
+        all_gpus: bool = False,
+        volumes: Sequence[DirectVolume] = (),
+        volumes_unknown: bool = False,
+    ) -> None: ...
 
     async def dial(
         self,
@@ -75,3 +84,4 @@ class Rooms:
     pods_dir: str
     creates: FairGate  # bounds the create calls under way at once
     chooser: Chooser = field(default_factory=Chooser)
+    disks: SupportsVolumes | None = None  # the provider, where its cloud gives disks to machines

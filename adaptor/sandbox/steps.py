@@ -2,6 +2,7 @@
 
     socket   the agent socket listens            undo: relay.close
     launch   a VM exists                         undo: the VM is deleted, also one whose create was never answered
+    attach   it has the pod's disks              undo: nothing; they are let go of with the VM
     reach    the VM answers and proved itself    undo: relay.close
     bind     the VM is this pod's                undo: nothing; it dies with the VM
 
@@ -21,7 +22,7 @@ from adaptor import names
 from adaptor.errors import GuestUnreachable, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import create, launch, placing, recovery
+from adaptor.sandbox import create, disks, launch, placing, recovery
 from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.work import Step, Work
@@ -36,7 +37,13 @@ _NONCE_BYTES: Final = 32
 async def open_socket(work: Work) -> None:
     """Have the relay listen where the shim will dial."""
     spec = work.state.spec
-    await work.rooms.relay.open(spec.id, str(_pod_directory(work) / names.AGENT_SOCKET), all_gpus=bool(spec.gpus))
+    await work.rooms.relay.open(
+        spec.id,
+        str(_pod_directory(work) / names.AGENT_SOCKET),
+        all_gpus=bool(spec.gpus),
+        volumes=disks.for_relay(work.rooms, spec),
+        volumes_unknown=spec.volumes_unknown,
+    )
 
 
 async def close_socket(work: Work) -> None:
@@ -57,13 +64,20 @@ async def launch_vm(work: Work) -> None:
     one where the cloud has no room."""
     if work.state.launch is not None or await work.adopt():
         return await create.resolve(work)
+    pins = await disks.pins(work)
     try:
         offerings = await work.rooms.provider.offerings()
     except ProviderError as error:
         raise StartFailed(f"cannot find out what {work.rooms.provider.name} offers: {error}") from error
     if await work.adopt():  # the last attempt's end was noticed meanwhile
         return await create.resolve(work)
-    return await placing.place(work, offerings)
+    return await placing.place(work, offerings, pins)
+
+
+async def attach_volumes(work: Work) -> None:
+    """Have the cloud give the VM the pod's disks. They are let go of when it is deleted, and never deleted with it."""
+    if work.state.spec.volumes:
+        await _unless_it_dies(work, disks.attach(work))
 
 
 async def reach_vm(work: Work) -> None:
@@ -126,6 +140,8 @@ def _verify(work: Work, dialled: Dialled, nonce: bytes) -> None:
         )
     if hello.bound:
         raise StartFailed(f"the VM {work.state.instance_id} already belongs to a pod")
+    if work.state.spec.volumes and not hello.volumes:
+        raise StartFailed(f"the pod has volumes, and the pod VM image ({hello.version}) is too old to mount any")
 
 
 async def bind_vm(work: Work) -> None:
@@ -138,7 +154,8 @@ async def bind_vm(work: Work) -> None:
             pod_namespace=spec.pod_namespace,
             pod_name=spec.pod_name,
             initdata=(spec.initdata or guest.initdata or "").encode(),
-            scratch_space=guest.scratch_space,
+            scratch_space=guest.scratch_space or launch.scratch(work.state),
+            volumes=disks.for_guest(work.rooms, spec),
         ).SerializeToString()
     with span(work.log, "guest.bind", instance=work.state.instance_id):
         await _unless_it_dies(work, work.rooms.relay.bind(spec.id, bind, work.time_left()))
@@ -176,6 +193,7 @@ async def nothing(work: Work) -> None:
 CHAIN: Final = (
     Step("socket", open_socket, close_socket),
     Step("launch", launch_vm, delete_vm),
+    Step("attach", attach_volumes, nothing),
     Step("reach", reach_vm, close_socket),
     Step("bind", bind_vm, nothing),
 )

@@ -6,6 +6,7 @@
                    │
     worker ═TLS═► service ─ control     Hello: prove the launch token; Bind: once, for the VM's life; Resume: as often
                    │   │                as links break
+                   │   └─── volumes     finds the pod's disks (devices), looks at them (blocks), mounts them
                    │   └─── bind        checks and writes what Bind brought (initdata, registry credentials, ...)
                    │   └─── agent       starts or awaits the agent
                    └─ forwarder ──────► kata-agent's socket: one connection, for the pod's life, over one link after the other

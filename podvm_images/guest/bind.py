@@ -19,8 +19,10 @@ from typing import Any, Final
 
 from adaptor.errors import InvalidRequest
 from adaptor.protos.guest_pb2 import BindRequest
+from podvm_images.guest import volumes
 
 FROM_INITDATA: Final = ("aa.toml", "cdh.toml", "policy.rego")
+_READ_HERE: Final = (volumes.DEMANDS,)
 MARKER: Final = "bound"
 INITDATA_VERSION: Final = "0.1.0"
 ALGORITHMS: Final = ("sha256", "sha384", "sha512")
@@ -45,9 +47,11 @@ def provision(request: BindRequest) -> Provision:
         raise InvalidRequest("sandbox_id is empty: a VM is bound to one sandbox")
     files: dict[str, bytes] = {}
     ignored: tuple[str, ...] = ()
+    demands = volumes.Demands()
     if request.initdata:
         algorithm, data = _initdata(request.initdata)
-        ignored = tuple(name for name in data if name not in FROM_INITDATA)
+        ignored = tuple(name for name in data if name not in (*FROM_INITDATA, *_READ_HERE))
+        demands = volumes.demands(data.get(volumes.DEMANDS, ""))
         files |= {name: data[name].encode() for name in FROM_INITDATA if name in data}
         files["initdata"] = request.initdata
         files["initdata.digest"] = hashlib.new(algorithm, request.initdata).hexdigest().encode()
@@ -56,6 +60,7 @@ def provision(request: BindRequest) -> Provision:
     if request.scratch_space:
         files["scratch-space.marker"] = b""
     pod = {"sandbox_id": request.sandbox_id, "namespace": request.pod_namespace, "name": request.pod_name}
+    volumes.check(request.volumes, demands)
     return Provision(files | {MARKER: json.dumps(pod).encode()}, ignored)
 
 

@@ -23,6 +23,7 @@ from podvm_images.guest import bind
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.forwarder import Forwarder
 from podvm_images.guest.identity import launch_proof
+from podvm_images.guest.volumes import Volumes
 
 # Seconds that an agent gets to listen. The image starts it on Bind, beside mounting what it needs; kubelet's patience
 # for the whole pod is some four minutes.
@@ -48,11 +49,12 @@ class _Binding:
 class Control:
     """The calls, and what they must remember: whose this VM is, and which link is to be its agent's."""
 
-    def __init__(self, launch_token: bytes, certificate: bytes, run_dir: Path, agent: Agent) -> None:
+    def __init__(self, launch_token: bytes, certificate: bytes, run_dir: Path, agent: Agent, volumes: Volumes) -> None:
         self._launch_token = launch_token
         self._certificate = certificate  # DER
         self._run_dir = run_dir
         self._agent = agent
+        self._volumes = volumes
         self._binding: _Binding | None = None
         self._caller: object = None  # the link that asked last for the agent
         self._pod = bind.bound_to(run_dir)
@@ -75,6 +77,7 @@ class Control:
             proof=launch_proof(self._launch_token, request.nonce, self._certificate),
             version=__version__,
             bound=self._pod is not None,
+            volumes=True,
         ).SerializeToString()
 
     def bind(self, payload: bytes, timeout: float | None, caller: object) -> "asyncio.Task[Forwarder]":
@@ -135,13 +138,22 @@ class Control:
                 "which gives the pod the VM's own network",
             )
         self._write(request)
-        patience = AGENT_TIMEOUT if timeout is None else min(AGENT_TIMEOUT, _SHARE * timeout)
-        task = asyncio.get_running_loop().create_task(self._reach_agent(patience), name="bind")
+        share = None if timeout is None else _SHARE * timeout
+        task = asyncio.get_running_loop().create_task(self._bring_up(request, share), name="bind")
         task.add_done_callback(_note)
         return _Binding(digest, request.sandbox_id, task)
 
-    async def _reach_agent(self, patience: float) -> Forwarder:
-        return Forwarder(await self._agent.connect(patience))
+    async def _bring_up(self, request: BindRequest, timeout: float | None) -> Forwarder:
+        """The agent first: the data hub, which opens encrypted volumes, starts before it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        agent = await self._agent.connect(AGENT_TIMEOUT if timeout is None else min(AGENT_TIMEOUT, timeout))
+        try:
+            await self._volumes.mount(request.volumes, timeout and timeout - (loop.time() - began))
+        except BaseException:
+            agent.close()
+            raise
+        return Forwarder(agent, self._volumes.release)
 
     def _forwarder_of(self, sandbox_id: str) -> Forwarder:
         binding = self._binding
@@ -183,7 +195,7 @@ BIND_ANSWER: Final = BindResponse().SerializeToString()
 def _note(bind: "asyncio.Task[Forwarder]") -> None:
     """Perhaps no link is left that would tell how it ended."""
     if not bind.cancelled() and (error := bind.exception()) is not None:
-        log.error("bound, but the agent cannot be reached: this VM is spent", reason=error)
+        log.error("bound, but the pod cannot begin: this VM is spent", reason=error)
 
 
 def _decode(kind: type[M], payload: bytes) -> M:

@@ -10,6 +10,7 @@ Nothing here waits or gives up by itself: a VM that no worker comes back to is t
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from adaptor import names
@@ -26,7 +27,7 @@ def refuse(message: bytes) -> Verdict:
     return Answer(error=StatusError(Code.FAILED_PRECONDITION, "this link is the agent's: the VM is bound already"))
 
 
-# What this end changes in agent calls as they pass: nothing yet. It only keeps our own service to itself.
+# What this end changes in agent calls as they pass: nothing. It keeps our own service to itself, and hears of the end.
 RULES: Final[Rules] = {(names.GUEST_SERVICE, method): refuse for method in ("Hello", "Bind", "Resume")}
 
 log = logs.get(__name__)
@@ -39,10 +40,18 @@ class Forwarder:
     `resume`, which may refuse and have changed nothing for an older link then; and `attach`.
     """
 
-    def __init__(self, agent: socket.socket) -> None:
+    def __init__(self, agent: socket.socket, at_end: Callable[[], None] = lambda: None) -> None:
+        """`at_end` is called when the pod's end comes by, before the agent hears of it. It may take its time: the pod's
+        containers are gone, and its VM is deleted once the agent has answered."""
+
+        def destroy(message: bytes) -> Verdict:
+            at_end()
+            return None
+
+        rules = {**RULES, (names.AGENT_SERVICE, "DestroySandbox"): destroy}
         self._records = Records()
         self._pump = Pump(
-            agent, self._records, Splice(RULES), ended=self._on_end, broke=self._on_break, requests_from=Side.LINK
+            agent, self._records, Splice(rules), ended=self._on_end, broke=self._on_break, requests_from=Side.LINK
         )
         self._log = log
         self._end: tuple[End, float] | None = None  # how and when (the loop's time) it was all over

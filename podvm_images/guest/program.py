@@ -20,7 +20,9 @@ from adaptor.telemetry import logs
 from podvm_images.guest import bind, identity, imds, userdata
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
+from podvm_images.guest.volumes import Volumes
 
 DEVELOPMENT_AGENT: Final = (sys.executable, "-m", "podvm_images.guest.development_agent", "--socket")
 _BACKLOG: Final = 64  # connections the kernel holds while this program shakes hands with others
@@ -46,24 +48,25 @@ def run(options: Options) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. What keeps it from serving is told in one line."""
     signal.signal(signal.SIGTERM, _end)  # PID 1 is sent no signal that it has no handler for
     agent = Agent(options.agent_socket, (*DEVELOPMENT_AGENT, options.agent_socket) if options.development else ())
+    programs = Programs()
     try:
-        service = _service(options, agent)
+        service = _service(options, agent, programs)
     except (AdaptorError, OSError) as error:
         log.error("the guest cannot serve", reason=error)
         return 1
-    uvloop.run(_serve(service, agent))
+    uvloop.run(_serve(service, agent, programs))
     log.info("the guest has ended")
     return 0
 
 
-def _service(options: Options, agent: Agent) -> Service:
+def _service(options: Options, agent: Agent, programs: Programs) -> Service:
     """Everything up to listening. The key first: it needs nothing, and user-data may be a while in coming."""
     me = identity.generate()
     told = userdata.read(options.user_data, options.imds_url, options.user_data_timeout)
     context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
     run_dir = Path(options.run_dir)
     bind.prepare(run_dir)
-    control = Control(told.launch_token, me.der, run_dir, agent)
+    control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs))
     listener = socket.create_server(
         (options.host, told.port if options.port is None else options.port),
         family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
@@ -72,15 +75,15 @@ def _service(options: Options, agent: Agent) -> Service:
     return Service(listener, context, control)
 
 
-async def _serve(service: Service, agent: Agent) -> None:
+async def _serve(service: Service, agent: Agent, programs: Programs) -> None:
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(service.serve())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     # A handler of Python's own, because uvloop keeps SIGCHLD from others; the work waits for the loop, because the
     # handler may have interrupted code that is itself looking at a child.
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: loop.call_soon_threadsafe(_reap, agent))
-    _reap(agent)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: loop.call_soon_threadsafe(_reap, agent, programs))
+    _reap(agent, programs)
     _notify("READY=1")
     log.info("the guest is listening", address=service.address)
     with suppress(asyncio.CancelledError):
@@ -89,11 +92,11 @@ async def _serve(service: Service, agent: Agent) -> None:
     await agent.stop()
 
 
-def _reap(agent: Agent) -> None:
+def _reap(agent: Agent, programs: Programs) -> None:
     """Collect every child that has ended: ours, and those orphans whose parent PID 1 has become."""
     with suppress(ChildProcessError):
         while (child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if not agent.collect(child.si_pid):
+            if not agent.collect(child.si_pid) and not programs.collect(child.si_pid):
                 os.waitpid(child.si_pid, 0)
 
 

@@ -18,6 +18,7 @@ from adaptor.sandbox.model import Phase, SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.ttrpc.aio import Server
 from adaptor.ttrpc.frames import HEADER
+from adaptor.volumes.node import NodeVolumes
 from tests.worlds.node import Networks, Node
 from tests.worlds.recording import NAMES, Answer, Closed, Connection, Recording, Request, load
 from tests.worlds.wire import Wire
@@ -43,7 +44,7 @@ class Worker:
     @asynccontextmanager
     async def adaptor(self) -> AsyncIterator[Registry]:
         async with self.node.adaptor() as registry:
-            server = Server([Hypervisor(registry, Networks()).service()])
+            server = Server([Hypervisor(registry, Networks(), NodeVolumes("/nowhere", "/nowhere")).service()])
             await server.listen_unix(self._path)
             try:
                 yield registry

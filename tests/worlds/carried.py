@@ -17,7 +17,9 @@ from adaptor.relay.client import Identity, OwnGuest, RelayClient, Session
 from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
+from podvm_images.guest.volumes import Volumes
 from tests.worlds.cable import Cable
 from tests.worlds.recording import Answer, Closed, Request, Step, Streams
 from tests.worlds.wire import PATIENCE, Wire
@@ -84,7 +86,7 @@ async def carried(
     me = identity.generate()
     async with AsyncExitStack() as stack:
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
-        control = Control(TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")))
+        control = Control(TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")), Volumes(Programs()))
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
         await stack.enter_async_context(_running(Service(listener, context, control)))

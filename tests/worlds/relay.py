@@ -8,6 +8,7 @@ import hmac
 import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from adaptor import names
 from adaptor.clock import Clock
@@ -29,6 +30,8 @@ class Relay:
         self.open_sessions: dict[str, Session] = {}
         self.binds: dict[str, guest_pb2.BindRequest] = {}
         self.calls: Counter[str] = Counter()
+        self.rewrites: dict[str, dict[str, Any]] = {}  # what each sandbox was opened with
+        self.old_image = False  # guests know nothing of volumes
         self.boot_seconds = 8.0
         self.bind_seconds = 0.2
         self.mute = False
@@ -41,8 +44,9 @@ class Relay:
         self._cloud = cloud
         self._clock = clock
 
-    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None:
+    async def open(self, sandbox_id: str, socket_path: str, **rewrites: Any) -> None:
         self._called("open")
+        self.rewrites[sandbox_id] = rewrites
         self.open_sessions.setdefault(sandbox_id, _session(sandbox_id, socket_path))
 
     async def dial(
@@ -108,7 +112,9 @@ class Relay:
         token = b"another launch's token" if self.impostor else base64.b64decode(data["launch_token"])
         message = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(CERTIFICATE).digest()
         proof = hmac.new(token, message, hashlib.sha256).digest()
-        return guest_pb2.HelloResponse(protocol=1, proof=proof, bound=instance_id in self.bound)
+        return guest_pb2.HelloResponse(
+            protocol=1, proof=proof, bound=instance_id in self.bound, volumes=not self.old_image
+        )
 
     def _move(self, sandbox_id: str, state: SessionState, reason: str = "") -> None:
         if session := self.open_sessions.get(sandbox_id):

@@ -51,7 +51,7 @@ class SimRelay(worlds.Relay):
 
     # -- what an adaptor may call ---------------------------------------------------------------
 
-    async def open(self, sandbox_id: str, socket_path: str, *, all_gpus: bool = False) -> None:
+    async def open(self, sandbox_id: str, socket_path: str, **rewrites: Any) -> None:
         if sandbox_id not in self.links:
             self.links[sandbox_id] = _Link(worlds._session(sandbox_id, socket_path))
             self._note()

@@ -29,7 +29,9 @@ from adaptor.ttrpc.frames import HEADER, Frame, encode
 from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import PATIENCE, Service
+from podvm_images.guest.volumes import Volumes
 
 M = TypeVar("M", bound=Message)
 
@@ -295,7 +297,7 @@ class GuestWorld:
         self.me = identity.generate()
         self.agent = AgentWorld(root / "agent.sock")
         self.launcher = Agent(str(self.agent.path), command)
-        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher)
+        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher, Volumes(Programs()))
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]
         context = tls.guest_server(self.me.certificate, self.me.key, worker_ca)

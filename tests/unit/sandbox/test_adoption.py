@@ -38,7 +38,7 @@ def test_a_launch_without_an_answer_fits_as_well() -> None:
 def test_every_wish_of_the_pod_counts_and_only_its_sandbox_and_namespace_do_not(field: str) -> None:
     value: Any = 7 if "int" in str(SandboxSpec.__annotations__[field]) else "other"
     other = dataclasses.replace(NEW, **{field: value})
-    assert fits(other, LEFT, CA, 15150) == (field in {"id", "netns", "pod_uid"})
+    assert fits(other, LEFT, CA, 15150) == (field in {"id", "netns", "pod_uid", "volumes_unknown"})
 
 
 def test_two_uids_must_be_equal() -> None:

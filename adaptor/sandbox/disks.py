@@ -1,0 +1,154 @@
+"""A pod's disks on their way to its VM: checked before anything is paid for, attached, told to relay and guest."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+from adaptor import names
+from adaptor.catalog.select import Pin
+from adaptor.errors import InvalidRequest, StartFailed
+from adaptor.protos import guest_pb2, relay_pb2
+from adaptor.sandbox import launch
+from adaptor.sandbox.model import SandboxSpec
+from adaptor.sandbox.patience import Backoff
+from adaptor.sandbox.rooms import Rooms
+from adaptor.sandbox.work import Work
+from adaptor.telemetry.spans import span
+from adaptor.volumes import plan
+from adaptor.volumes.records import DirectVolume
+from providers.base import Device, LaunchSpec, SupportsVolumes
+from providers.errors import ProviderError, Throttled, Transient
+
+T = TypeVar("T")
+
+# Seconds between looks at a disk whose last machine is being deleted. Clouds take 5 to 60 s over it.
+_LOOK: Final = 2.0
+_LUKS: Final = "luks2"
+
+
+def for_relay(rooms: Rooms, spec: SandboxSpec) -> list[relay_pb2.DirectVolume]:
+    """What CreateContainer shall say of the pod's volumes. Raises InvalidRequest where the cloud gives no disks."""
+    cloud = _cloud(rooms, spec) if spec.volumes else None
+    return [
+        relay_pb2.DirectVolume(
+            name=_name(index),
+            path=volume.path,
+            device=volume.device,
+            guest_path=f"{names.GUEST_VOLUMES_DIR}/{_name(index)}" if rooms.guest.flavor == "own" else "",
+            read_only=volume.read_only,
+            fs_type=volume.fs_type,
+            lun=str(index if device.lun is None else device.lun),
+            disk_id=volume.disk,
+            fs_group="" if volume.fs_group is None else str(volume.fs_group),
+            encrypt_type=_LUKS if volume.key_id else "",
+            key_id=volume.key_id,
+        )
+        for index, volume, device in _devices(cloud, spec)
+    ]
+
+
+def for_guest(rooms: Rooms, spec: SandboxSpec) -> list[guest_pb2.Volume]:
+    """What our own guest must mount before the pod begins."""
+    cloud = _cloud(rooms, spec) if spec.volumes else None
+    return [
+        guest_pb2.Volume(
+            name=_name(index),
+            disk=volume.disk,
+            serial=device.serial,
+            lun=device.lun,
+            fs_type=volume.fs_type,
+            read_only=volume.read_only,
+            fs_group=volume.fs_group,
+            fs_group_on_mismatch=volume.fs_group_on_mismatch,
+            key_id=volume.key_id,
+        )
+        for index, volume, device in _devices(cloud, spec)
+    ]
+
+
+async def pins(work: Work) -> tuple[Pin, ...]:
+    """Where the pod's VM must be to have its disks. Waits for a machine that is being deleted to let go of them.
+
+    Raises: InvalidRequest, StartFailed, each before anything is paid for.
+    """
+    spec, cloud = work.state.spec, work.rooms.provider.name
+    if not spec.volumes:
+        return ()
+    asked = _cloud(work.rooms, spec)
+    ids = tuple(volume.disk for volume in spec.volumes)
+    told = False
+    while True:
+        disks = await _answered(work, "the pod's disks cannot be looked up", lambda: asked.disks(ids))
+        place = plan.zone(spec.volumes, disks, cloud)
+        held = plan.holders(disks)
+        if not held:
+            return (Pin(place, "the pod's disk"),) if place else ()
+        await _check_holders(work, held)
+        if not told:
+            work.log.info("waiting for a machine that is being deleted to let go of the pod's disks", held=held)
+            told = True
+        if work.rooms.clock.now() + _LOOK >= work.deadline:
+            raise StartFailed(
+                f"machines that are being deleted did not let go of the pod's disks in time: {_told(held)}"
+            )
+        await work.rooms.clock.sleep(_LOOK)
+
+
+async def _check_holders(work: Work, held: Mapping[str, str]) -> None:
+    """Raises StartFailed where one of them lives on."""
+    machines = await _answered(
+        work, "who has the pod's disks cannot be looked up", lambda: work.rooms.provider.get(held)
+    )
+    if kept := plan.kept_by(held, machines):
+        raise StartFailed(
+            f"{_told({each: held[each] for each in kept})}, which lives: another pod has it, or somebody attached it by "
+            "hand. It must be let go of first"
+        )
+
+
+def _told(held: Mapping[str, str]) -> str:
+    return "; ".join(f"the disk {disk} is attached to the machine {machine}" for machine, disk in held.items())
+
+
+async def attach(work: Work) -> None:
+    """Have the cloud give the VM its disks; nothing where its create has done so. Raises StartFailed."""
+    spec, instance_id = work.state.spec, work.state.instance_id
+    asked, wanted = _cloud(work.rooms, spec), plan.attached(spec.volumes)
+    with span(work.log, "volumes.attach", instance=instance_id, disks=[volume.id for volume in wanted]):
+        await _answered(
+            work, f"the pod's disks cannot be attached to {instance_id}", lambda: asked.attach(instance_id, wanted)
+        )
+
+
+async def _answered(work: Work, what: str, call: Callable[[], Awaitable[T]]) -> T:
+    """The call's answer; what passes (throttling, a machine that does not run yet) is tried again while there is time."""
+    backoff = Backoff(0.5, 5.0)
+    while True:
+        try:
+            return await call()
+        except (Throttled, Transient) as error:
+            asked = error.retry_after if isinstance(error, Throttled) else None
+            pause = max(backoff.next(), asked or 0.0)
+            if work.rooms.clock.now() + pause >= work.deadline:
+                raise StartFailed(f"{what} in time: {error}") from error
+        except ProviderError as error:
+            raise StartFailed(f"{what}: {error}") from error
+        await work.rooms.clock.sleep(pause)
+
+
+def _cloud(rooms: Rooms, spec: SandboxSpec) -> SupportsVolumes:
+    if rooms.disks is None:
+        disks = ", ".join(volume.disk for volume in spec.volumes)
+        raise InvalidRequest(f"{rooms.provider.name} cannot give disks to pod VMs, and pod {spec.pod} has {disks}")
+    return rooms.disks
+
+
+def _devices(cloud: SupportsVolumes | None, spec: SandboxSpec) -> list[tuple[int, DirectVolume, Device]]:
+    """Each volume with its number and how the guest finds it, which no cloud lets depend on the machine's type."""
+    if cloud is None:
+        return []
+    machine = LaunchSpec(launch.vm_name(spec), spec.instance_type or "", b"", volumes=plan.attached(spec.volumes))
+    return [(index, volume, cloud.device(machine, index)) for index, volume in enumerate(spec.volumes)]
+
+
+def _name(index: int) -> str:
+    return f"vol-{index}"
