@@ -115,7 +115,11 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
             from providers.simcloud.arm.service import Arm
 
             return Arm(options, host, faults)
-    raise SimcloudError(f"this version does not play {options.cloud} yet")
+        case "gce":
+            from providers.simcloud.gce.service import Gce
+
+            return Gce(options, host, faults)
+    raise AssertionError(f"Options.of lets nothing else pass: {options.cloud}")
 
 
 async def _open_host(options: Options) -> Host:
