@@ -10,6 +10,6 @@
         ├─ credentials.py azure-identity, as the environment has it; the key that Azure demands
         └─ config.py      settings, with upstream's environment names as aliases
 
-Only arm.py, prices.py and credentials.py import the SDK. azure-mgmt-network is not loaded (30 MiB): the handful of
+Only arm.py, prices.py, credentials.py and errors.py import the SDK. azure-mgmt-network is not loaded (30 MiB): the handful of
 network calls go through the compute client's own pipeline. Nothing here waits for a machine's agent to report.
 """

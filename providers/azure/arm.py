@@ -1,8 +1,10 @@
 """Azure Resource Manager: every call, its pace, and its errors as ours. The SDK's asyncio client is behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from azure.core import MatchConditions
@@ -48,14 +50,16 @@ RATES: Final = {
 }
 
 
+Decode = Callable[[str], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What Azure said when it said yes."""
 
     status: int
-    text: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None  # the JSON; None where there is no body
+    body: Any  # the JSON; None where there is no body
+    headers: Mapping[str, str]
 
 
 class Arm:
@@ -96,29 +100,32 @@ class Arm:
 
         async def ask(client: Any) -> Any:
             poller = await client.virtual_machines.begin_delete(
-                self._config.resource_group, name, force_deletion=True, polling=False, raw_response_hook=kept.append
+                self._config.resource_group, name, force_deletion=True, polling=False, cls=_response
             )
-            await poller.result()
-            return kept[0].http_response
+            return await poller.result()
 
-        kept: list[Any] = []
         return await self._call(doing, {DELETE_VM: 1, DELETE: 1}, Rank.DELETE, ask)
 
     # -- everything else: plain calls through the same pipeline -------------------------------------
 
-    async def get(self, path: str, api: str, doing: str, *, bucket: str = "", **query: str) -> Answer:
+    async def get(
+        self, path: str, api: str, doing: str, *, bucket: str = "", decode: Decode = json.loads, **query: str
+    ) -> Answer:
         """GET of a path, or of a whole URL that Azure has given."""
         takes = {READ: 1.0, bucket: 1.0} if bucket else {READ: 1.0}
-        return await self._send("GET", path, api, doing, takes, Rank.READ, query=query)
+        return await self._send("GET", path, api, doing, takes, Rank.READ, query=query, decode=decode)
 
-    async def pages(self, path: str, api: str, doing: str, *, bucket: str = "", **query: str) -> AsyncIterator[Any]:
-        """Every item of a list, all pages of it."""
+    async def items(
+        self, path: str, api: str, doing: str, *, bucket: str = "", decode: Decode = json.loads, **query: str
+    ) -> list[Any]:
+        """All of a list, page after page."""
+        found: list[Any] = []
         while path:
-            answer = await self.get(path, api, doing, bucket=bucket, **query)
-            with _reading(doing):
-                items, path, query = answer.body["value"], answer.body.get("nextLink") or "", {}
-            for item in items:
-                yield item
+            answer = await self.get(path, api, doing, bucket=bucket, decode=decode, **query)
+            with reading(doing):
+                found += answer.body["value"]
+                path, query = answer.body.get("nextLink") or "", {}
+        return found
 
     async def put(self, path: str, api: str, body: Body, doing: str) -> Answer:
         return await self._send("PUT", path, api, doing, {WRITE: 1.0}, Rank.CREATE, body=body)
@@ -146,6 +153,7 @@ class Arm:
         *,
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
+        decode: Decode = json.loads,
     ) -> Answer:
         whole = path.startswith(("http://", "https://"))
         params = dict(query or {}) if whole else {"api-version": api, **(query or {})}
@@ -157,24 +165,28 @@ class Arm:
             response.raise_for_status()
             return response
 
-        return await self._call(doing, takes, rank, ask)
+        return await self._call(doing, takes, rank, ask, decode)
 
     async def _call(
-        self, doing: str, takes: Mapping[str, float], rank: Rank, ask: Callable[[Any], Awaitable[Any]]
+        self,
+        doing: str,
+        takes: Mapping[str, float],
+        rank: Rank,
+        ask: Callable[[Any], Awaitable[Any]],
+        decode: Decode = json.loads,
     ) -> Answer:
         """What Azure answers; whatever goes wrong is an error of ours that says `doing`."""
         self._check_open()
         async with self._throttle.turn(takes, rank):
             self._check_open()
             try:
-                response = await ask(self._open())
+                response = await _whole(ask(self._open()))
                 text = response.text()
-                body = response.json() if text else None
+                return Answer(response.status_code, decode(text) if text else None, response.headers)
             except ProviderError:
                 raise
             except Exception as error:
                 raise translate(error, doing) from error
-            return Answer(response.status_code, text, response.headers, body)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -207,26 +219,32 @@ def _pipeline(authentication: Any) -> list[Any]:
         policies.HeadersPolicy(),
         policies.UserAgentPolicy(base_user_agent="peerpods"),
         policies.ProxyPolicy(),
-        policies.ContentDecodePolicy(),
         authentication,
         policies.CustomHookPolicy(),
     ]
 
 
+async def _whole(call: Awaitable[Any]) -> Any:
+    """A call that was sent is seen through, also when nobody waits any more: what follows must not overtake it."""
+    task = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+@contextmanager
+def reading(doing: str) -> Iterator[None]:
+    """What an answer of Azure's always has, and this one lacks, is a Transient: it is somebody else's."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise translate(error, doing) from error
+
+
 def _response(pipeline_response: Any, deserialized: Any, headers: Any) -> Any:
     """For an operation's `cls`: the response as it came, in place of a model of it."""
     return pipeline_response.http_response
-
-
-class _reading:
-    """What an answer of Azure's always has is missing: it is somebody else's."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (KeyError, IndexError, TypeError, AttributeError)):
-            raise translate(error, self._doing) from error

@@ -3,23 +3,46 @@
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from azure.core.pipeline import PipelineRequest
-from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.core.pipeline import PipelineContext, PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncHTTPPolicy
+from azure.core.rest import HttpRequest
 from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from providers.azure.config import AzureConfig
 from providers.errors import InvalidSpec
 
 PUBLIC_CLOUD: Final = "https://management.azure.com"
-SIMULATED: Final = "simulated"  # what a plain http endpoint is told: nobody's credentials
+_METADATA: Final = "/metadata/identity/oauth2/token"
 _KEY_BITS: Final = 2048  # Azure takes ssh-rsa of at least so many, in every region and api-version
 
 
-class _SimulatedToken(SansIOHTTPPolicy[Any, Any]):
-    """A bearer token that is worth nothing: azure-core's own policy refuses plain http, and so it should."""
+class _SimulatedToken(AsyncHTTPPolicy[Any, Any]):  # type: ignore[misc]
+    """The bearer token that a simulated cloud's own metadata service gives, worth nothing elsewhere: azure-core's policy
+    refuses plain http, and so it should with a real one.
+    """
 
-    def on_request(self, request: PipelineRequest[Any]) -> None:
-        request.http_request.headers["Authorization"] = f"Bearer {SIMULATED}"
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self._base = base
+        self._token = ""
+
+    async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+        if not self._token:
+            self._token = await self._ask(request)
+        request.http_request.headers["Authorization"] = f"Bearer {self._token}"
+        response = await self.next.send(request)
+        if response.http_response.status_code == 401:
+            self._token = ""  # the next call asks for another
+        return response
+
+    async def _ask(self, request: PipelineRequest[Any]) -> str:
+        query = {"api-version": "2018-02-01", "resource": PUBLIC_CLOUD}
+        asked = HttpRequest("GET", self._base + _METADATA, params=query, headers={"Metadata": "true"})
+        response = await self.next.send(PipelineRequest(asked, PipelineContext(request.context.transport)))
+        await response.http_response.read()
+        if response.http_response.status_code != 200:
+            return "simulated"  # one that looks at no tokens
+        return str(response.http_response.json()["access_token"])
 
 
 def endpoint(config: AzureConfig) -> str:
@@ -34,7 +57,7 @@ def policy(config: AzureConfig) -> tuple[Any, Any]:
     """
     base = endpoint(config)
     if urlsplit(base).scheme == "http":
-        return _SimulatedToken(), None
+        return _SimulatedToken(base), None
     credential = _credential(config)
     return AsyncARMChallengeAuthenticationPolicy(credential, f"{base}/.default"), credential
 
@@ -65,7 +88,9 @@ def public_key(config: AzureConfig) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSpec(f"cannot read the public key azure.ssh_key_path: {error}") from error
     if not text.startswith("ssh-"):
-        raise InvalidSpec(f"{config.ssh_key_path} is no public key: set azure.ssh_key_path to one that begins with ssh-")
+        raise InvalidSpec(
+            f"{config.ssh_key_path} is no public key: set azure.ssh_key_path to one that begins with ssh-"
+        )
     return text
 
 

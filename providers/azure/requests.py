@@ -60,12 +60,12 @@ def _problem(spec: LaunchSpec, token: str, config: AzureConfig) -> str:
         return f"Azure has no sizes with {spec.tee}; it has some with {Tee.SNP} and {Tee.TDX}"
     if len(spec.volumes) > DISKS_LIMIT:
         return f"it has {len(spec.volumes)} volumes; Azure attaches {DISKS_LIMIT} at most"
-    if bad := [volume.id for volume in spec.volumes if not _is_disk(volume.id)]:
+    if bad := [volume.id for volume in spec.volumes if not is_disk(volume.id)]:
         return f"its volume {bad[0]!r} is no managed disk's id: /subscriptions/.../Microsoft.Compute/disks/D"
     return _tags_problem({**dict(config.tags), **spec.tags})
 
 
-def _is_disk(text: str) -> bool:
+def is_disk(text: str) -> bool:
     pattern = r"(?i:/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/disks/[^/]+)"
     return re.fullmatch(pattern, text) is not None
 
@@ -301,7 +301,7 @@ def addresses(nic: Shape, public: str = "") -> tuple[str, ...]:
 def instance(shape: Shape) -> Instance:
     """A VM as GET, PUT and List describe it; with an instance view it is known why one has stopped."""
     properties = shape["properties"]
-    found = dict(shape.get("tags") or {})
+    found: dict[str, str] = dict(shape.get("tags") or {})
     made = properties.get("timeCreated")
     state, reason = _state(properties)
     image = properties.get("storageProfile", {}).get("imageReference") or {}
@@ -309,7 +309,7 @@ def instance(shape: Shape) -> Instance:
         id=shape["name"],
         state=state,
         addresses=tuple(address for address in found.get(ADDRESS_TAG, "").split(" ") if address),
-        name=found.get(NAME_TAG, shape["name"]),
+        name=found.get(NAME_TAG) or shape["name"],
         instance_type=properties.get("hardwareProfile", {}).get("vmSize", ""),
         zone=next(iter(shape.get("zones") or []), ""),
         image=image.get("communityGalleryImageId") or image.get("sharedGalleryImageId") or image.get("id") or "",
