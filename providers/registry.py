@@ -30,6 +30,7 @@ class Entry:
 
 BUILT_IN: Final = {
     "aws": Entry("providers.aws", "aws"),
+    "gcp": Entry("providers.gcp", "gcp"),
 }
 
 

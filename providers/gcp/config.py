@@ -103,7 +103,9 @@ class GcpConfig:
     subnetwork: str | None = setting(
         forms.optional(_subnetwork), None, "empty: the network's own in the region", env=("GCP_SUBNETWORK",)
     )
-    image: str = setting(_image, help="the pod VM image; a pod's annotation may name another", env=("PODVM_IMAGE_NAME",))
+    image: str = setting(
+        _image, help="the pod VM image; a pod's annotation may name another", env=("PODVM_IMAGE_NAME",)
+    )
     machine_type: str = setting(_type, "n2d-standard-2", "for pods that ask for no size", env=("GCP_MACHINE_TYPE",))
     machine_types: tuple[str, ...] = setting(
         forms.each(_type), (), "what pods may ask for, besides machine_type", env=("GCP_INSTANCE_TYPES",)

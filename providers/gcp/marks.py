@@ -93,10 +93,15 @@ def noted(text: str) -> dict[str, Any]:
     return found if _is_tags(found.get("tags")) else {}
 
 
+def is_of(note: Mapping[str, Any], token: str) -> bool:
+    """Whether what was noted is of the launch with this token."""
+    return bool(note.get("tags", {}).get(tags.TOKEN) == token)
+
+
 def described(text: str) -> dict[str, str]:
     """The tags that `description` wrote, or none."""
     found = _json(text).get("peerpods")
-    return found if _is_tags(found) else {}
+    return dict(found) if isinstance(found, dict) and _is_tags(found) else {}
 
 
 def _json(text: str) -> dict[str, Any]:

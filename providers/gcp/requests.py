@@ -336,22 +336,17 @@ def listing(config: GcpConfig, filter: str) -> Request:
 # Readers of answers. What an answer of Google's always has is demanded: a proxy's page must not read as "nothing".
 
 
-def instances(shapes: Iterable[Shape]) -> list[Instance]:
-    """Every instance of a list."""
-    return [instance(shape) for shape in shapes]
-
-
-def instance(shape: Shape) -> Instance:
-    """One of Compute Engine's instances."""
+def instance(shape: Shape, *, gone: bool = False) -> Instance:
+    """One of Compute Engine's instances. `gone`: its deletion has been accepted, which no status tells."""
     note = noted(shape)
     found: dict[str, str] = note.get("tags", {})
     zone = last(shape["zone"])
     return Instance(
         id=instance_id(zone, shape["name"]),
         # A state Google has not had until now is not proof of death: nothing may be given up for it.
-        state=_STATES.get(shape.get("status", ""), InstanceState.PENDING),
+        state=InstanceState.GONE if gone else _STATES.get(shape.get("status", ""), InstanceState.PENDING),
         addresses=addresses(shape),
-        name=found.get(marks.NAME, shape["name"]),
+        name=found.get(marks.NAME) or shape["name"],
         instance_type=last(shape.get("machine_type", "")),
         zone=zone,
         image=note.get("image", ""),
@@ -359,6 +354,12 @@ def instance(shape: Shape) -> Instance:
         launched_at=moment(shape.get("creation_timestamp", "")),
         reason=shape.get("status_message", ""),
     )
+
+
+def has_hardware(shape: Shape, config: GcpConfig) -> bool:
+    """Whether the zone had room for it, and it has the address it is to be reached at."""
+    wanted = 2 if config.public_ip else 1
+    return shape.get("status") not in ("PROVISIONING", "PENDING") and len(addresses(shape)) >= wanted
 
 
 def noted(shape: Shape) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from providers.gcp.config import GcpConfig
 
 PACKAGE: Final = "google.cloud.compute_v1"
 HOST: Final = "https://compute.googleapis.com"
+_entering: Final = threading.Lock()
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
@@ -74,7 +75,7 @@ class Clients:
 
 def _credentials(config: GcpConfig) -> Credentials:
     if config.endpoint_url and config.endpoint_url.startswith("http:"):
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return AnonymousCredentials()
     if config.credentials:
         found, _ = google.auth.load_credentials_from_dict(json.loads(config.credentials), scopes=_SCOPES)
     else:
@@ -83,9 +84,9 @@ def _credentials(config: GcpConfig) -> Credentials:
 
 
 def _service(name: str) -> ModuleType:
-    if PACKAGE not in sys.modules:
-        _enter(PACKAGE)
-        _enter(f"{PACKAGE}.services")
+    with _entering:
+        if PACKAGE not in sys.modules:
+            _enter(PACKAGE)
     return importlib.import_module(f"{PACKAGE}.services.{name}")
 
 
@@ -99,7 +100,7 @@ def _enter(name: str) -> None:
     def late(attribute: str) -> Any:
         if not attribute[:1].isupper():  # a submodule that has not been imported yet, which the import system wants
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
-        del package.__getattr__  # type: ignore[attr-defined]
+        del package.__getattr__
         loader.exec_module(package)
         return getattr(package, attribute)
 
