@@ -26,6 +26,8 @@ PAGE: Final = 500  # the largest page Google gives: fewest calls
 IDS_PER_CALL: Final = 150
 DISKS_LIMIT: Final = 128  # of an instance, the root's among them
 
+# The tags that a disk has as labels: whose it is, and which pod's, for bills to be read by.
+_OF_DISKS: Final = (marks.NAME, tags.CLUSTER, tags.NODE, tags.TOKEN, tags.SANDBOX, tags.POD_NAMESPACE, tags.POD_NAME)
 # Families that take hyperdisks only, and those that know no other network interface than gVNIC.
 _HYPERDISK_ONLY: Final = ("c4", "c4a", "c4d", "n4", "n4a", "n4d", "x4", "m4", "a4", "z3", "h4d", "g4", "c4n")
 _GVNIC_FAMILIES: Final = (*_HYPERDISK_ONLY, "c3", "c3d", "a3", "g2", "h3", "t2a", "m3")
@@ -179,22 +181,20 @@ def _disks(spec: LaunchSpec, config: GcpConfig, image: Image, all_tags: Mapping[
     """The root, the settings' extra ones, then the pod's volumes; all but those go with the instance."""
     size = max(image.size_gib, spec.root_volume_gib or config.root_volume_gib or 0) + spec.scratch_gib
     root = {"source_image": image.link, "disk_size_gb": size, "disk_type": _disk_type(spec, config)}
-    disks = [_made(root, "boot", spec, config, all_tags) | {"boot": True}]
+    disks = [_made(root, "boot", config, all_tags) | {"boot": True}]
     for number, wish in enumerate(config.extra_disks):
         kind, _, gib = wish.partition(":")
         params: Request = {"disk_type": _in_zone(spec, config, f"diskTypes/{kind}")}
         if gib:
-            disks.append(_made(params | {"disk_size_gb": int(gib)}, f"extra-{number}", spec, config, all_tags))
+            disks.append(_made(params | {"disk_size_gb": int(gib)}, f"extra-{number}", config, all_tags))
         else:  # a local SSD has one size, no labels and no key of ours
             scratch = {"type_": "SCRATCH", "interface": "NVME", "auto_delete": True, "initialize_params": params}
             disks.append(scratch)
     return disks + [volumes.attached(volume, number, config) for number, volume in enumerate(spec.volumes)]
 
 
-def _made(params: Request, device: str, spec: LaunchSpec, config: GcpConfig, all_tags: Mapping[str, str]) -> Request:
-    mine = {key: value for key, value in all_tags.items() if key not in spec.tags} | {
-        key: value for key, value in spec.tags.items() if key in (tags.SANDBOX, tags.POD_NAMESPACE, tags.POD_NAME)
-    }
+def _made(params: Request, device: str, config: GcpConfig, all_tags: Mapping[str, str]) -> Request:
+    mine = {key: all_tags[key] for key in _OF_DISKS if key in all_tags}
     params = params | {
         "labels": {**marks.labels(mine), **dict(config.labels)},
         "description": marks.description(all_tags),
