@@ -111,6 +111,10 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
             from providers.simcloud.ec2.service import Ec2
 
             return Ec2(options, host, faults)
+        case "gce":
+            from providers.simcloud.gce.service import Gce
+
+            return Gce(options, host, faults)
     raise SimcloudError(f"this version does not play {options.cloud} yet")
 
 
