@@ -31,6 +31,7 @@ class Entry:
 BUILT_IN: Final = {
     "aws": Entry("providers.aws", "aws"),
     "azure": Entry("providers.azure", "azure"),
+    "gcp": Entry("providers.gcp", "gcp"),
 }
 
 
