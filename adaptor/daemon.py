@@ -30,7 +30,7 @@ from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.metered import disks_of, metered
+from adaptor.sandbox.metered import metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.paced import paced
 from adaptor.sandbox.registry import Registry
@@ -44,7 +44,7 @@ from adaptor.ttrpc.aio import Server
 from adaptor.volumes.node import NodeVolumes
 from providers import registry as clouds
 from providers import tags
-from providers.base import Ownership, Provider, SupportsSweep
+from providers.base import Ownership, Provider, SupportsSweep, SupportsVolumes
 from providers.errors import ProviderError
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
@@ -117,7 +117,10 @@ class Daemon:
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        rooms = dataclasses.replace(self._rooms(owner, provider, relay, journal, pki, networks), disks=disks_of(cloud))
+        rooms = dataclasses.replace(
+            self._rooms(owner, provider, relay, journal, pki, networks),
+            disks=cloud if isinstance(cloud, SupportsVolumes) else None,
+        )
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)

@@ -29,7 +29,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         "Azure",
         "ARM PUT virtualMachines",
         "ARM DELETE virtualMachines",
-        {"instance_size": "Standard_DC2as_v5", "instance_sizes": ["Standard_DC2as_v5", "Standard_DC4as_v5"]},
+        {"instance_type": "Standard_DC2as_v5", "instance_types": ["Standard_DC2as_v5", "Standard_DC4as_v5"]},
     ),
     "gcp": Stage(
         "gce",
