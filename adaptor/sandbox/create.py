@@ -151,5 +151,6 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
             "tls-server-cert": server.certificate.decode(),
             "tls-client-ca": rooms.pki.ca_pem.decode(),
         }
-        data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata)
+        scratch = rooms.guest.scratch_space or bool(wishes.parse(f";{spec.wishes}").scratch_gib)
+        data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata, scratch=scratch)
     return launch.check_user_data(data, rooms.guest.user_data_limit)

@@ -7,7 +7,7 @@ from adaptor import names
 from adaptor.catalog.select import Pin
 from adaptor.errors import InvalidRequest, StartFailed
 from adaptor.protos import guest_pb2, relay_pb2
-from adaptor.sandbox import launch
+from adaptor.sandbox import launch, recovery
 from adaptor.sandbox.model import SandboxSpec
 from adaptor.sandbox.patience import Backoff
 from adaptor.sandbox.rooms import Rooms
@@ -114,9 +114,24 @@ async def attach(work: Work) -> None:
     spec, instance_id = work.state.spec, work.state.instance_id
     asked, wanted = _cloud(work.rooms, spec), plan.attached(spec.volumes)
     with span(work.log, "volumes.attach", instance=instance_id, disks=[volume.id for volume in wanted]):
-        await _answered(
-            work, f"the pod's disks cannot be attached to {instance_id}", lambda: asked.attach(instance_id, wanted)
-        )
+        try:
+            await _answered(
+                work, f"the pod's disks cannot be attached to {instance_id}", lambda: asked.attach(instance_id, wanted)
+            )
+        except StartFailed as error:
+            if reason := await _death(work):
+                raise StartFailed(reason) from error
+            raise
+
+
+async def _death(work: Work) -> str:
+    """Why the VM is not there any more; empty where it is, or nobody says."""
+    instance_id = work.state.instance_id
+    try:
+        instance = (await work.rooms.provider.get([instance_id])).get(instance_id)
+    except ProviderError:
+        return ""
+    return (recovery.death(instance) if instance is not None else "") or ""
 
 
 async def _answered(work: Work, what: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -77,11 +77,13 @@ def own_user_data(launch_token: bytes, worker_ca: bytes, port: int) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def upstream_user_data(apf: dict[str, Any], initdata: str | None) -> bytes:
+def upstream_user_data(apf: dict[str, Any], initdata: str | None, *, scratch: bool = False) -> bytes:
     """User-data for stock upstream images: their parser knows write_files entries of exactly path and content."""
     files = {names.UPSTREAM_APF: json.dumps(apf, indent=2)}
     if initdata:
         files[f"{names.GUEST_RUN_DIR}/initdata"] = encode_initdata(initdata)
+    if scratch:
+        files[f"{names.GUEST_RUN_DIR}/scratch-space.marker"] = "asked for"  # only its being there counts
     lines = ["#cloud-config", "write_files:"]
     for path, content in files.items():
         lines += [f"  - path: {path}", "    content: |", *(f"      {line}" for line in content.splitlines())]
