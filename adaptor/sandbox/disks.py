@@ -100,13 +100,13 @@ async def _check_holders(work: Work, held: Mapping[str, str]) -> None:
     )
     if kept := plan.kept_by(held, machines):
         raise StartFailed(
-            f"{_told({each: held[each] for each in kept})}, which lives: another pod has it, or somebody attached it by "
-            "hand. It must be let go of first"
+            f"the pod's disks are in use: {_told({each: held[each] for each in kept})}, which lives. Another pod has "
+            "them, or somebody attached them by hand; they must be let go of first"
         )
 
 
 def _told(held: Mapping[str, str]) -> str:
-    return "; ".join(f"the disk {disk} is attached to the machine {machine}" for machine, disk in held.items())
+    return "; ".join(f"{disk}, attached to the machine {machine}" for machine, disk in held.items())
 
 
 async def attach(work: Work) -> None:
@@ -136,7 +136,7 @@ async def _death(work: Work) -> str:
 
 async def _answered(work: Work, what: str, call: Callable[[], Awaitable[T]]) -> T:
     """The call's answer; what passes (throttling, a machine that does not run yet) is tried again while there is time."""
-    backoff = Backoff(0.5, 5.0)
+    backoff = Backoff(0.5, 2.0)
     while True:
         try:
             return await call()
