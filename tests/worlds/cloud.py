@@ -6,7 +6,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 
 from adaptor.clock import Clock
-from providers.base import Instance, InstanceState, LaunchSpec, Offering
+from providers import tags
+from providers.base import Instance, InstanceState, LaunchSpec, Offering, Seat
 from providers.errors import InvalidSpec, ProviderError
 
 OFFERINGS = (Offering("m6a.large", 2, 8192), Offering("m6a.xlarge", 4, 16384), Offering("m6a.small", 1, 2048))
@@ -20,7 +21,8 @@ class Cloud:
     def __init__(self, clock: Clock) -> None:
         self.instances: dict[str, Instance] = {}
         self.specs: dict[str, LaunchSpec] = {}
-        self.tokens: dict[str, str] = {}
+        self.launches: dict[str, tuple[tuple[LaunchSpec, int], list[str]]] = {}  # token: what was asked, the ids
+        self.room: int | None = None  # for the next launch of several: it makes no more than so many
         self.refuse: defaultdict[str, deque[ProviderError]] = defaultdict(deque)
         self.lose_replies: deque[ProviderError] = deque()
         self.refuse_after_loss: ProviderError | None = None
@@ -47,22 +49,45 @@ class Cloud:
         del self.instances[instance_id]
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
+        return (await self.launch(spec, token, 1))[0]
+
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        """So many equal machines, by index; fewer where there is no `room` for all."""
         await self._call("create")
-        if token in self.tokens:
-            if self.specs[self.tokens[token]] != spec:
+        if token in self.launches:
+            if self.launches[token][0] != (spec, count):
+                self.mistaken(f"the token {token} is used again for another launch")
                 raise InvalidSpec("another spec under this token")
-            return self.instances[self.tokens[token]]
-        number = len(self.made_at) + 1
-        instance = Instance(
-            f"i-{number:04}", InstanceState.PENDING, (f"10.0.{number // 250}.{number % 250 + 1}",), tags=spec.tags
-        )
-        self.instances[instance.id], self.specs[instance.id], self.tokens[token] = instance, spec, instance.id
-        self.made_at[instance.id] = self._clock.now()
+        else:
+            most, self.room = self.room, None
+            ids = [self._made(spec, Seat(token, index, count)) for index in range(min(count, most or count))]
+            self.launches[token] = ((spec, count), ids)
         if self.lose_replies:
             if self.refuse_after_loss:
                 self.refuse["create"].append(self.refuse_after_loss)
             raise self.lose_replies.popleft()
-        return instance
+        return {index: self.instances[id] for index, id in enumerate(self.launches[token][1])}
+
+    def mistaken(self, what: str) -> None:
+        """A caller has asked for what no sound caller would."""
+
+    def _made(self, spec: LaunchSpec, seat: Seat) -> str:
+        number = len(self.made_at) + 1
+        address = f"10.{number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
+        mark = {} if seat.count == 1 else {tags.TOKEN: str(seat)}
+        instance = Instance(f"i-{number:04}", InstanceState.PENDING, (address,), tags={**spec.tags, **mark})
+        self.instances[instance.id], self.specs[instance.id] = instance, spec
+        self.made_at[instance.id] = self._clock.now()
+        return instance.id
+
+    async def label(self, instance: Instance) -> None:
+        """As EC2's CreateTags."""
+        await self._call("label")
+        if instance.id in self.instances:
+            known = self.instances[instance.id]
+            self.instances[instance.id] = dataclasses.replace(
+                known, name=instance.name, tags={**known.tags, **instance.tags}
+            )
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         await self._call("get")
