@@ -10,7 +10,16 @@ from typing import Final
 import adaptor
 from adaptor.errors import AdaptorError
 
-FAMILIES: Final = ("demo", "serve", "relay", "check", "journal", "gc", "simcloud")  # as a stranger should read them
+FAMILIES: Final = (
+    "demo",
+    "serve",
+    "relay",
+    "check",
+    "instances",
+    "journal",
+    "gc",
+    "simcloud",
+)  # as a stranger should read them
 
 _DESCRIPTION: Final = (
     "Run each confidential pod of a Kubernetes node inside its own confidential VM at a cloud provider."
