@@ -48,7 +48,7 @@ def build() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"peerpods {adaptor.__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"peerpods {adaptor.__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     for family in FAMILIES:
         importlib.import_module(f"adaptor.cli.{family}").add_parser(verbs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def node(node: Node) -> Node:
     return node
 
 
-async def launch(registry: Registry, node: Node, name: str = "web", **wishes: object) -> LaunchSpec:
+async def launch(registry: Registry, node: Node, name: str = "web", **wishes: Any) -> LaunchSpec:
     """Start a pod; what its VM was launched with."""
     pod = spec(name, **wishes)
     await registry.create(pod)
@@ -166,7 +167,7 @@ async def test_a_start_does_not_go_on_trying_when_its_time_is_over(node: Node) -
         ({"wishes": "tee=tdx"}, "TEE snp, not tdx"),
     ],
 )
-async def test_a_wish_that_nothing_meets_costs_nothing(node: Node, wishes: dict[str, object], text: str) -> None:
+async def test_a_wish_that_nothing_meets_costs_nothing(node: Node, wishes: dict[str, Any], text: str) -> None:
     async with node.adaptor() as registry:
         with pytest.raises(InvalidRequest, match=text):
             await launch(registry, node, **wishes)

@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read_is_one_fault(tmp_path: Path, text: str | Non
 
 def test_the_selection_table_means_what_it_says() -> None:
     assert constraints(Selection()) == Constraints()
-    settings = Selection(allow=("m6a.*",), tee=("snp", "tdx"), spot="never", max_price=0.5, zones=("a",))  # type: ignore[arg-type]
+    settings = Selection(allow=("m6a.*",), tee=("snp", "tdx"), spot="never", max_price=0.5, zones=("a",))
     assert constraints(settings) == Constraints(
         allow=("m6a.*",), tees=(Tee.SNP, Tee.TDX), spot=Spot.NEVER, max_price=0.5, zones=("a",)
     )
