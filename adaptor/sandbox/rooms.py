@@ -10,6 +10,7 @@ from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.launch import LaunchTokens
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership, Provider
 
@@ -73,5 +74,6 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: FairGate  # bounds the create calls under way at once
+    creates: FairGate  # bounds the VMs that are being asked for at once
+    tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)

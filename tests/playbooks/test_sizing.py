@@ -33,6 +33,10 @@ T3 = (
     Offering("t3.medium", 2, 4096),
     Offering("t3.xlarge", 2, 16384),
 )
+LARGER_MEMORY: Final = (
+    "failed to get instance type based on vCPU and memory annotations: no instance type found for the given vcpus (2) "
+    "and memory (18432)"
+)
 
 
 async def launched(node: Node, **annotations: str) -> str:
@@ -93,8 +97,7 @@ async def test_a_wish_beside_the_sizes(node: Node) -> None:
     [
         (
             {"DEFAULT_VCPUS": "2", "DEFAULT_MEMORY": "18432"},
-            "failed to get instance type based on vCPU and memory annotations: no instance type found for the given "
-            "vcpus (2) and memory (18432)",
+            LARGER_MEMORY,
         ),
         (
             {"DEFAULT_VCPUS": "3", "DEFAULT_MEMORY": "12288"},
