@@ -201,7 +201,7 @@ class CloudLine:
         if kind == "request delayed":
             await stage.sleep(seconds)
         if kind == "partly filled":
-            self.cloud.room = 1
+            self.cloud.short = 1
         if kind == "accepted in vain":
             await self._travel()
             return None  # type: ignore[return-value] # a delete's
