@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from adaptor.catalog.select import Choice, Rejection, Requirements
+from adaptor.catalog.select import RULES, Choice, Rejection, Requirements
 from adaptor.catalog.unavailable import SAID, Mark
 from providers.base import Offering, Purchase
 
@@ -95,23 +95,22 @@ def _sizes(wanted: Requirements) -> Iterator[str]:
 
 
 def _ruled_out(rejected: Sequence[Rejection]) -> str:
-    """Rule by rule, those that the fewest fell to first: they came the nearest."""
+    """Rule by rule, those that came the nearest first."""
     rules: dict[str, list[Rejection]] = {}
     for each in rejected:
         rules.setdefault(each.filter, []).append(each)
-    parts = (
-        f"{len(group)} by {name} ({_examples(group)})"
-        for name, group in sorted(rules.items(), key=lambda item: (len(item[1]), item[0]))
-    )
+    nearest = sorted(rules.items(), key=lambda item: -RULES.index(item[0]))
+    examples = _EXAMPLES if len(nearest) <= _EXAMPLES else 1
+    parts = (f"{len(group)} by {name} ({_examples(group, examples)})" for name, group in nearest)
     return f"Ruled out {_count(len(rejected), 'offering')}: {'; '.join(parts)}"
 
 
-def _examples(group: Sequence[Rejection]) -> str:
+def _examples(group: Sequence[Rejection], most: int = _EXAMPLES) -> str:
     """The largest types with their reasons, each type and reason once."""
     largest = sorted(group, key=lambda r: (-r.offering.gpus, -r.offering.memory_mib, -r.offering.vcpus))
     texts = list(dict.fromkeys((each.offering.instance_type, each.reason) for each in largest))
-    shown = "; ".join(f"{kind}: {_cut(reason, _WORDS)}" for kind, reason in texts[:_EXAMPLES])
-    more = len({kind for kind, _ in texts} - {kind for kind, _ in texts[:_EXAMPLES]})
+    shown = "; ".join(f"{kind}: {_cut(reason, _WORDS)}" for kind, reason in texts[:most])
+    more = len({kind for kind, _ in texts} - {kind for kind, _ in texts[:most]})
     return shown + (f"; and {_count(more, 'more type')}" if more else "")
 
 

@@ -97,6 +97,13 @@ class Constraints:
     spot: Spot = Spot.ALLOWED
 
 
+# In the order in which they are asked: an offering that falls to a later one came nearer.
+RULES: Final = (
+    *("type", "allow", "deny", "family", "tee", "arch", "spot", "zone", "pinned"),
+    *("gpus", "gpu-model", "vcpus", "memory", "max-price", "unasked-gpu", "unavailable"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One reason why an offering can be ruled out."""
@@ -229,8 +236,8 @@ def _of_the_name(wanted: Requirements, limits: Constraints) -> Iterator[Rule]:
 
 def _of_the_kind(wanted: Requirements, limits: Constraints, default: Offering) -> Iterator[Rule]:
     tee = default.tee if wanted.tee is None else wanted.tee
-    whose = "the default" if wanted.tee is None else "the pod's wish"
-    yield Rule("tee", lambda o: o.tee is tee, lambda o: f"TEE {o.tee}, not {tee} ({whose})")
+    who = "the default" if wanted.tee is None else "the pod's wish"
+    yield Rule("tee", lambda o: o.tee is tee, lambda o: f"TEE {o.tee}, not {tee} ({who})")
     if limits.tees:
         allowed = f"TEE not among [selection].tee ({', '.join(limits.tees)})"
         yield Rule("tee", lambda o: o.tee in limits.tees, lambda _: allowed)

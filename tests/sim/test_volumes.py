@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from adaptor.sandbox.registry import Registry
 from adaptor.volumes.records import DirectVolume
 from providers.base import Offering, Volume
 from providers.errors import Denied, Transient
+from tests.worlds.cloud import Cloud
 from tests.worlds.node import Node, spec
 
 DATA = DirectVolume("/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/data/mount", "vol-1", fs_group=1000)
@@ -157,7 +159,7 @@ async def test_a_living_machine_keeps_its_disk(node: Node) -> None:
 
 
 async def test_a_cloud_without_disks_refuses_at_create_vm(node: Node) -> None:
-    node.gives_disks = False
+    node.cloud = cast(Any, Cloud(node.clock))
     async with node.adaptor() as registry:
         with pytest.raises(
             InvalidRequest, match="memory cannot give disks to pod VMs, and pod shop/web has vol-1, vol-2"

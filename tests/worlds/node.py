@@ -74,7 +74,6 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.clock = VirtualClock()
         self.journal_seconds = 0.0
-        self.gives_disks = True
         self.cloud = DiskCloud(self.clock)
         self.relay = Relay(self.cloud, self.clock)
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
@@ -136,7 +135,6 @@ class Node:
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
             creates=FairGate(16),
-            disks=self.cloud if self.gives_disks else None,
         )
 
 

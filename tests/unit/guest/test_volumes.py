@@ -271,7 +271,7 @@ async def test_a_volume_that_is_none_is_refused_before_the_vm_is_bound(
 )
 def test_names_from_the_wire_lead_nowhere_else(wrong: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
-        check([volume(**{"serial": "x", **wrong})], Demands())  # type: ignore[arg-type]
+        check([volume(**{"serial": "x", **wrong})], Demands())
 
 
 def test_a_volume_that_could_be_any_disk_is_refused() -> None:
