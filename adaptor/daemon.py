@@ -7,9 +7,7 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 """
 
 import asyncio
-import dataclasses
 import os
-import random
 import secrets
 import signal
 import socket
@@ -32,7 +30,6 @@ from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
-from adaptor.sandbox.paced import paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.sweep import Known
@@ -42,9 +39,9 @@ from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from adaptor.volumes.node import NodeVolumes
+from providers import batch, tags
 from providers import registry as clouds
-from providers import tags
-from providers.base import Ownership, Provider, SupportsSweep, SupportsVolumes
+from providers.base import Ownership, Provider, SupportsBatchCreate, SupportsSweep
 from providers.errors import ProviderError
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
@@ -111,16 +108,12 @@ class Daemon:
         owner = ownership(config)
         journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        cloud, relay = await asyncio.gather(_open_cloud(config, owner), ensure_relay(config.node.relay_socket))
-        provider = _heedful(cloud)
+        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        rooms = dataclasses.replace(
-            self._rooms(owner, provider, relay, journal, pki, networks),
-            disks=cloud if isinstance(cloud, SupportsVolumes) else None,
-        )
+        rooms = self._rooms(owner, provider, relay, journal, pki, networks)
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
@@ -194,6 +187,7 @@ class Daemon:
         networks: HostNetworks,
     ) -> Rooms:
         guest = self._config.guest
+        per_call = batch.MOST if isinstance(provider, SupportsBatchCreate) else 1
         return Rooms(
             owner=owner,
             provider=provider,
@@ -213,7 +207,7 @@ class Daemon:
                 scratch_space=guest.scratch_space,
             ),
             pods_dir=self._config.node.pods_dir,
-            creates=FairGate(self._config.limits.creates_at_once),
+            creates=FairGate(self._config.limits.creates_at_once * per_call),
             chooser=Chooser(constraints(self._config.selection), self._config.prices),
         )
 
@@ -272,23 +266,15 @@ class Daemon:
 
 
 async def open_provider(config: Config, owner: Ownership) -> Provider:
-    """The cloud's provider, which counts its calls and heeds its limits."""
-    return _heedful(await _open_cloud(config, owner))
-
-
-def _heedful(cloud: Provider) -> Provider:
-    return paced(metered(cloud), RealClock(), random.SystemRandom())
-
-
-async def _open_cloud(config: Config, owner: Ownership) -> Provider:
-    """The bare provider, its SDK imported in a thread: half a second of a start."""
+    """The cloud's provider, its SDK imported in a thread: half a second of a start."""
     name = config.cloud.provider
     try:
-        return await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
+        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
     except ModuleNotFoundError as error:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
+    return metered(provider)
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

@@ -1,5 +1,6 @@
 """A pod's disks on their way to its VM: checked before anything is paid for, attached, told to relay and guest."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -7,9 +8,8 @@ from adaptor import names
 from adaptor.catalog.select import Pin
 from adaptor.errors import InvalidRequest, StartFailed
 from adaptor.protos import guest_pb2, relay_pb2
-from adaptor.sandbox import launch
+from adaptor.sandbox import launch, recovery
 from adaptor.sandbox.model import SandboxSpec
-from adaptor.sandbox.patience import Backoff
 from adaptor.sandbox.rooms import Rooms
 from adaptor.sandbox.work import Work
 from adaptor.telemetry.spans import span
@@ -17,11 +17,15 @@ from adaptor.volumes import plan
 from adaptor.volumes.records import DirectVolume
 from providers.base import Device, LaunchSpec, SupportsVolumes
 from providers.errors import ProviderError, Throttled, Transient
+from providers.retry import retrying, until
 
 T = TypeVar("T")
 
 # Seconds between looks at a disk whose last machine is being deleted. Clouds take 5 to 60 s over it.
 _LOOK: Final = 2.0
+# Seconds between tries to attach to a machine that does not run yet. It runs within 5 to 20 s, and longer pauses would
+# only delay the pod.
+_READY: Final = 2.0
 _LUKS: Final = "luks2"
 
 
@@ -100,13 +104,13 @@ async def _check_holders(work: Work, held: Mapping[str, str]) -> None:
     )
     if kept := plan.kept_by(held, machines):
         raise StartFailed(
-            f"{_told({each: held[each] for each in kept})}, which lives: another pod has it, or somebody attached it by "
-            "hand. It must be let go of first"
+            f"the pod's disks are in use: {_told({each: held[each] for each in kept})}, which lives. Another pod has "
+            "them, or somebody attached them by hand; they must be let go of first"
         )
 
 
 def _told(held: Mapping[str, str]) -> str:
-    return "; ".join(f"the disk {disk} is attached to the machine {machine}" for machine, disk in held.items())
+    return "; ".join(f"{disk}, attached to the machine {machine}" for machine, disk in held.items())
 
 
 async def attach(work: Work) -> None:
@@ -114,32 +118,44 @@ async def attach(work: Work) -> None:
     spec, instance_id = work.state.spec, work.state.instance_id
     asked, wanted = _cloud(work.rooms, spec), plan.attached(spec.volumes)
     with span(work.log, "volumes.attach", instance=instance_id, disks=[volume.id for volume in wanted]):
-        await _answered(
-            work, f"the pod's disks cannot be attached to {instance_id}", lambda: asked.attach(instance_id, wanted)
-        )
-
-
-async def _answered(work: Work, what: str, call: Callable[[], Awaitable[T]]) -> T:
-    """The call's answer; what passes (throttling, a machine that does not run yet) is tried again while there is time."""
-    backoff = Backoff(0.5, 5.0)
-    while True:
         try:
-            return await call()
-        except (Throttled, Transient) as error:
-            asked = error.retry_after if isinstance(error, Throttled) else None
-            pause = max(backoff.next(), asked or 0.0)
-            if work.rooms.clock.now() + pause >= work.deadline:
-                raise StartFailed(f"{what} in time: {error}") from error
-        except ProviderError as error:
-            raise StartFailed(f"{what}: {error}") from error
-        await work.rooms.clock.sleep(pause)
+            what = f"the pod's disks cannot be attached to {instance_id}"
+            await _answered(work, what, lambda: asked.attach(instance_id, wanted), _READY)
+        except StartFailed as error:
+            if reason := await _death(work):
+                raise StartFailed(reason) from error
+            raise
+
+
+async def _death(work: Work) -> str:
+    """Why the VM is not there any more; empty where it is, or nobody says."""
+    instance_id = work.state.instance_id
+    try:
+        instance = (await work.rooms.provider.get([instance_id])).get(instance_id)
+    except ProviderError:
+        return ""
+    return (recovery.death(instance) if instance is not None else "") or ""
+
+
+async def _answered(work: Work, what: str, call: Callable[[], Awaitable[T]], longest: float = math.inf) -> T:
+    """The call's answer; what passes is tried again while there is time, at least every `longest` seconds."""
+    clock = work.rooms.clock
+    try:
+        async for attempt in retrying(lambda pause: clock.sleep(min(pause, longest)), until(clock.now, work.deadline)):
+            with attempt:
+                return await call()
+    except (Throttled, Transient) as error:
+        raise StartFailed(f"{what} in time: {error}") from error
+    except ProviderError as error:
+        raise StartFailed(f"{what}: {error}") from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _cloud(rooms: Rooms, spec: SandboxSpec) -> SupportsVolumes:
-    if rooms.disks is None:
+    if not isinstance(rooms.provider, SupportsVolumes):
         disks = ", ".join(volume.disk for volume in spec.volumes)
         raise InvalidRequest(f"{rooms.provider.name} cannot give disks to pod VMs, and pod {spec.pod} has {disks}")
-    return rooms.disks
+    return rooms.provider
 
 
 def _devices(cloud: SupportsVolumes | None, spec: SandboxSpec) -> list[tuple[int, DirectVolume, Device]]:

@@ -11,8 +11,9 @@ from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.launch import LaunchTokens
 from adaptor.sandbox.watch import InstanceWatch
-from providers.base import Ownership, Provider, SupportsVolumes
+from providers.base import Ownership, Provider
 
 
 class Relay(Protocol):
@@ -82,6 +83,6 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: FairGate  # bounds the create calls under way at once
+    creates: FairGate  # bounds the VMs that are being asked for at once
+    tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)
-    disks: SupportsVolumes | None = None  # the provider, where its cloud gives disks to machines

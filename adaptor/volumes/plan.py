@@ -28,8 +28,12 @@ def zone(volumes: Sequence[DirectVolume], disks: Mapping[str, Disk], cloud: str)
 
 
 def holders(disks: Mapping[str, Disk]) -> dict[str, str]:
-    """Who must let go of a disk before the pod's VM can have it: machine id -> disk id."""
-    return {machine: disk.id for disk in disks.values() if not disk.shareable for machine in disk.attached_to}
+    """Who must let go of what before the pod's VM can have it: machine id -> disk ids, in words."""
+    held: dict[str, list[str]] = {}
+    for disk in disks.values():
+        for machine in () if disk.shareable else disk.attached_to:
+            held.setdefault(machine, []).append(disk.id)
+    return {machine: ", ".join(sorted(ids)) for machine, ids in held.items()}
 
 
 def kept_by(held: Mapping[str, str], machines: Mapping[str, Instance]) -> Collection[str]:

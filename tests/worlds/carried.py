@@ -5,12 +5,13 @@ test: shim ── agent.ttrpc ── relay process ── TLS, over a cable ─�
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
 from adaptor.pki import NodePki
+from adaptor.protos import guest_pb2, relay_pb2
 from adaptor.protos.guest_pb2 import BindRequest
 from adaptor.relay import tls
 from adaptor.relay.client import Identity, OwnGuest, RelayClient, Session
@@ -80,24 +81,40 @@ class Carried:
 
 @asynccontextmanager
 async def carried(
-    relay: RelayClient, sandbox: str, directory: Path, pki: NodePki, *, all_gpus: bool = False
+    relay: RelayClient,
+    sandbox: str,
+    directory: Path,
+    pki: NodePki,
+    *,
+    all_gpus: bool = False,
+    volumes: Volumes | None = None,
+    attached: Sequence[tuple[relay_pb2.DirectVolume, guest_pb2.Volume]] = (),
 ) -> AsyncIterator[Carried]:
-    """A pod whose VM is bound, its sockets in `directory`; the shim has not dialled yet. The end is StopVM's."""
+    """A pod whose VM is bound, its sockets in `directory`; the shim has not dialled yet. The end is StopVM's.
+
+    `volumes`: how the guest mounts what is `attached`, each disk as relay and guest are told of it.
+    """
     me = identity.generate()
     async with AsyncExitStack() as stack:
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
-        control = Control(TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")), Volumes(Programs()))
+        control = Control(
+            TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")), volumes or Volumes(Programs())
+        )
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
         await stack.enter_async_context(_running(Service(listener, context, control)))
         cable = await stack.enter_async_context(Cable(listener.getsockname()[1]))
 
-        await relay.open(sandbox, str(directory / "agent.ttrpc"), all_gpus=all_gpus)
+        await relay.open(
+            sandbox, str(directory / "agent.ttrpc"), all_gpus=all_gpus, volumes=[each for each, _ in attached]
+        )
         stack.push_async_callback(relay.close, sandbox)
         worker = Identity(pki.worker.certificate, pki.worker.key)
         dialled = await relay.dial(sandbox, ["127.0.0.1"], cable.port, PATIENCE, worker, OwnGuest(NONCE))
         assert dialled.hello.proof == identity.launch_proof(TOKEN, NONCE, me.der)
-        bind = BindRequest(sandbox_id=sandbox, pod_namespace="lab", pod_name="recorded")
+        bind = BindRequest(
+            sandbox_id=sandbox, pod_namespace="lab", pod_name="recorded", volumes=[each for _, each in attached]
+        )
         await relay.bind(sandbox, bind.SerializeToString(), PATIENCE)
         async with asyncio.timeout(PATIENCE):
             pod = Carried(relay, sandbox, directory / "agent.ttrpc", cable, await agent_at)

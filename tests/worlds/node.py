@@ -16,7 +16,7 @@ from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch, survey
 from providers.base import Ownership
 from tests.worlds.clock import VirtualClock
-from tests.worlds.cloud import Cloud
+from tests.worlds.disks import DiskCloud
 from tests.worlds.relay import Relay
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.clock = VirtualClock()
         self.journal_seconds = 0.0
-        self.cloud = Cloud(self.clock)
+        self.cloud = DiskCloud(self.clock)
         self.relay = Relay(self.cloud, self.clock)
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
         self._directory = directory

@@ -87,7 +87,7 @@ def test_the_text_stays_short_with_a_thousand_offerings(wanted: dict[str, Any]) 
 
 
 def test_the_reasons_are_grouped_and_those_that_came_the_nearest_first() -> None:
-    said = text(THOUSAND, vcpus=8, memory_mib=99999)
+    said = text(THOUSAND, vcpus=7, memory_mib=99999)
     assert said.index("by memory") < said.index("by tee")
     assert "Ruled out 1002 offerings" in said
     assert "more types" in said

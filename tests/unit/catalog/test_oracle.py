@@ -118,7 +118,7 @@ def cases(data: bytes) -> list[Case]:
     return [Case(offerings, draw.requirements(), limits) for _ in range(PODS)]
 
 
-def every(catalogs: int) -> Any:
+def every(catalogs: int) -> settings:
     return settings(
         max_examples=catalogs, deadline=None, derandomize=not NIGHTLY, database=None,
         suppress_health_check=list(HealthCheck),

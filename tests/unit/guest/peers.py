@@ -292,12 +292,14 @@ class AgentWorld:
 class GuestWorld:
     """The guest's service in this process, with its agent and its run directory, on a loopback port."""
 
-    def __init__(self, root: Path, worker_ca: bytes, patience: float, command: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: Path, worker_ca: bytes, patience: float, command: tuple[str, ...], volumes: Volumes | None
+    ) -> None:
         self.run_dir = root / "peerpod"
         self.me = identity.generate()
         self.agent = AgentWorld(root / "agent.sock")
         self.launcher = Agent(str(self.agent.path), command)
-        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher, Volumes(Programs()))
+        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher, volumes or Volumes(Programs()))
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]
         context = tls.guest_server(self.me.certificate, self.me.key, worker_ca)
@@ -316,10 +318,16 @@ class GuestWorld:
 
 @contextlib.asynccontextmanager
 async def guest(
-    root: Path, worker_ca: bytes, patience: float = PATIENCE, command: tuple[str, ...] = (), *, agent: bool = True
+    root: Path,
+    worker_ca: bytes,
+    patience: float = PATIENCE,
+    command: tuple[str, ...] = (),
+    *,
+    agent: bool = True,
+    volumes: Volumes | None = None,
 ) -> AsyncIterator[GuestWorld]:
     """A guest whose agent listens (unless `agent` is false, or `command` is to start it)."""
-    world = GuestWorld(root, worker_ca, patience, command)
+    world = GuestWorld(root, worker_ca, patience, command, volumes)
     try:
         if agent and not command:
             await world.agent.start()

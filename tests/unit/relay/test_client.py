@@ -219,3 +219,25 @@ async def test_the_relay_is_told_for_how_long_to_resume_a_link(relay: Succession
     relay.answer = dialled
     await dial(client)
     assert relay.requests[0].link_grace == 45.0  # type: ignore[attr-defined]
+
+
+VOLUMES = [relay_pb2.DirectVolume(name="vol-0", path="/a", disk_id="vol-1")]
+
+
+async def test_a_relay_that_knows_of_volumes_is_told_of_them(relay: Succession, client: RelayClient) -> None:
+    async def opened(request: Message) -> Message:
+        return relay_pb2.OpenResponse(volumes=1)
+
+    relay.answer = opened
+    await client.open("a", "/a.sock", volumes=VOLUMES)
+    assert list(relay.requests[0].rewrites.volumes) == VOLUMES  # type: ignore[attr-defined]
+
+
+async def test_a_relay_of_an_older_version_gets_no_pod_with_volumes(relay: Succession, client: RelayClient) -> None:
+    async def opened(request: Message) -> Message:
+        return relay_pb2.OpenResponse()
+
+    relay.answer = opened
+    await client.open("a", "/a.sock")
+    with pytest.raises(Unavailable, match=r"older version, which cannot give a pod its volumes.*--takeover"):
+        await client.open("b", "/b.sock", volumes=VOLUMES)

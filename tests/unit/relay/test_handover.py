@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptor.errors import StatusError, Unavailable
+from adaptor.errors import Conflict, StatusError, Unavailable
 from adaptor.protos.handover_pb2 import HandedOver, Ready
+from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import SessionState
 from adaptor.relay.handover import HandOverFailed, Line, reach
 from tests.unit.relay.nodes import Impostor, Node
@@ -413,3 +414,17 @@ async def test_a_stock_guests_pod_is_handed_over_too(node: Node, pki: Pki) -> No
         await shim.call(b"after")
         await pod.relay.close(pod.sandbox_id)
         pod.close()
+
+
+async def test_a_successor_goes_on_telling_guests_of_their_volumes(node: Node, running: Pod) -> None:
+    volumes = [DirectVolume(name="vol-0", path="/a", disk_id="vol-1", guest_path="/run/cloud-volumes/vol-0")]
+    await running.relay.open(running.sandbox_id, running.path, volumes=volumes)
+    await running.dial()
+    await running.bind()
+    shim = await running.connect()
+    await shim.call(b"before")
+    await node.take_over()
+    await running.becomes(SessionState.JOINED)
+    await running.relay.open(running.sandbox_id, running.path, volumes=volumes)
+    with pytest.raises(Conflict):
+        await running.relay.open(running.sandbox_id, running.path)

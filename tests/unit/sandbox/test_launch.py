@@ -57,6 +57,12 @@ def test_upstream_user_data_is_what_a_strict_two_key_parser_takes() -> None:
     assert gzip.decompress(base64.b64decode(content["/run/peerpod/initdata"])) == b"version = '0.1.0'\n"
 
 
+def test_a_stock_guest_is_told_of_its_scratch_disk_by_a_marker_and_only_when_it_has_one() -> None:
+    marker = {"path": "/run/peerpod/scratch-space.marker", "content": "asked for\n"}
+    assert yaml.safe_load(launch.upstream_user_data({}, None, scratch=True))["write_files"][1:] == [marker]
+    assert len(yaml.safe_load(launch.upstream_user_data({}, None))["write_files"]) == 1
+
+
 def test_initdata_is_encoded_to_the_same_bytes_every_time() -> None:
     assert launch.encode_initdata("a = 1") == launch.encode_initdata("a = 1")
 
