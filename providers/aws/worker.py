@@ -34,6 +34,11 @@ def security_group_ids() -> tuple[str, ...]:
     return tuple(_read("the security groups", "aws.security_group_ids", path).split())
 
 
+def address() -> str:
+    """This node's first private address. Raises: InvalidSpec."""
+    return _read("the address", "nothing: only the preflight asks", "local-ipv4")
+
+
 def _mac() -> str:
     return _read("the network interface", "aws.subnet_id and aws.security_group_ids", "mac")
 

@@ -28,9 +28,7 @@ async def test_a_zone_that_the_settings_do_not_allow_is_refused_by_name(world: W
 
 
 async def test_an_offering_is_there_once(world: World, provider: Provider) -> None:
-    offers = [
-        (each.instance_type, each.zone, each.purchase, each.tee) for each in await world.spot().offerings()
-    ]
+    offers = [(each.instance_type, each.zone, each.purchase, each.tee) for each in await world.spot().offerings()]
     assert len(set(offers)) == len(offers)
 
 

@@ -61,9 +61,7 @@ async def test_a_cloud_that_does_not_answer_is_a_finding(world: World) -> None:
     assert Grade.FAULT in {each.grade for each in await provider.preflight(*PORTS)}
 
 
-async def test_a_limit_is_told_with_what_is_used_of_it(
-    world: World, provider: Provider, limits: SupportsQuota
-) -> None:
+async def test_a_limit_is_told_with_what_is_used_of_it(world: World, provider: Provider, limits: SupportsQuota) -> None:
     (default, *_) = await provider.offerings()
     before = [each for each in await limits.quota() if default.instance_type in each.types]
     await provider.create(world.spec(instance_type=default.instance_type), "token-1")

@@ -138,9 +138,7 @@ async def test_refused_descriptions_of_disks_are_of_their_kind(
     assert set(await cloud.disks([volume])) == {volume}
 
 
-async def test_a_larger_root_volume_is_taken_and_a_smaller_one_is_the_images(
-    world: World, provider: Provider
-) -> None:
+async def test_a_larger_root_volume_is_taken_and_a_smaller_one_is_the_images(world: World, provider: Provider) -> None:
     small = await provider.create(world.spec(root_volume_gib=1), "token-1")
     large = await provider.create(world.spec(root_volume_gib=40, scratch_gib=10), "token-2")
     assert await world.root_gib(large.id) == 50
