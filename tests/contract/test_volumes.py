@@ -1,6 +1,7 @@
 """SupportsVolumes: a pod's disks are described before anything is spent, attached once, and outlive the machine."""
 
 import asyncio
+
 import pytest
 
 from providers.base import InstanceState, LaunchSpec, Provider, ResourceKind, SupportsVolumes, Volume
