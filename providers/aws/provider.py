@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
-from providers.aws import prices, quota, requests, resources, volumes, worker
+from providers.aws import limits, prices, quota, requests, resources, volumes, worker
 from providers.aws.asking import Ask
 from providers.aws.config import AwsConfig
 from providers.aws.elastic import Elastic
@@ -36,7 +36,9 @@ from providers.base import (
     ResourceKind,
     Volume,
 )
+from providers.batch import Seats, Together, sifted
 from providers.errors import InvalidSpec, NotFound, ProviderError, Throttled, Transient
+from providers.throttle import Rank, Throttle
 
 T = TypeVar("T")
 
@@ -55,14 +57,19 @@ def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
 
 
 class AwsProvider:
-    """`providers.base.Provider`, `SupportsSweep`, `SupportsVolumes`, `SupportsPreflight` and `SupportsQuota` for EC2, in
-    one region."""
+    """`providers.base.Provider` for EC2 in one region, with all that base.py has of `Supports...`."""
 
     name = "aws"
 
     def __init__(self, config: AwsConfig, owner: Ownership) -> None:
         self._config = config
         self._owner = owner
+        self.throttle = Throttle(limits.rate)
+        self._seats = Seats(self.throttle, _Launches(self), limits.RUN, limits.RUN_MACHINES)
+        self._looks = Together(self.throttle, Rank.READ, self._look, requests.IDS_PER_CALL, limits.DESCRIBE)
+        self._ends = Together(
+            self.throttle, Rank.DELETE, self._end, requests.ENDS_PER_CALL, limits.TERMINATE, limits.TERMINATE_MACHINES
+        )
         self._threads = ThreadPoolExecutor(config.api_concurrency, thread_name_prefix="aws")
         self._closed = False
         self._making = threading.Lock()
@@ -73,46 +80,23 @@ class AwsProvider:
         self._elastic = Elastic(self._call, owner)
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
-        """See Provider.create. The token is EC2's ClientToken: EC2 itself launches at most one instance for it."""
-        requests.check(spec, token, self._config)
-        await self._known.check(spec)
-        image, place = await self._surroundings(spec, token)
-        request = requests.run_instances(spec, token, config=self._config, owner=self._owner, image=image, place=place)
-        doing = f"cannot launch {spec.name} ({spec.instance_type})"
-        try:
-            (made,) = await self._call(doing, "run_instances", request, requests.launched)
-        except InvalidSpec as error:
-            if error.code != INSTANCE_TERMINATED:
-                raise
-            return await self._departed(token, error)
-        now = asyncio.get_running_loop().time()
-        self._launched = {id: at for id, at in self._launched.items() if now - at < SETTLING} | {made.id: now}
-        return await self._finished(made)
+        """See Provider.create. The call's token is EC2's ClientToken: EC2 itself launches for it at most once."""
+        await self._prepare(spec, token)
+        return await self._finished(await self._seats.create(spec, token))
 
-    async def _finished(self, made: Instance) -> Instance:
-        """`made` with what takes calls of its own; without that it is not worth keeping."""
-        if self._config.public_ip != "elastic" or made.state is InstanceState.GONE:
-            return requests.reachable(made, self._config)
-        try:
-            await self._elastic.give(made.id, made.name)
-        except NotFound:
-            return (await self.get([made.id])).get(made.id, made)
-        except (Throttled, Transient):
-            raise
-        except ProviderError:
-            # Refused for good. The caller may take it that a refused create has made nothing.
-            try:
-                await self.delete(made.id)
-            except ProviderError as error:
-                raise Transient(f"{made.id} has no address and cannot be deleted now: {error}") from error
-            raise
-        return made
+    async def seat(self, spec: LaunchSpec, token: str) -> str:
+        """See SupportsBatchCreate.seat."""
+        await self._prepare(spec, token)
+        return await self._seats.seat(spec, token)
+
+    def leave(self, token: str) -> None:
+        """See SupportsBatchCreate.leave."""
+        self._seats.leave(token)
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
-        """See Provider.get: one call per 200 ids, all at once."""
-        doing = f"cannot describe {len(ids)} instances"
-        found = await asyncio.gather(*(self._describe(doing, request) for request in requests.by_id(ids)))
-        return {instance.id: requests.reachable(instance, self._config) for page in found for instance in page}
+        """See Provider.get: one call per 200 ids of all who ask at the same moment."""
+        found = await self._looks.ask(ids)
+        return {id: requests.reachable(instance, self._config) for id, instance in found.items()}
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
@@ -123,17 +107,14 @@ class AwsProvider:
         """See Provider.delete. Volumes and interfaces go with the instance, it was launched so; addresses before it."""
         if self._config.public_ip == "elastic":
             await self._elastic.take_back(instance_id)
-        doing = f"cannot delete {instance_id}"
-        try:
-            await self._call(doing, "terminate_instances", {"InstanceIds": [instance_id]}, requests.nothing)
-        except NotFound as error:
+        error = (await self._ends.ask([instance_id])).get(instance_id)
+        if isinstance(error, NotFound):
             if asyncio.get_running_loop().time() - self._launched.get(instance_id, -SETTLING) < SETTLING:
                 raise Transient(
-                    f"{doing}: it is so new that EC2 does not know it everywhere", code=error.code
+                    f"cannot delete {instance_id}: it is so new that EC2 does not know it everywhere", code=error.code
                 ) from error
-        except InvalidSpec as error:
-            if error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
-                raise
+        elif error is not None and error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
+            raise error
         self._launched.pop(instance_id, None)
 
     async def offerings(self) -> Sequence[Offering]:
@@ -180,19 +161,77 @@ class AwsProvider:
         """See Provider.aclose; returns when the calls under way have ended (cancelling stops only the waiting)."""
         self._closed = True
         self._known.close()
+        await self._seats.aclose()
         await asyncio.to_thread(self._threads.shutdown)
         for client in self._clients.values():
             client.close()
+
+    async def _finished(self, made: Instance) -> Instance:
+        """`made` with what takes calls of its own; without that it is not worth keeping."""
+        if self._config.public_ip != "elastic" or made.state is InstanceState.GONE:
+            return requests.reachable(made, self._config)
+        try:
+            await self._elastic.give(made.id, made.name)
+        except NotFound:
+            return (await self.get([made.id])).get(made.id, made)
+        except (Throttled, Transient):
+            raise
+        except ProviderError:
+            # Refused for good. The caller may take it that a refused create has made nothing.
+            try:
+                await self.delete(made.id)
+            except ProviderError as error:
+                raise Transient(f"{made.id} has no address and cannot be deleted now: {error}") from error
+            raise
+        return made
+
+    async def _prepare(self, spec: LaunchSpec, token: str) -> None:
+        """Refuse what would be refused, and learn what the call needs: it holds a turn, and may ask nothing else."""
+        requests.check(spec, token, self._config)
+        await self._known.check(spec)
+        await self._surroundings(spec, token)
 
     async def _surroundings(self, spec: LaunchSpec, token: str) -> tuple[Image, Place]:
         image = await self._known.image(spec.image or self._config.image)
         return image, await self._known.place(spec.zone, token)
 
-    async def _departed(self, token: str, error: InvalidSpec) -> Instance:
-        """The dead instance of a token, while EC2 still shows it (about an hour)."""
-        for instance in await self._describe("cannot find what the token launched", requests.by_token(token)):
-            return instance
-        raise error
+    async def _launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        """RunInstances. What it made, by index."""
+        image, place = await self._surroundings(spec, token)
+        request = requests.run_instances(
+            spec, token, count, config=self._config, owner=self._owner, image=image, place=place
+        )
+        doing = f"cannot launch {spec.name or f'{count} instances'} ({spec.instance_type})"
+        try:
+            made = dict(await self._ask(doing, "run_instances", request, requests.launched))
+        except InvalidSpec as error:
+            if error.code != INSTANCE_TERMINATED:
+                raise
+            return await self._departed(token, error)
+        now = asyncio.get_running_loop().time()
+        self._launched = {id: at for id, at in self._launched.items() if now - at < SETTLING}
+        self._launched |= {each.id: now for each in made.values()}
+        return made
+
+    async def _look(self, ids: Sequence[str]) -> Mapping[str, Instance]:
+        doing = f"cannot describe {len(ids)} instances"
+        found = [await self._ask(doing, "describe_instances", each, requests.instances) for each in requests.by_id(ids)]
+        return {instance.id: instance for page in found for instance in page}
+
+    async def _end(self, ids: Sequence[str]) -> Mapping[str, ProviderError | None]:
+        async def terminate(part: Sequence[str]) -> None:
+            doing = f"cannot delete {part[0] if len(part) == 1 else f'{len(part)} instances'}"
+            await self._ask(doing, "terminate_instances", {"InstanceIds": list(part)}, requests.nothing)
+
+        return await sifted(ids, terminate)
+
+    async def _departed(self, token: str, error: InvalidSpec) -> Mapping[int, Instance]:
+        """The dead instances of a token, while EC2 still shows them (about an hour)."""
+        doing = "cannot find what the token launched"
+        found = await self._ask(doing, "describe_instances", requests.by_token(token), requests.indexed)
+        if not found:
+            raise error
+        return dict(found)
 
     async def _describe(self, doing: str, request: requests.Request) -> Sequence[Instance]:
         return await self._call(doing, "describe_instances", request, requests.instances)
@@ -202,6 +241,20 @@ class AwsProvider:
         return await self._call(doing, door.describe, resources.tagged(kind, self._owner), door.read)
 
     async def _call(
+        self,
+        doing: str,
+        method: str,
+        request: requests.Request,
+        read: Callable[[Mapping[str, Any]], Iterable[T]],
+        *,
+        service: str = "ec2",
+    ) -> Sequence[T]:
+        """`_ask` in its turn."""
+        action = limits.action(method)
+        async with self.throttle.turn(action, limits.rank(action)):
+            return await self._ask(doing, method, request, read, service=service)
+
+    async def _ask(
         self,
         doing: str,
         method: str,
@@ -283,7 +336,7 @@ class _Subject:
         provider, token = self.provider, "preflight"
         image, place = await provider._surroundings(spec, token)  # noqa: SLF001
         owner = provider._owner  # noqa: SLF001
-        return requests.run_instances(spec, token, config=self.config, owner=owner, image=image, place=place)
+        return requests.run_instances(spec, token, 1, config=self.config, owner=owner, image=image, place=place)
 
     async def ours(self) -> Sequence[str]:
         return [each.id for each in await self.provider.list()]
@@ -300,6 +353,23 @@ def _check_host(client: Any, region: str) -> None:
     except socket.gaierror as error:
         client.close()
         raise InvalidSpec(f"there is no region {region}: {host} cannot be resolved; correct aws.region") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Launches:
+    """The provider as `batch.Seats` calls it."""
+
+    aws: AwsProvider
+
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        return await self.aws._launch(spec, token, count)  # noqa: SLF001
+
+    async def label(self, instance: Instance) -> None:
+        request = requests.label(instance, self.aws._config)  # noqa: SLF001
+        await self.aws._call(f"cannot tag {instance.id}", "create_tags", request, requests.empty)  # noqa: SLF001
+
+    async def delete(self, instance_id: str) -> None:
+        await self.aws.delete(instance_id)
 
 
 def _sdk_config(config: AwsConfig) -> Config:

@@ -5,11 +5,13 @@ own work, and the same run is the same to the last step.
 """
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 # Turns of the loop at one moment of virtual time; what is sound takes some tens.
@@ -73,3 +75,13 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` on a VirtualLoop."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def virtually(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A test, run on a VirtualLoop."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run_virtually(test(*args, **kwargs))
+
+    return run
