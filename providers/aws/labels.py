@@ -15,8 +15,8 @@ _STRANGE: Final = re.compile(r"[^\w .:/=+@-]")
 
 
 def plain(given: Mapping[str, str], config: AwsConfig) -> dict[str, str]:
-    """Those that are no labels."""
-    return {key: value for key, value in given.items() if key not in config.tag_labels}
+    """Those that are no labels; a label cannot take the place of what says whose the instance is."""
+    return {key: value for key, value in given.items() if key not in config.tag_labels or _is_ours(key)}
 
 
 def fitting(given: Mapping[str, str], config: AwsConfig, room: int) -> dict[str, str]:
@@ -24,6 +24,10 @@ def fitting(given: Mapping[str, str], config: AwsConfig, room: int) -> dict[str,
     made: dict[str, str] = {}
     for label in config.tag_labels:
         key = _STRANGE.sub("_", label)[:TAG_KEY_LIMIT]
-        if label in given and key.strip() and not key.lower().startswith(RESERVED_TAGS) and key != "Name":
+        if label in given and key.strip() and not key.lower().startswith(RESERVED_TAGS) and not _is_ours(key):
             made.setdefault(key, _STRANGE.sub("_", given[label])[:TAG_VALUE_LIMIT])
     return dict(list(made.items())[: max(0, room)])
+
+
+def _is_ours(key: str) -> bool:
+    return key == "Name" or key.startswith("peerpods-")

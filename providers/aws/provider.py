@@ -101,7 +101,8 @@ class AwsProvider:
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
         doing = f"cannot list the instances of node {self._owner.node}"
-        return await self._describe(doing, requests.owned_by(self._owner))
+        found = await self._describe(doing, requests.owned_by(self._owner))
+        return [requests.reachable(each, self._config) for each in found]
 
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. Volumes and interfaces go with the instance, it was launched so; addresses before it."""

@@ -267,9 +267,11 @@ def instance(shape: Shape) -> Instance:
 
 
 def reachable(found: Instance, config: AwsConfig) -> Instance:
-    """`found` without addresses while the public one that the settings ask for is not known: a worker outside the
-    network could not reach it by the others."""
-    waiting = config.public_ip == "auto" and len(found.addresses) < 2 and found.state is InstanceState.PENDING
+    """`found` with the addresses that workers may dial. Public ones only where the settings ask for them, and then no
+    others before these are known: a worker outside the network could not reach it."""
+    if config.public_ip != "auto":
+        return replace(found, addresses=found.addresses[:1])
+    waiting = len(found.addresses) < 2 and found.state is InstanceState.PENDING
     return replace(found, addresses=()) if waiting else found
 
 

@@ -11,7 +11,9 @@ from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
+from botocore.loaders import Loader
 
 from providers import registry
 from providers.aws.config import AwsConfig
@@ -195,16 +197,27 @@ async def world() -> AsyncIterator[AwsWorld]:
         patch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setattr(boto3, "Session", _session)
         async with running(instances="api-only") as cloud, AsyncExitStack() as closing:
             admin = await asyncio.to_thread(_admin().client, "ec2", endpoint_url=cloud.endpoint_url)
             closing.callback(admin.close)
             yield AwsWorld(cloud, admin, await _settings(admin, cloud.endpoint_url), closing)
 
 
+_LOADER = Loader(include_default_search_paths=True)
+_SESSION = boto3.Session
+
+
+def _session(*given: Any, **settings: Any) -> Any:
+    """The SDK's own, with one reader of service models for the whole run: EC2's takes a quarter of a second."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", _LOADER)
+    return _SESSION(*given, botocore_session=core, **settings)
+
+
 @cache
 def _admin() -> Any:
-    """One session for the whole run: EC2's model takes a quarter of a second to read."""
-    return boto3.Session("an-access-key", "a-secret-key", region_name=REGION)
+    return _session("an-access-key", "a-secret-key", region_name=REGION)
 
 
 async def _settings(admin: Any, endpoint_url: str) -> AwsConfig:

@@ -77,7 +77,11 @@ class Belongings(EC2Response):
             held = each.allocation_id == asked.get("AllocationId") and each.eni not in (None, interface)
             if held and not asked.get("AllowReassociation"):
                 raise Refused("Resource.AlreadyAssociated", f"{each.allocation_id} is already associated")
-        return super().associate_address()
+        result = super().associate_address()
+        for each in account.addresses:
+            if interface is not None and each.eni is interface:
+                each.instance = holder  # moto forgets whose interface it is
+        return result
 
     def attach_volume(self) -> ActionResult:
         account, asked = self.ec2_backend, self.params

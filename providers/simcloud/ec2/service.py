@@ -37,7 +37,7 @@ _FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"
 _ENDPOINT: Final = "http://127.0.0.1/"  # which moto would read a region from, were there one in it
 _COMMON: Final = frozenset({"Action", "Version"})
 _CREDENTIAL: Final = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[a-z0-9-]+)/aws4_request,"
+    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>ec2|sts|pricing|servicequotas)/aws4_request,"
     r"\s*SignedHeaders=[^,]+,\s*Signature=[0-9a-f]{64}"
 )
 _CODES: Final = {
@@ -230,7 +230,7 @@ def _reason(life: Life) -> tuple[str, str]:
     if life.state is State.PENDING:
         return "pending", "pending"
     message = life.reason or _REASONS.get(life.cause, "")
-    if message and not re.match(r"(Client|Server)\.\w+:", message):
+    if message and not re.match(r"(Client|Server)\.[\w.]+:", message):
         message = f"Server.InternalError: {message}"
     return message.partition(":")[0], message
 
