@@ -93,7 +93,7 @@ def latest(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], datetim
 async def read(
     ask: Ask, config: AwsConfig, region: str, types: Sequence[str], zones: Sequence[str], said: set[str]
 ) -> Table:
-    """Everything that can be read now; what cannot is told to the log, unless it is in `said`. Raises nothing of
+    """Everything that can be read now; what cannot is told to the log, once by `said`. Raises nothing of
     providers.errors."""
 
     async def on_demand() -> dict[str, float]:
@@ -117,7 +117,8 @@ async def _or_unknown(asked: Callable[[], Coroutine[Any, Any, dict[Any, float]]]
     try:
         return await asked()
     except ProviderError as error:
-        if error.message not in said:
-            said.add(error.message)
+        doing = error.message.partition(":")[0]
+        if doing not in said:  # what went wrong in detail may differ each time
+            said.add(doing)
             LOG.warning("%s: offerings are without these prices until they can be read", error)
         return {}
