@@ -109,7 +109,7 @@ def machine(state: str = "running") -> dict[str, Any]:
     return {"Reservations": [{"Instances": [shape]}]}
 
 
-def volume(state: str = "in-use", shared: bool = False, **held: str) -> dict[str, Any]:
+def volume(state: str = "in-use", *, shared: bool = False, **held: str) -> dict[str, Any]:
     attached = [{"InstanceId": f"i-{name[1:]}", "State": each} for name, each in held.items()]
     shape = {"VolumeId": "vol-1", "AvailabilityZone": "a", "Size": 8, "State": state, "MultiAttachEnabled": shared}
     return {"Volumes": [{**shape, "Attachments": attached}]}
@@ -152,7 +152,7 @@ async def test_a_volume_that_another_machine_took_meanwhile_names_it() -> None:
 @pytest.mark.parametrize("held", [{"i1": "detaching"}, {"i2": "detaching"}])
 async def test_a_volume_that_is_being_detached_is_asked_for_again(held: dict[str, str]) -> None:
     with pytest.raises(Transient, match="detached"):
-        await volumes.attach(ec2(volume(**held)), "i-1", [Volume("vol-1")])
+        await volumes.attach(ec2(volume("in-use", shared=False, **held)), "i-1", [Volume("vol-1")])
 
 
 async def test_a_volume_made_for_several_machines_may_be_held_by_another() -> None:
