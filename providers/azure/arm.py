@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from azure.core import MatchConditions
 from azure.core.pipeline import policies
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import HttpRequest
 from azure.mgmt.compute.aio import ComputeManagementClient
 
@@ -200,14 +201,21 @@ class Arm:
                 self._config.subscription_id,
                 credentials.endpoint(self._config),
                 policies=_pipeline(authentication),
-                connection_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                transport=_Transport(connection_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT),
             )
         return self._client
 
 
 class _NoCredential:
     """The client demands one, and the policies given to it ask none."""
+
+
+class _Transport(AioHttpTransport):  # type: ignore[misc]
+    """aiohttp repeats a PUT, DELETE or GET by itself when the connection breaks before an answer: unpaced, and unseen."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.session._retry_connection = False  # noqa: SLF001 - it has no public name
 
 
 def _pipeline(authentication: Any) -> list[Any]:
