@@ -33,6 +33,16 @@ class Bucket:
         self._fill(now)
         self._tokens -= tokens
 
+    def left(self, now: float) -> int:
+        """Whole tokens in it."""
+        self._fill(now)
+        return max(0, int(self._tokens))
+
+    def wait(self, now: float) -> float:
+        """Seconds until it holds one token."""
+        self._fill(now)
+        return max(0.0, (1 - self._tokens) / self._rate.refill)
+
     def _fill(self, now: float) -> None:
         self._tokens = min(self._rate.burst, self._tokens + (now - self._filled_at) * self._rate.refill)
         self._filled_at = now

@@ -111,6 +111,10 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
             from providers.simcloud.ec2.service import Ec2
 
             return Ec2(options, host, faults)
+        case "arm":
+            from providers.simcloud.arm.service import Arm
+
+            return Arm(options, host, faults)
     raise SimcloudError(f"this version does not play {options.cloud} yet")
 
 

@@ -32,6 +32,7 @@ class Rule:
     error: str = ""  # a code of the cloud's; nothing is done
     message: str = ""  # in place of the usual one
     http_status: int = 0  # in place of the usual one; without `error`: a load balancer's page, nothing is done
+    retry_after: float = 0.0  # seconds that the refusal asks to wait, in its Retry-After; 0 = it does not say
     garbage: bool = False  # a body that is not the cloud's
     lose_reply: bool = False  # the deed is done, and the connection closes without a byte
     delay: float = 0.0  # seconds before the deed
@@ -72,6 +73,7 @@ class Faults:
     pools: list[Pool] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
     vcpus: int | None = None
+    denied: set[str] = field(default_factory=set)  # what the caller may not do, as the cloud's roles name it
 
     # -- to cause them ----------------------------------------------------------------------------
 
@@ -88,6 +90,10 @@ class Faults:
     def quota(self, vcpus: int | None) -> None:
         """The account may run at most so many vCPUs; None = no limit."""
         self.vcpus = vcpus
+
+    def deny(self, permission: str) -> None:
+        """The caller's role lacks this permission from now on: `Microsoft.Compute/virtualMachines/write`."""
+        self.denied.add(permission)
 
     def boot(self, fate: Fate | str, *, times: int = 1, reason: str = "") -> None:
         """How the next instances start. `reason` is what the cloud states for one that dies."""
@@ -107,7 +113,7 @@ class Faults:
 
     def clear(self) -> None:
         """Nothing goes wrong any more. What has happened stays."""
-        self.rules, self.pools, self.births, self.vcpus = [], [], [], None
+        self.rules, self.pools, self.births, self.vcpus, self.denied = [], [], [], None, set()
 
     def outstanding(self) -> dict[str, Any]:
         """What is still to come, as plain values."""
@@ -116,6 +122,7 @@ class Faults:
             "capacity": [asdict(pool) for pool in self.pools],
             "boot": [asdict(birth) for birth in self.births],
             "quota": self.vcpus,
+            "deny": sorted(self.denied),
         }
 
     # -- for the cloud to suffer them -------------------------------------------------------------

@@ -61,6 +61,7 @@ class Options:
     program: tuple[str, ...] = ()  # what an instance runs; empty: the guest with its development agent
     boot_delay: Delay = NONE  # pending -> running, and the program starts
     os_delay: Delay = NONE  # running -> the program starts: what an operating system takes to come up
+    agent_delay: Delay = NONE  # running -> Azure counts a VM with an agent as provisioned: it waits for its word
     shutdown_delay: Delay = NONE  # shutting-down -> terminated
     visible_after: Delay = NONE  # how long a fresh instance is unknown to Describe*: eventual consistency
     terminated_visible: float = 3600.0  # seconds; EC2 shows a terminated instance for about an hour
@@ -72,7 +73,7 @@ class Options:
     @classmethod
     def of(cls, **values: Any) -> "Options":
         """From plain values: delays as texts or seconds, the program as any sequence. Raises ValueError."""
-        for name in ("boot_delay", "os_delay", "shutdown_delay", "visible_after"):
+        for name in ("boot_delay", "os_delay", "agent_delay", "shutdown_delay", "visible_after"):
             if name in values:
                 values[name] = delay(values[name])
         if "program" in values:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -73,16 +75,22 @@ class Front:
 
     def _answer(self, call: Call, rule: Rule) -> Answer:
         if rule.error:
-            return self._cloud.refusal(rule.error, rule.message, rule.http_status)
+            return _with_wait(self._cloud.refusal(rule.error, rule.message, rule.http_status), rule)
         if rule.garbage:
             return Answer(rule.http_status or 200, _GARBAGE, "text/xml")
         if rule.http_status:
-            return Answer(rule.http_status, _PAGE, "text/html")
+            return _with_wait(Answer(rule.http_status, _PAGE, "text/html"), rule)
         try:
             return self._cloud.perform(call)
         except Exception:
             LOG.exception("%s: a fault of simcloud or moto", call.action)
             return self._cloud.refusal("InternalError", f"simcloud has failed in {call.action}; its log says how", 0)
+
+
+def _with_wait(answer: Answer, rule: Rule) -> Answer:
+    if not rule.retry_after:
+        return answer
+    return replace(answer, headers={**answer.headers, "Retry-After": str(math.ceil(rule.retry_after))})
 
 
 def _cut(request: web.Request) -> web.StreamResponse:

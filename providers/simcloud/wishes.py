@@ -23,6 +23,7 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
         "error": forms.text,
         "message": forms.text,
         "http_status": _status,
+        "retry_after": _seconds,
         "garbage": _flag,
         "lose_reply": _flag,
         "delay": _seconds,
@@ -31,6 +32,7 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
     },
     "capacity": {"instance_type": forms.text, "zone": forms.text, "free": _unlimited},
     "quota": {"vcpus": _unlimited},
+    "deny": {"permission": forms.text},
     "boot": {"fate": forms.choice(*Fate), "times": _count, "reason": forms.text},
     "kill": {"instance": forms.text, "reason": forms.text},
     "cut": {"instance": forms.text, "seconds": _seconds},
@@ -39,6 +41,7 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
 _REQUIRED: Final = {
     "capacity": ("free",),
     "quota": ("vcpus",),
+    "deny": ("permission",),
     "boot": ("fate",),
     "kill": ("instance",),
     "cut": ("instance",),
