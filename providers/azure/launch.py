@@ -121,7 +121,12 @@ class Launches:
         doing = f"cannot launch {spec.name} ({spec.instance_type})"
         if (past.asked or past.made) and (found := await self._found(spec, token, past, doing)):
             return found
-        shape = await self._shape_of(spec)
+        try:
+            shape = await self._shape_of(spec)
+        except ProviderError:
+            if not past.asked:  # nothing has been made: the token is as good as new
+                self._past.pop(token, None)
+            raise
         marks = requests.all_tags(spec, token, self._config, self._owner)
         try:
             addresses = await self._network(past.vm, marks, spec, doing)

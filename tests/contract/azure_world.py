@@ -14,10 +14,11 @@ from providers import registry
 from providers.azure import arm
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
-from providers.azure.requests import USER_DATA_LIMIT, address_name, nic_name, resource_id
+from providers.azure.requests import USER_DATA_LIMIT, nic_name, resource_id
 from providers.azure.resources import DOORS, path
 from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
 from providers.errors import Capacity, Denied, NotFound, ProviderError, Quota, Throttled, Transient
+from providers.simcloud.arm import disks
 from providers.simcloud.testing import running
 from tests.contract.world import Verb
 
@@ -121,21 +122,27 @@ class AzureWorld:
         await self._put(kind, name, body)
         return name
 
+    # simcloud, as Azure, adds no interface to a running VM, and it does not play attaching disks to one: its own hands do.
+
     async def attach(self, resource_id: str, kind: ResourceKind, instance_id: str) -> None:
         if kind is ResourceKind.ADDRESS:
-            shape = await self.seen(ResourceKind.INTERFACE, nic_name(instance_id))
-            address = {"id": path(kind, self.config, resource_id)}
-            shape["properties"]["ipConfigurations"][0]["properties"]["publicIPAddress"] = address
-            await self._put(ResourceKind.INTERFACE, nic_name(instance_id), shape)
+            seen = await self.seen(ResourceKind.INTERFACE, nic_name(instance_id))
+            (place,) = seen["properties"]["ipConfigurations"]
+            place["properties"]["publicIPAddress"] = {"id": path(kind, self.config, resource_id)}
+            wanted = {"location": seen["location"], "tags": seen["tags"], "properties": {"ipConfigurations": [place]}}
+            await self._put(ResourceKind.INTERFACE, nic_name(instance_id), wanted)
             return
-        shape = await self.seen(ResourceKind.INSTANCE, instance_id)
-        properties, held = shape["properties"], {"id": path(kind, self.config, resource_id)}
+        azure = self.cloud._cloud
+        vm = azure.world.find(path(ResourceKind.INSTANCE, self.config, instance_id))
+        held = azure.world.find(path(kind, self.config, resource_id))
         if kind is ResourceKind.DISK:
-            disk = {"lun": 7, "createOption": "Attach", "deleteOption": "Detach", "managedDisk": held}
-            properties["storageProfile"]["dataDisks"].append(disk)
+            disk = {"lun": 7, "createOption": "Attach", "deleteOption": "Detach", "managedDisk": {"id": held.id}}
+            vm.properties["storageProfile"]["dataDisks"].append(disk)
+            disks.attach(held, vm.id)
         else:
-            properties["networkProfile"]["networkInterfaces"].append({**held, "properties": {"primary": False}})
-        await self._put(ResourceKind.INSTANCE, instance_id, shape)
+            interface = {"id": held.id, "properties": {"primary": False, "deleteOption": "Detach"}}
+            vm.properties["networkProfile"]["networkInterfaces"].append(interface)
+            azure.network.attach(held, vm.id, primary=False)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         try:
@@ -170,7 +177,7 @@ class AzureWorld:
                 "imageReference": {"id": self.config.image},
                 "osDisk": {"createOption": "FromImage", "deleteOption": "Delete"},
             },
-            "osProfile": {"computerName": name, "adminUsername": "admin1", "adminPassword": "A-passw0rd-of-17"},
+            "osProfile": {"computerName": name, "adminUsername": "operator", "adminPassword": "A-passw0rd-of-17"},
             "networkProfile": {"networkInterfaces": [{"id": nic, "properties": {"deleteOption": "Delete"}}]},
         }
 
@@ -206,6 +213,3 @@ def _settings(cloud: Any) -> AzureConfig:
         allocation_check=0.0,
         endpoint_url=cloud.endpoint_url,
     )
-
-
-__all__ = ["ANSWERS", "AzureWorld", "address_name", "world"]

@@ -82,7 +82,7 @@ class Arm:
             "resource_group": GROUP,
             "region": self._region,
             "subnet_id": facts["subnet"],
-            "nsg_id": facts["nsg"],
+            "security_group_id": facts["nsg"],
             "image": facts["image"],
         }
 
