@@ -4,6 +4,7 @@ Every verb is idempotent and safe to cancel: cancelling stops the waiting, never
 same call again finds out what happened. Errors are those of `providers.errors`, nothing else escapes.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -233,23 +234,46 @@ class Device:
     serial: str = ""  # AWS: the NVMe serial, vol0123...; GCP: the device name, /dev/disk/by-id/google-NAME
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A place in a call that launches several machines; as a token `<call>.<index>.<count>`, at most 64 characters."""
+
+    call: str  # the call's own token: 1 to 56 of [0-9A-Za-z_-]
+    index: int
+    count: int  # 2 to 999
+
+    def __str__(self) -> str:
+        return f"{self.call}.{self.index}.{self.count}"
+
+    @classmethod
+    def parse(cls, token: str) -> "Seat | None":
+        """The seat of this token; None for one that is a machine's own."""
+        found = re.fullmatch(r"([\w-]{1,56})\.(0|[1-9]\d{0,2})\.([1-9]\d{0,2})", token, re.ASCII)
+        if found is None or not int(found[2]) < int(found[3]) >= 2:
+            return None
+        return cls(found[1], int(found[2]), int(found[3]))
+
+
 @runtime_checkable
 class SupportsBatchCreate(Protocol):
     """A cloud that launches many equal machines with one call.
 
-    A seat is a token of the form `<call>.<index>.<count>`: `create` with it makes the whole call, or joins the one
-    under way, and returns the index-th machine. As the token says all, a repeat after a crash is the same call again,
-    whoever of the `count` makes it.
+    `create` with the token of a Seat makes the whole call, or joins the one under way, and returns the index-th
+    machine; Capacity when the cloud launched fewer. As the token says all, a repeat after a crash is the same call
+    again, whoever of the `count` makes it. What `get` and `list` report carries the seat as its token, always.
     """
 
     async def seat(self, spec: LaunchSpec, token: str) -> str:
         """The token to create `spec` with: `token` itself where nobody of its shape came within the window, else a
-        seat. Nothing has been asked of the cloud yet. Cancelling it gives the place up.
+        seat. No machine has been asked for yet. Cancelling it gives the place up. Raises: as `create`.
         """
         ...
 
     def leave(self, token: str) -> None:
-        """The create for this seat will never come: what the call makes for it is deleted at once."""
+        """No create for this seat will come, or come again, and nobody has what it made: that is deleted at once.
+
+        A seat that this provider has not dealt, and one whose create was answered, may be left: nothing happens.
+        """
         ...
 
 

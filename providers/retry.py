@@ -1,7 +1,7 @@
 """When a call to the cloud is made again, and how long after: one policy for each class of error, for all callers.
 
-    Throttled   after what the cloud asked for, 0 to 1 s, 0 to 2 s, ... 0 to 30 s at least: a provider's own throttle
-                (`throttle`) lets the call pass when there is room, these pauses are for providers without one
+    Throttled   after what the cloud asked for, else 0 to 1 s, 0 to 2 s, ... 0 to 30 s. A provider's own throttle
+                (`throttle`) asks for nothing, and lets the call pass when there is room
     Transient   after 0 to 0.5 s, 0 to 1 s, ... 0 to 20 s: the same call with the same token is safe
     others      never; a deed that must be done in the end (`insisting`) is tried again after 0 to 10 s, ... 0 to 60 s,
                 for a person must act first
@@ -65,7 +65,7 @@ def pause(state: RetryCallState) -> float:
     error = failure(state)
     match error:
         case Throttled():
-            return max(_THROTTLED(state), error.retry_after or 0.0)
+            return _THROTTLED(state) if error.retry_after is None else error.retry_after
         case Transient():
             return _TRANSIENT(state)
     return _SELDOM(state)

@@ -8,18 +8,20 @@ An account's limits are shared by all its nodes, so the published rate is only w
 throttled all the same empties it and halves its rate, successes raise that again, and half a minute without a refusal
 makes it the published one. Every wait is jittered. Whoever waits for the same bucket goes by rank: a delete makes
 room, a create has a pod behind it, a read is asked again anyway. Every fourth turn goes to whoever has waited longest,
-so that nobody waits for ever. Throttled reaches the caller as ever: whether to try again is its decision (`retry`).
+so that nobody waits for ever. Throttled reaches the caller as ever, whose decision it is to try again (`retry`), but
+for `retry_after`: that is heeded here.
 
 Time is the running loop's. A Throttle belongs to one loop.
 """
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from random import Random, SystemRandom
+from types import MappingProxyType
 from typing import Final
 
 from providers.errors import ProviderError, Throttled, Transient
@@ -82,14 +84,19 @@ class Turn:
 class Throttle:
     """The limits of one account as one node sees them.
 
-    `rates`: by bucket; a bucket that is not among them lets everything pass until the cloud refuses a call.
+    `rates`: by bucket, as a mapping or a function. One that is not in the mapping, or for which the function returns
+    `Rate()`, lets everything pass until the cloud refuses a call.
     """
 
     def __init__(
-        self, rates: Mapping[str, Rate] | None = None, *, at_once: int = AT_ONCE, random: Random | None = None
+        self,
+        rates: Mapping[str, Rate] | Callable[[str], Rate] = MappingProxyType({}),
+        *,
+        at_once: int = AT_ONCE,
+        random: Random | None = None,
     ) -> None:
         self.observer = Observer()
-        self._rates = dict(rates or {})
+        self._rate = rates if callable(rates) else lambda bucket: rates.get(bucket, Rate())
         self._at_once = at_once
         self._random = random or SystemRandom()
         self._buckets: dict[str, _Bucket] = {}
@@ -111,6 +118,7 @@ class Throttle:
             yield turn
         except Throttled as error:
             self._refused(turn, error.retry_after)
+            error.retry_after = 0.0  # the next turn comes when it is right: nobody need wait before asking for it
             raise
         except Transient:
             raise
@@ -165,7 +173,7 @@ class Throttle:
 
     def _bucket(self, name: str) -> "_Bucket":
         if name not in self._buckets:
-            self._buckets[name] = _Bucket(self._rates.get(name, Rate()), _now(), self._random)
+            self._buckets[name] = _Bucket(self._rate(name), _now(), self._random)
         return self._buckets[name]
 
     def _begin(self, turn: Turn) -> None:
