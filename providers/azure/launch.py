@@ -208,7 +208,7 @@ class Launches:
             return
         await asyncio.sleep(self._config.allocation_check)
         try:
-            seen = (await self._arm.get(url, arm.COMPUTE_API, doing)).body
+            seen = (await self._arm.get(url, arm.COMPUTE_API, doing, bucket=arm.LOOK)).body
         except ProviderError as error:
             LOG.warning("%s; it goes on unlooked at", error)
             return

@@ -153,7 +153,7 @@ class AzureWorld:
 
     async def seen(self, kind: ResourceKind, name: str, **query: str) -> Any:
         """A resource as Azure describes it to its admin."""
-        return (await self.admin.get(path(kind, self.config, name), _api(kind), "the admin looks", **query)).body
+        return (await self.admin.get(path(kind, self.config, name), _api(kind), "the admin looks", **query)).body  # type: ignore[arg-type]
 
     async def names(self, kind: ResourceKind) -> list[str]:
         """Whatever there is of a kind."""
