@@ -78,7 +78,7 @@ class Arm:
 
     def __init__(self, config: AzureConfig) -> None:
         self._config = config
-        self._throttle = Throttle(RATES, at_once=AT_ONCE)
+        self.throttle = Throttle(RATES, at_once=AT_ONCE)
         self._client: ComputeManagementClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -189,7 +189,7 @@ class Arm:
     ) -> Answer:
         """What Azure answers; whatever goes wrong is an error of ours that says `doing`."""
         self._check_open()
-        async with self._throttle.turn(takes, rank):
+        async with self.throttle.turn(takes, rank):
             self._check_open()
             try:
                 response = await _whole(ask(self._open()))
@@ -204,7 +204,7 @@ class Arm:
 
     def _heed(self, headers: Mapping[str, str]) -> None:
         for bucket, left in remaining(headers):
-            self._throttle.told(bucket, left)
+            self.throttle.told(bucket, left)
 
     def _check_open(self) -> None:
         if self._closed:
