@@ -74,8 +74,9 @@ class Launches:
         ends before the VM's PUT and takes the interface back, or sees that PUT through.
         """
         requests.check(spec, token, self._config)
+        while (joined := self._under_way.get(token)) and joined.stopping:  # it takes back what it has made
+            await asyncio.wait([joined.task])
         past = self._remember(spec, token)
-        joined = self._under_way.get(token)
         if joined is None:
             joined = self._under_way[token] = _Joined()
             joined.task = asyncio.create_task(self._launch(spec, token, past, joined), name=f"launch {past.vm}")
@@ -263,6 +264,7 @@ class _Joined:
     def __init__(self) -> None:
         self._waiting = 0
         self._may_stop = True
+        self.stopping = False
 
     async def wait(self) -> Instance:
         self._waiting += 1
@@ -271,6 +273,7 @@ class _Joined:
         finally:
             self._waiting -= 1
             if not self._waiting and self._may_stop and not self.task.done():
+                self.stopping = True
                 self.task.cancel()
 
     def point_of_no_return(self) -> None:
