@@ -82,8 +82,10 @@ class Arm:
             "resource_group": GROUP,
             "region": self._region,
             "subnet_id": facts["subnet"],
-            "nsg_id": facts["nsg"],
+            "security_group_id": facts["nsg"],
             "image": facts["image"],
+            "prices": True,
+            "prices_url": f"{endpoint_url}{prices.PATH}",
         }
 
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
