@@ -77,6 +77,7 @@ class Account:
             "NetworkSecurityGroups.Get": self._security_group,
             "NetworkSecurityGroups.List": lambda asked: self._list(NSG, asked, self._with_rules),
             "SecurityRules.List": lambda asked: self._children(NSG_RULE, asked),
+            "SecurityRules.Get": lambda asked: self._child(NSG_RULE, asked),
             "SecurityRules.CreateOrUpdate": self._put_rule,
             "SecurityRules.Delete": self._delete_rule,
             "DedicatedHosts.Get": lambda asked: self._child(HOST, asked),

@@ -8,9 +8,7 @@ import pytest
 from tests.unit.simcloud.arm.arm_client import GROUP, KEY, Account, refused
 
 SSH = {"path": "/home/peerpods/.ssh/authorized_keys", "keyData": KEY}
-SHORT_RSA = "ssh-rsa " + base64.b64encode(
-    b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\x00\x01\0\0\0\x80" + b"\x7f" * 128
-).decode()
+SHORT_RSA = "ssh-rsa " + base64.b64encode(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\x00\x01\0\0\0\x80" + b"\x7f" * 128).decode()
 
 
 def linux(**changes: Any) -> dict[str, Any]:
@@ -38,7 +36,9 @@ def size(name: str) -> dict[str, Any]:
 
 
 def encryption(kind: str | None) -> dict[str, Any]:
-    return {"storageProfile": {"osDisk": {"managedDisk": {"securityProfile": kind and {"securityEncryptionType": kind}}}}}
+    return {
+        "storageProfile": {"osDisk": {"managedDisk": {"securityProfile": kind and {"securityEncryptionType": kind}}}}
+    }
 
 
 EMPTY = {"createOption": "Empty", "diskSizeGB": 4}
@@ -208,7 +208,9 @@ def test_of_several_interfaces_one_is_primary_and_there_are_not_too_many(account
     vm = account.put("vm", account.request(networkProfile={"networkInterfaces": [nics[1], first]})).result()
     assert len(vm.network_profile.network_interfaces) == 2
     (instance,) = account.cloud.instances()
-    assert instance.address == account.network.network_interfaces.get(GROUP, "n0").ip_configurations[0].private_ip_address
+    assert (
+        instance.address == account.network.network_interfaces.get(GROUP, "n0").ip_configurations[0].private_ip_address
+    )
 
 
 @pytest.mark.parametrize("name", ["-vm", "vm-", "v m", "x" * 65])
@@ -220,6 +222,9 @@ def test_a_name_that_is_none_is_refused(account: Account, name: str) -> None:
 def test_a_resize_keeps_to_what_the_vm_is(account: Account) -> None:
     nic = account.nic()
     account.put("vm", account.request(nic))
-    assert account.put("vm", account.request(nic, **size("Standard_DC4as_v5"))).result().hardware_profile.vm_size == "Standard_DC4as_v5"
+    assert (
+        account.put("vm", account.request(nic, **size("Standard_DC4as_v5"))).result().hardware_profile.vm_size
+        == "Standard_DC4as_v5"
+    )
     with refused("OperationNotAllowed", "Unable to resize", status=409):
         account.put("vm", account.request(nic, **size("Standard_D2s_v5")))

@@ -102,7 +102,7 @@ def test_deletion_takes_its_time_and_nothing_else_is_possible_meanwhile() -> Non
 
 
 def test_deleting_what_is_being_made_cancels_its_creation() -> None:
-    with running_in_thread(cloud="arm", boot_delay="5s", shutdown_delay="50ms") as cloud, clients(cloud) as account:
+    with running_in_thread(cloud="arm", boot_delay="1s", shutdown_delay="50ms") as cloud, clients(cloud) as account:
         body = account.request(account.nic())
         poller = account.compute.virtual_machines.begin_create_or_update(GROUP, "vm", body, polling_interval=0.05)
         account.delete()
@@ -293,7 +293,10 @@ def test_instances_are_shown_with_what_people_want_to_know(account: Account) -> 
     (instance,) = account.cloud.instances()
     assert (instance.state, instance.instance_type, instance.zone) == ("running", "Standard_DC2as_v5", "2")
     assert (dict(instance.tags), instance.id.endswith("/virtualMachines/vm")) == ({"a": "b"}, True)
-    assert instance.address == account.network.network_interfaces.get(GROUP, "vm-nic").ip_configurations[0].private_ip_address
+    assert (
+        instance.address
+        == account.network.network_interfaces.get(GROUP, "vm-nic").ip_configurations[0].private_ip_address
+    )
     account.delete()
     eventually(lambda: account.cloud.instances()[0].state == "terminated")
 
