@@ -112,6 +112,7 @@ _TABLE: Final = (
     ("GET", _IN + _NETWORK + "networkSecurityGroups", "NetworkSecurityGroups.List"),
     ("GET", _IN + _NETWORK + "networkSecurityGroups/{parent}/securityRules", "SecurityRules.List"),
     ("PUT", _IN + _NETWORK + "networkSecurityGroups/{parent}/securityRules/{name}", "SecurityRules.CreateOrUpdate"),
+    ("GET", _IN + _NETWORK + "networkSecurityGroups/{parent}/securityRules/{name}", "SecurityRules.Get"),
     ("DELETE", _IN + _NETWORK + "networkSecurityGroups/{parent}/securityRules/{name}", "SecurityRules.Delete"),
     ("GET", _ALL + _NETWORK + "locations/{location}/usages", "NetworkUsages.List"),
     ("GET", _SUB, "Subscriptions.Get"),

@@ -30,6 +30,7 @@ from providers.simcloud.arm.tags import check as check_tags
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _LUNS: Final = range(64)
 _CONFIDENTIAL_IMAGES: Final = ("ConfidentialVM", "ConfidentialVmSupported", images.BOTH)
+_TRUSTED_IMAGES: Final = ("TrustedLaunch", "TrustedLaunchSupported", images.BOTH)
 _OS_DISK_KINDS: Final = ("Premium_LRS", "StandardSSD_LRS", "Standard_LRS", "Premium_ZRS", "StandardSSD_ZRS")
 
 Body = Mapping[str, Any]
@@ -114,7 +115,12 @@ def _zone(name: str, body: Body, size: Size, region: str) -> str:
             target=name,
         )
     if zone not in size.zones:
-        raise no_room_here(size, region, zone)
+        raise Refused(
+            "SkuNotAvailable",
+            f"The requested size for resource '{name}' is currently not available in location '{region}' zones '{zone}'"
+            " for this subscription. Please try another size or deploy to a different location or zones. See"
+            " https://aka.ms/azureskunotavailable for details.",
+        )
     return zone
 
 
@@ -154,9 +160,16 @@ def _fits(plan: Plan, world: World) -> None:
 
 def _security(plan: Plan, world: World) -> None:
     security = plan.properties.get("securityProfile") or {}
-    kind = security.get("securityType") or "Standard"
+    kind = security.get("securityType")
     encryption = _in(plan.properties, "storageProfile", "osDisk", "managedDisk", "securityProfile") or {}
     firmware = security.get("uefiSettings") or {}
+    if kind == "Standard":  # only with a feature that is registered by hand
+        raise Refused(
+            "InvalidParameter",
+            "The value 'Standard' of parameter 'securityProfile.securityType' is invalid: the subscription is not"
+            " registered for the feature Microsoft.Compute/UseStandardSecurityType.",
+            target="securityProfile.securityType",
+        )
     if security.get("encryptionAtHost") and plan.size.tee:
         raise Refused(
             "InvalidParameter",
@@ -172,18 +185,11 @@ def _security(plan: Plan, world: World) -> None:
         raise Refused(
             "BadRequest",
             f"The VM size '{plan.size.name}' is not supported for creation of VMs and Virtual Machine Scale Set with"
-            f" '{kind}' security type.",
+            f" '{kind or '<NULL>'}' security type.",
         )
-    if plan.image.security == "ConfidentialVM":
-        raise _incompatible()
-    if kind == "TrustedLaunch":
-        if plan.image.generation != "V2" or plan.image.security not in (
-            "TrustedLaunch",
-            "TrustedLaunchSupported",
-            images.BOTH,
-        ):
-            raise _incompatible()
-    elif firmware:
+    if plan.image.security == "ConfidentialVM" or (kind and plan.image.security not in _TRUSTED_IMAGES):
+        raise _incompatible(kind)
+    if firmware and not kind:
         raise Refused(
             "BadRequest",
             "The parameter 'securityProfile.uefiSettings' can only be set for VMs with 'TrustedLaunch' or"
@@ -200,9 +206,13 @@ def _confidential(plan: Plan, firmware: Body, encryption: str | None) -> None:
             f" 'ConfidentialVM' security type{shown}",
         )
     if plan.image.security not in _CONFIDENTIAL_IMAGES:
-        raise _incompatible()
+        raise _incompatible("ConfidentialVM")
     if not encryption:
-        raise _missing("osDisk.managedDisk.securityProfile.securityEncryptionType")
+        raise Refused(
+            "BadRequest",
+            "Required parameter for Confidential VMs 'managedDisk.securityProfile.securityEncryptionType' is missing"
+            " (null).",
+        )
     if not firmware.get("vTpmEnabled"):
         raise Refused(
             "BadRequest",
@@ -217,8 +227,16 @@ def _confidential(plan: Plan, firmware: Body, encryption: str | None) -> None:
         )
 
 
-def _incompatible() -> Refused:
-    return Refused("BadRequest", "Security type of VM is not compatible with the security type of associated OS Image.")
+def _incompatible(kind: str | None) -> Refused:
+    if kind is None:
+        return Refused(
+            "BadRequest", "Security type of VM is not compatible with the security type of associated OS Image."
+        )
+    return Refused(
+        "InvalidParameter",
+        f"SecurityType '{kind}' is not supported by given image.",
+        target="securityProfile.securityType",
+    )
 
 
 # -- the rest of the VM ---------------------------------------------------------------------------

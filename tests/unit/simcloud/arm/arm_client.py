@@ -97,9 +97,10 @@ class Account:
 
     def plain(self, nic: str = "", **changes: Any) -> dict[str, Any]:
         """One without a TEE."""
-        storage = {"osDisk": {"managedDisk": {"securityProfile": None}}}
-        bare = {"hardwareProfile": {"vmSize": "Standard_D2s_v5"}, "securityProfile": None, "storageProfile": storage}
-        return self.request(nic, **merged(bare, changes))
+        right = self.request(nic, hardwareProfile={"vmSize": "Standard_D2s_v5"}, securityProfile=None)
+        del right["properties"]["storageProfile"]["osDisk"]["managedDisk"]["securityProfile"]
+        root = changes.pop("root", {})
+        return {**right, "properties": merged(right["properties"], changes), **root}
 
     def put(self, name: str, body: dict[str, Any], **options: Any) -> Any:
         """The poller of a new VM; nothing is waited for."""
