@@ -183,7 +183,7 @@ class Account:
                 return Reply(202, None, operation.wait())
             if outcome.error is not None:
                 raise outcome.error
-            return Reply(200)
+            return Reply(200, operation.result)
         return Reply(200, operation.shown(), operation.wait())
 
     # -- network ----------------------------------------------------------------------------------

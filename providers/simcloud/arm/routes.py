@@ -32,12 +32,8 @@ _TABLE: Final = (
     ("POST", _IN + _VM + "/{name}/restart", "VirtualMachines.Restart"),
     ("POST", _IN + _VM + "/{name}/powerOff", "VirtualMachines.PowerOff"),
     ("POST", _IN + _VM + "/{name}/deallocate", "VirtualMachines.Deallocate"),
+    ("POST", _IN + _VM + "/{name}/attachDetachDataDisks", "VirtualMachines.AttachDetachDataDisks"),
     ("POST", _IN + _VM + "/{name}/simulateEviction", "VirtualMachines.SimulateEviction"),
-    (
-        "POST",
-        _IN + _VM + "/{name}/retrieveBootDiagnosticsData",
-        "VirtualMachines.RetrieveBootDiagnosticsData",
-    ),
     ("PUT", _IN + "Microsoft.Compute/disks/{name}", "Disks.CreateOrUpdate"),
     ("GET", _IN + "Microsoft.Compute/disks/{name}", "Disks.Get"),
     ("DELETE", _IN + "Microsoft.Compute/disks/{name}", "Disks.Delete"),

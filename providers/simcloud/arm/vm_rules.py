@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from providers.simcloud.arm import images, skus, vm_login
-from providers.simcloud.arm.disks import holders
+from providers.simcloud.arm import images, skus, vm_disks, vm_login
 from providers.simcloud.arm.errors import Refused, no_reference
 from providers.simcloud.arm.images import Image
 from providers.simcloud.arm.nics import Network, check_location
 from providers.simcloud.arm.skus import Size
 from providers.simcloud.arm.state import (
-    DISK,
     ENCRYPTION_SET,
     HOST,
     HOST_GROUP,
@@ -28,20 +26,11 @@ from providers.simcloud.arm.state import (
 from providers.simcloud.arm.tags import check as check_tags
 
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
-_LUNS: Final = range(64)
 _CONFIDENTIAL_IMAGES: Final = ("ConfidentialVM", "ConfidentialVmSupported", images.BOTH)
 _TRUSTED_IMAGES: Final = ("TrustedLaunch", "TrustedLaunchSupported", images.BOTH)
 _OS_DISK_KINDS: Final = ("Premium_LRS", "StandardSSD_LRS", "Standard_LRS", "Premium_ZRS", "StandardSSD_ZRS")
 
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A disk of a pod's, at its number."""
-
-    disk: Resource
-    asked: Body
 
 
 @dataclass(slots=True)
@@ -56,7 +45,7 @@ class Plan:
     zone: str  # empty: the region chooses
     spot: bool
     nics: list[tuple[Resource, Body]] = field(default_factory=list)  # with what the VM says of each
-    disks: list[Attached] = field(default_factory=list)
+    disks: list[Resource] = field(default_factory=list)  # that exist already
 
     @property
     def properties(self) -> Body:
@@ -85,7 +74,8 @@ def check(name: str, group: str, body: Body, world: World, network: Network, reg
         rule(plan, world)
     vm_login.check(name, properties, image)
     plan.nics = _nics(plan, world, network)
-    plan.disks = _data_disks(plan, world)
+    asked = _in(properties, "storageProfile", "dataDisks") or []
+    plan.disks = vm_disks.check(asked, plan.size, plan.zone, plan.vm_id, world)
     return plan
 
 
@@ -388,63 +378,6 @@ def _nic(plan: Plan, world: World, network: Network, nic_id: str) -> Resource:
         raise Refused("NicInUse", f"Network Interface {nic.id} is used by existing resource {user}.", details=[])
     network.check_reservation(nic, plan.vm_id)
     return nic
-
-
-def _data_disks(plan: Plan, world: World) -> list[Attached]:
-    asked = _in(plan.properties, "storageProfile", "dataDisks") or []
-    luns: set[int] = set()
-    for each in asked:
-        lun = each["lun"]
-        if lun not in _LUNS:
-            raise Refused(
-                "InvalidParameter",
-                f"The value '{lun}' of parameter 'dataDisk.lun' is out of range. The value must be between"
-                f" '{_LUNS[0]}' and '{_LUNS[-1]}', inclusive.",
-                target="dataDisk.lun",
-            )
-        if lun in luns:
-            raise Refused("InvalidParameter", f"A disk at LUN {lun} already exists.", target="dataDisk.lun")
-        luns.add(lun)
-    if len(asked) > plan.size.disks:
-        raise Refused(
-            "OperationNotAllowed",
-            f"The maximum number of data disks allowed to be attached to a VM of this size is {plan.size.disks}.",
-            target="dataDisks",
-        )
-    return [attached for each in asked if (attached := _data_disk(plan, each, world))]
-
-
-def _data_disk(plan: Plan, asked: Body, world: World) -> Attached | None:
-    """None for one that is made with the VM."""
-    disk_id = _in(asked, "managedDisk", "id")
-    if asked["createOption"] == "Empty":
-        if not asked.get("diskSizeGB"):
-            raise _missing("dataDisk.diskSizeGB")
-        return None
-    if asked["createOption"] != "Attach":
-        raise Refused(
-            "InvalidParameter", f"simcloud makes no data disk with '{asked['createOption']}'.", target="dataDisk"
-        )
-    disk = world.find(disk_id or _required("dataDisk.managedDisk.id"), DISK)
-    if disk is None:
-        raise Refused(
-            "NotFound", f"Disk {str(disk_id).rpartition('/')[2]} is not found.", target="dataDisks", status=404
-        )
-    others = [user for user in holders(disk) if user.lower() != plan.vm_id.lower()]
-    if others and len(others) >= disk.properties.get("maxShares", 1):
-        raise Refused(
-            "ConflictingUserInput",
-            f"Disk '{disk.id}' cannot be attached as the disk is already owned by VM '{others[0]}'.",
-            target=disk.id,
-        )
-    home = (disk.body.get("zones") or [""])[0]
-    if home != plan.zone and not disk.body["sku"]["name"].endswith("_ZRS"):
-        raise Refused(
-            "BadRequest",
-            f"Disk {disk.id} cannot be attached to the VM because it is not in the same zone as the VM. VM zone:"
-            f" '{plan.zone or 'None'}'. Disk zone: '{home or 'None'}'.",
-        )
-    return Attached(disk, asked)
 
 
 def _in(value: Any, *path: str) -> Any:

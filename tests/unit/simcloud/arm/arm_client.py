@@ -19,6 +19,7 @@ from providers.simcloud.cloud import Simcloud
 
 PATIENCE = 20.0  # seconds; the machine is shared
 GROUP = "peerpods"
+USER = "operator"
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
 
 
@@ -79,11 +80,11 @@ class Account:
                 },
             },
             "osProfile": {
-                "adminUsername": "peerpods",
+                "adminUsername": USER,
                 "linuxConfiguration": {
                     "disablePasswordAuthentication": True,
                     "provisionVMAgent": False,
-                    "ssh": {"publicKeys": [{"path": "/home/peerpods/.ssh/authorized_keys", "keyData": KEY}]},
+                    "ssh": {"publicKeys": [{"path": f"/home/{USER}/.ssh/authorized_keys", "keyData": KEY}]},
                 },
             },
             "securityProfile": {

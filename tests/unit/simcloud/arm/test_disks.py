@@ -109,3 +109,30 @@ def test_a_disk_grows_and_never_shrinks_nor_moves(account: Account) -> None:
         account.compute.disks.begin_update(GROUP, "data", {"properties": {"diskSizeGB": 4}})
     with refused("PropertyChangeNotAllowed", "'zones'", status=409):
         make(account, zones=["1"], properties={"creationData": {"createOption": "Empty"}, "diskSizeGB": 8})
+
+
+def test_disks_are_attached_to_a_vm_that_runs_and_detached_again(account: Account) -> None:
+    one, two = make(account, "one"), make(account, "two")
+    nic = account.nic()
+    account.put("vm", account.request(nic, **holding(one.id))).result()
+    machines = account.compute.virtual_machines
+    order = {"dataDisksToAttach": [{"diskId": two.id}], "dataDisksToDetach": [{"diskId": one.id}]}
+    told = machines.begin_attach_detach_data_disks(GROUP, "vm", order).result()
+    assert [(each.lun, each.name) for each in told.data_disks] == [(0, "two")]
+    assert [account.compute.disks.get(GROUP, name).disk_state for name in ("one", "two")] == ["Unattached", "Attached"]
+    vm = account.put("vm", account.request(nic, **holding(one.id))).result()  # a PUT's list is all that it has
+    assert [each.name for each in vm.storage_profile.data_disks] == ["one"]
+    assert [account.compute.disks.get(GROUP, name).disk_state for name in ("one", "two")] == ["Attached", "Unattached"]
+    account.put("vm", account.request(nic)).result()  # and one without a list leaves them
+    assert account.compute.disks.get(GROUP, "one").disk_state == "Attached"
+    with refused("NotFound", "is not attached", status=404):
+        machines.begin_attach_detach_data_disks(GROUP, "vm", {"dataDisksToDetach": [{"diskId": two.id}]})
+    account.put("other", account.request(account.nic("other"), **holding(two.id))).result()
+    with refused("ConflictingUserInput", "already owned by VM", status=409):
+        machines.begin_attach_detach_data_disks(GROUP, "vm", {"dataDisksToAttach": [{"diskId": two.id}]})
+
+
+def test_interfaces_are_not_changed_under_a_vm(account: Account) -> None:
+    account.put("vm", account.request(account.nic())).result()
+    with refused("AddingOrDeletingNetworkInterfacesOnARunningVirtualMachineNotSupported", status=409):
+        account.put("vm", account.request(account.nic("other")))

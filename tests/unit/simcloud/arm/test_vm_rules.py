@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.simcloud.arm.arm_client import GROUP, KEY, Account, refused
+from tests.unit.simcloud.arm.arm_client import GROUP, KEY, USER, Account, refused
 
-SSH = {"path": "/home/peerpods/.ssh/authorized_keys", "keyData": KEY}
+SSH = {"path": f"/home/{USER}/.ssh/authorized_keys", "keyData": KEY}
 SHORT_RSA = "ssh-rsa " + base64.b64encode(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\x00\x01\0\0\0\x80" + b"\x7f" * 128).decode()
 
 
@@ -82,7 +82,7 @@ PLAIN: list[tuple[dict[str, Any], str, str]] = [
     (linux(ssh=None), "InvalidParameter", "Authentication using either SSH or by user name and password"),
     ({"osProfile": {"adminPassword": "simple", **linux(ssh=None, disablePasswordAuthentication=False)["osProfile"]}},
      "InvalidParameter", "complexity"),
-    (linux(ssh={"publicKeys": [{**SSH, "path": "/root/.ssh/authorized_keys"}]}), "InvalidParameter", "Destination path"),
+    (linux(ssh={"publicKeys": [{**SSH, "path": "/elsewhere/authorized_keys"}]}), "InvalidParameter", "Destination path"),
     (linux(ssh={"publicKeys": [{**SSH, "keyData": "ssh-rsa AAAA"}]}), "InvalidParameter", "keyData is invalid"),
     (linux(ssh={"publicKeys": [{**SSH, "keyData": SHORT_RSA}]}), "InvalidParameter", "keyData is invalid"),
     (disk(createOption="Attach"), "InvalidParameter", "use FromImage"),
