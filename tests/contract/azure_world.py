@@ -18,7 +18,6 @@ from providers.azure.requests import USER_DATA_LIMIT, nic_name, resource_id
 from providers.azure.resources import DOORS, path
 from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
 from providers.errors import Capacity, Denied, NotFound, ProviderError, Quota, Throttled, Transient
-from providers.simcloud.arm import disks
 from providers.simcloud.testing import running
 from tests.contract.world import Verb
 
@@ -122,8 +121,6 @@ class AzureWorld:
         await self._put(kind, name, body)
         return name
 
-    # simcloud, as Azure, adds no interface to a running VM, and it does not play attaching disks to one: its own hands do.
-
     async def attach(self, resource_id: str, kind: ResourceKind, instance_id: str) -> None:
         if kind is ResourceKind.ADDRESS:
             seen = await self.seen(ResourceKind.INTERFACE, nic_name(instance_id))
@@ -132,17 +129,20 @@ class AzureWorld:
             wanted = {"location": seen["location"], "tags": seen["tags"], "properties": {"ipConfigurations": [place]}}
             await self._put(ResourceKind.INTERFACE, nic_name(instance_id), wanted)
             return
+        if kind is ResourceKind.DISK:
+            shape = await self.seen(ResourceKind.INSTANCE, instance_id)
+            held = {"id": path(kind, self.config, resource_id)}
+            disk = {"lun": 7, "createOption": "Attach", "deleteOption": "Detach", "managedDisk": held}
+            shape["properties"]["storageProfile"]["dataDisks"].append(disk)
+            await self._put(ResourceKind.INSTANCE, instance_id, shape)
+            return
+        # Azure adds an interface to a VM that is deallocated only, and this world has no time for that.
         azure = self.cloud._cloud
         vm = azure.world.find(path(ResourceKind.INSTANCE, self.config, instance_id))
-        held = azure.world.find(path(kind, self.config, resource_id))
-        if kind is ResourceKind.DISK:
-            disk = {"lun": 7, "createOption": "Attach", "deleteOption": "Detach", "managedDisk": {"id": held.id}}
-            vm.properties["storageProfile"]["dataDisks"].append(disk)
-            disks.attach(held, vm.id)
-        else:
-            interface = {"id": held.id, "properties": {"primary": False, "deleteOption": "Detach"}}
-            vm.properties["networkProfile"]["networkInterfaces"].append(interface)
-            azure.network.attach(held, vm.id, primary=False)
+        nic = azure.world.find(path(kind, self.config, resource_id))
+        more = {"id": nic.id, "properties": {"primary": False, "deleteOption": "Detach"}}
+        vm.properties["networkProfile"]["networkInterfaces"].append(more)
+        azure.network.attach(nic, vm.id, primary=False)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         try:

@@ -10,6 +10,7 @@ from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.listing import page
 from providers.simcloud.arm.quotas import Load
 from providers.simcloud.arm.state import (
+    ADDRESS,
     ENCRYPTION_SET,
     HOST,
     HOST_GROUP,
@@ -67,6 +68,7 @@ class Account:
             "Providers.Get": self._provider,
             "ResourceSkus.List": self._skus,
             "Usage.List": self._usages,
+            "NetworkUsages.List": self._network_usages,
             "VirtualMachineSizes.List": self._sizes,
             "Operations.Get": self._operation,
             "NetworkOperations.Get": self._operation,
@@ -148,6 +150,11 @@ class Account:
         self._check_location(asked)
         machines = sum(1 for _ in self._world.all(VM))
         return Reply(body={"value": quotas.usages(self._loads(), machines, self._desk.faults.vcpus)})
+
+    def _network_usages(self, asked: Asked) -> Reply:
+        self._check_location(asked)
+        interfaces, addresses = (sum(1 for _ in self._world.all(kind)) for kind in (NIC, ADDRESS))
+        return Reply(body={"value": quotas.network_usages(interfaces, addresses)})
 
     def _sizes(self, asked: Asked) -> Reply:
         self._check_location(asked)

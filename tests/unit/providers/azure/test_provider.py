@@ -12,7 +12,7 @@ from providers.azure import arm, credentials, prices
 from providers.azure.config import AzureConfig
 from providers.azure.provider import AzureProvider
 from providers.base import InstanceState, Purchase, ResourceKind, SupportsQuota, SupportsVolumes, Tee, Volume
-from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
+from providers.errors import Denied, InvalidSpec, NotFound, Throttled, Transient
 from tests.contract import azure_world
 from tests.contract.azure_world import AzureWorld
 from tests.contract.world import Verb
@@ -338,7 +338,7 @@ def test_a_configured_key_is_read_and_a_private_one_refused(tmp_path: Path) -> N
 async def test_a_missing_managed_identity_is_denied_and_says_so(
     world: AzureWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
-    with pytest.raises(ProviderError) as caught:
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", str(world.config.endpoint_url))
+    world.cloud.faults.next(action="Identity.Token", error="invalid_request", http_status=400)
+    with pytest.raises(Denied, match="identity"):
         await opened(world, endpoint_url="https://management.invalid", client_id=None).list()
-    assert isinstance(caught.value, Denied)
