@@ -12,7 +12,7 @@ GROUP = "/subscriptions/00000000-0000-4000-8000-000000000001/resourceGroups/pods
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/net/subnets/pods"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/podvm/versions/1.0.0"
 SUBSCRIPTION, CLIENT = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-0000000000cc"
-LEAST = {
+LEAST: dict[str, Any] = {
     "subscription_id": SUBSCRIPTION,
     "resource_group": "pods",
     "region": "eastus",

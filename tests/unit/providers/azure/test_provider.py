@@ -13,6 +13,7 @@ from providers.azure.config import AzureConfig
 from providers.azure.provider import AzureProvider
 from providers.base import InstanceState, Purchase, ResourceKind, SupportsQuota, SupportsVolumes, Tee, Volume
 from providers.errors import Denied, InvalidSpec, NotFound, Throttled, Transient
+from providers.throttle import Rank
 from tests.contract import azure_world
 from tests.contract.azure_world import AzureWorld
 from tests.contract.world import Verb
@@ -81,7 +82,7 @@ async def test_an_evicted_spot_vm_is_gone(world: AzureWorld) -> None:
 async def test_a_vm_that_was_switched_off_is_stopped(world: AzureWorld) -> None:
     made = await world.provider.create(world.spec(), "token-1")
     path = f"{world.config.group_id}/providers/Microsoft.Compute/virtualMachines/{made.id}/powerOff"
-    await world.admin._send("POST", path, arm.COMPUTE_API, "the admin switches it off", [], arm.Rank.READ)
+    await world.admin._send("POST", path, arm.COMPUTE_API, "the admin switches it off", [], Rank.READ)
     seen = (await world.provider.get([made.id]))[made.id]
     assert seen.state is InstanceState.STOPPED
     assert seen.reason

@@ -321,7 +321,7 @@ def test_a_described_vm_is_all_of_our_fields() -> None:
         zone="2",
         image=CONFIG.image,
         tags=SHAPE["tags"],
-        launched_at=pytest.approx(1767312000.123456),
+        launched_at=1767312000.123456,
     )
 
 
