@@ -1,7 +1,6 @@
 """Provider.seat: pods that start together share a call, of clouds that can."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,10 +11,10 @@ from tests.contract.world import Verb, World
 
 
 @pytest.fixture
-async def seats(provider: Provider) -> AsyncIterator[SupportsBatchCreate]:
+def seats(provider: Provider) -> SupportsBatchCreate:
     if not isinstance(provider, SupportsBatchCreate):
         pytest.skip(f"{provider.name} launches one machine with one call")
-    yield provider
+    return provider
 
 
 def spec(world: World, pod: int) -> LaunchSpec:

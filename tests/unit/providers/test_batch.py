@@ -202,8 +202,8 @@ async def test_a_seat_whose_create_was_answered_is_not_left_any_more() -> None:
     node = Node(Account())
     node.writing = 0.0
     slow = asyncio.create_task(node.seats.seat(spec(9), "token-9"))
-    made = await asyncio.gather(*node.starts(0, 1), slow, return_exceptions=True)
-    seat = slow.result()
+    made = await asyncio.gather(*node.starts(0, 1))
+    seat = await slow
     node.seats.leave(node.tokens[0])
     await asyncio.sleep(1)
     assert made[0].id in node.account.living
