@@ -65,7 +65,11 @@ def test_a_launch_is_exactly_this_request() -> None:
                 "linuxConfiguration": {
                     "disablePasswordAuthentication": True,
                     "provisionVMAgent": False,
-                    "ssh": {"publicKeys": [{"path": "/home/peerpod/.ssh/authorized_keys", "keyData": "ssh-rsa AAAA"}]},
+                    "ssh": {
+                        "publicKeys": [
+                            {"path": f"/home/{CONFIG.ssh_user}/.ssh/authorized_keys", "keyData": "ssh-rsa AAAA"}
+                        ]
+                    },
                 },
             },
             "networkProfile": {
