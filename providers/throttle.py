@@ -141,6 +141,10 @@ class Throttle:
             self._bucket(name).take(-tokens, _now())
         turn.takes = {}
 
+    def told(self, bucket: str, left: float) -> None:
+        """The cloud says that so many are left of it: this node is not the only one who takes them."""
+        self._bucket(bucket).told(left, _now())
+
     def free(self, takes: str | Mapping[str, float] = "") -> bool:
         """Whether a turn asked for now would begin now."""
         wanted = {takes: 1.0} if isinstance(takes, str) else takes
@@ -261,6 +265,11 @@ class _Bucket:
         self._fill(now)
         # A rate that was learned is one that others use up too: nobody shall keep step with them.
         self._tokens -= tokens * (self._random.uniform(0.5, 1.5) if self._is_learned and tokens > 0 else 1.0)
+
+    def told(self, left: float, now: float) -> None:
+        """So many are left, whatever was reckoned; more than that is not believed: calls are under way."""
+        self._fill(now)
+        self._tokens = min(self._tokens, left)
 
     def refused(self, sent: float, now: float, retry_after: float | None) -> bool:
         """A call that was sent then was throttled; whether that is news."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from azure.core import MatchConditions
 from azure.core.pipeline import policies
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import HttpRequest
 from azure.mgmt.compute.aio import ComputeManagementClient
 
@@ -35,18 +36,28 @@ NETWORK_API: Final = "2026-03-01"
 AUTHORIZATION_API: Final = "2022-04-01"
 
 # Limits as Microsoft publishes them (compute-throttling-limits, and ARM's token buckets of 2024): burst, and how much
-# of it comes back per second. ARM's hold for a principal and subscription, Compute's for a subscription and region.
-_PER_MINUTE: Final = 1 / 60
-WRITE, READ, DELETE = "arm writes", "arm reads", "arm deletes"
-PUT_VM, DELETE_VM, GET_VM, LIST_VMS = "PutVM", "DeleteVM", "LowCostGet", "List"
+# of it comes back per second. ARM's hold for a principal and subscription, the others for a subscription and region.
+# They are called as answers call them that say how many are left.
+_MINUTE, _FIVE_MINUTES = 60, 300
+WRITE, READ, DELETE = "subscription-writes", "subscription-reads", "subscription-deletes"
+PUT_VM: Final = "Microsoft.Compute/PutVMSubscriptionMaximum"
+DELETE_VM: Final = "Microsoft.Compute/DeleteVMSubscriptionMaximum"
+GET_VM: Final = "Microsoft.Compute/LowCostGetSubscriptionMaximum"
+LIST_VMS: Final = "Microsoft.Compute/HighCostGetSubscriptionMaximum"
+LOOK: Final = "Microsoft.Compute/GetOperationSubscriptionMaximum"
+WRITE_NETWORK: Final = "Microsoft.Network/Writes5Min"
+READ_NETWORK: Final = "Microsoft.Network/Reads5Min"
 RATES: Final = {
     WRITE: Rate(200, 10),
     READ: Rate(250, 25),
     DELETE: Rate(200, 10),
-    PUT_VM: Rate(1500, 500 * _PER_MINUTE),
-    DELETE_VM: Rate(1500, 500 * _PER_MINUTE),
-    GET_VM: Rate(24_000, 8000 * _PER_MINUTE),
-    LIST_VMS: Rate(900, 300 * _PER_MINUTE),
+    PUT_VM: Rate(1500, 500 / _MINUTE),
+    DELETE_VM: Rate(1500, 500 / _MINUTE),
+    GET_VM: Rate(24_000, 8000 / _MINUTE),
+    LIST_VMS: Rate(900, 300 / _MINUTE),
+    LOOK: Rate(15_000, 5000 / _MINUTE),
+    WRITE_NETWORK: Rate(1000, 1000 / _FIVE_MINUTES),
+    READ_NETWORK: Rate(10_000, 10_000 / _FIVE_MINUTES),
 }
 
 
@@ -67,7 +78,7 @@ class Arm:
 
     def __init__(self, config: AzureConfig) -> None:
         self._config = config
-        self._throttle = Throttle(RATES, at_once=AT_ONCE)
+        self.throttle = Throttle(RATES, at_once=AT_ONCE)
         self._client: ComputeManagementClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -112,8 +123,7 @@ class Arm:
         self, path: str, api: str, doing: str, *, bucket: str = "", decode: Decode = json.loads, **query: str
     ) -> Answer:
         """GET of a path, or of a whole URL that Azure has given."""
-        takes = {READ: 1.0, bucket: 1.0} if bucket else {READ: 1.0}
-        return await self._send("GET", path, api, doing, takes, Rank.READ, query=query, decode=decode)
+        return await self._send("GET", path, api, doing, [READ, bucket], Rank.READ, query=query, decode=decode)
 
     async def items(
         self, path: str, api: str, doing: str, *, bucket: str = "", decode: Decode = json.loads, **query: str
@@ -128,11 +138,11 @@ class Arm:
         return found
 
     async def put(self, path: str, api: str, body: Body, doing: str) -> Answer:
-        return await self._send("PUT", path, api, doing, {WRITE: 1.0}, Rank.CREATE, body=body)
+        return await self._send("PUT", path, api, doing, [WRITE], Rank.CREATE, body=body)
 
     async def delete(self, path: str, api: str, doing: str) -> Answer:
         """Status 204: there was none."""
-        return await self._send("DELETE", path, api, doing, {DELETE: 1.0}, Rank.DELETE)
+        return await self._send("DELETE", path, api, doing, [DELETE], Rank.DELETE)
 
     async def aclose(self) -> None:
         """Let go of connections. New calls are refused from now on."""
@@ -148,7 +158,7 @@ class Arm:
         path: str,
         api: str,
         doing: str,
-        takes: Mapping[str, float],
+        buckets: list[str],
         rank: Rank,
         *,
         query: Mapping[str, str] | None = None,
@@ -165,7 +175,9 @@ class Arm:
             response.raise_for_status()
             return response
 
-        return await self._call(doing, takes, rank, ask, decode)
+        if "/Microsoft.Network/" in path:
+            buckets = [*buckets, READ_NETWORK if method == "GET" else WRITE_NETWORK]
+        return await self._call(doing, dict.fromkeys(filter(None, buckets), 1.0), rank, ask, decode)
 
     async def _call(
         self,
@@ -177,16 +189,22 @@ class Arm:
     ) -> Answer:
         """What Azure answers; whatever goes wrong is an error of ours that says `doing`."""
         self._check_open()
-        async with self._throttle.turn(takes, rank):
+        async with self.throttle.turn(takes, rank):
             self._check_open()
             try:
                 response = await _whole(ask(self._open()))
+                self._heed(response.headers)
                 text = response.text()
                 return Answer(response.status_code, decode(text) if text else None, response.headers)
             except ProviderError:
                 raise
             except Exception as error:
+                self._heed(getattr(getattr(error, "response", None), "headers", {}))
                 raise translate(error, doing) from error
+
+    def _heed(self, headers: Mapping[str, str]) -> None:
+        for bucket, left in remaining(headers):
+            self.throttle.told(bucket, left)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -200,14 +218,21 @@ class Arm:
                 self._config.subscription_id,
                 credentials.endpoint(self._config),
                 policies=_pipeline(authentication),
-                connection_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                transport=_Transport(connection_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT),
             )
         return self._client
 
 
 class _NoCredential:
     """The client demands one, and the policies given to it ask none."""
+
+
+class _Transport(AioHttpTransport):  # type: ignore[misc]
+    """aiohttp repeats a PUT, DELETE or GET by itself when the connection breaks before an answer: unpaced, and unseen."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.session._retry_connection = False  # noqa: SLF001 - it has no public name
 
 
 def _pipeline(authentication: Any) -> list[Any]:
@@ -234,6 +259,17 @@ async def _whole(call: Awaitable[Any]) -> Any:
         if not task.cancelled():
             task.exception()
         raise
+
+
+def remaining(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    """What an answer says is left of those limits that are kept here."""
+    for bucket in (WRITE, READ, DELETE):
+        if (left := headers.get(f"x-ms-ratelimit-remaining-{bucket}", "")).isdecimal():
+            yield bucket, float(left)
+    for part in headers.get("x-ms-ratelimit-remaining-resource", "").split(","):
+        bucket, _, left = part.strip().partition(";")
+        if bucket in RATES and left.isdecimal():
+            yield bucket, float(left)
 
 
 @contextmanager

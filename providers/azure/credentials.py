@@ -1,5 +1,6 @@
 """Who asks: azure-identity's credentials as the environment has them, and the SSH key that Azure demands of a VM."""
 
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -76,7 +77,7 @@ def _credential(config: AzureConfig) -> Any:
 
 
 def public_key(config: AzureConfig) -> str:
-    """The configured public key, else a new one whose private half is forgotten at once: nobody can log in by it.
+    """The configured public key, else one whose private half is forgotten as soon as it is made: nobody can log in by it.
 
     Blocking (0.1 s): for a thread. Raises: InvalidSpec.
     """
@@ -94,7 +95,9 @@ def public_key(config: AzureConfig) -> str:
     return text
 
 
+@cache
 def _forgotten_key() -> str:
+    """One for all VMs of this process: it opens none of them."""
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -159,6 +159,7 @@ _BY_WORDS: Final[Mapping[str, tuple[tuple[str, type[ProviderError]], ...]]] = {
         ("security type", Unsupported),
         ("image", NotFound),
     ),
+    "SkuNotAvailable": (("capacity restrictions", Capacity),),  # this size, here and now; other words: not for us
     "Conflict": (("quota", Quota), ("", Transient)),
 }
 

@@ -74,8 +74,9 @@ class Launches:
         ends before the VM's PUT and takes the interface back, or sees that PUT through.
         """
         requests.check(spec, token, self._config)
+        while (joined := self._under_way.get(token)) and joined.stopping:  # it takes back what it has made
+            await asyncio.wait([joined.task])
         past = self._remember(spec, token)
-        joined = self._under_way.get(token)
         if joined is None:
             joined = self._under_way[token] = _Joined()
             joined.task = asyncio.create_task(self._launch(spec, token, past, joined), name=f"launch {past.vm}")
@@ -121,7 +122,12 @@ class Launches:
         doing = f"cannot launch {spec.name} ({spec.instance_type})"
         if (past.asked or past.made) and (found := await self._found(spec, token, past, doing)):
             return found
-        shape = await self._shape_of(spec)
+        try:
+            shape = await self._shape_of(spec)
+        except ProviderError:
+            if not past.asked:  # nothing has been made: the token is as good as new
+                self._past.pop(token, None)
+            raise
         marks = requests.all_tags(spec, token, self._config, self._owner)
         try:
             addresses = await self._network(past.vm, marks, spec, doing)
@@ -203,7 +209,7 @@ class Launches:
             return
         await asyncio.sleep(self._config.allocation_check)
         try:
-            seen = (await self._arm.get(url, arm.COMPUTE_API, doing)).body
+            seen = (await self._arm.get(url, arm.COMPUTE_API, doing, bucket=arm.LOOK)).body
         except ProviderError as error:
             LOG.warning("%s; it goes on unlooked at", error)
             return
@@ -258,6 +264,7 @@ class _Joined:
     def __init__(self) -> None:
         self._waiting = 0
         self._may_stop = True
+        self.stopping = False
 
     async def wait(self) -> Instance:
         self._waiting += 1
@@ -266,6 +273,7 @@ class _Joined:
         finally:
             self._waiting -= 1
             if not self._waiting and self._may_stop and not self.task.done():
+                self.stopping = True
                 self.task.cancel()
 
     def point_of_no_return(self) -> None:

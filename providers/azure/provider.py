@@ -24,16 +24,19 @@ from providers.base import (
     ResourceKind,
     Volume,
 )
+from providers.batch import Together
 from providers.errors import InvalidSpec, NotFound, ProviderError
 from providers.tags import ownership
+from providers.throttle import Rank, Throttle
 
 T = TypeVar("T")
 
-# Up to so many machines are asked for one by one, which also tells whether each still runs; more by one List. Azure
-# allows 8,000 of the one and 300 of the other per minute.
-FEW: Final = 8
+# Up to so many machines are asked for one by one, which also tells of each whether it is switched on; more by one List,
+# which does not. ARM admits 25 reads a second from all nodes together, Compute five Lists.
+FEW: Final = 2
 # Seconds for which an answer about one machine is given again: Azure allows twelve a minute for each.
 FRESH: Final = 5.0
+MOST: Final = 100_000  # a List answers for as many as there are
 ABSENT: Final = (
     "ResourceNotFound"  # of the resource itself; a group or subscription that does not exist has other codes
 )
@@ -53,12 +56,14 @@ class AzureProvider:
         self._config = config
         self._owner = owner
         self._arm = Arm(config)
+        self.throttle = self._arm.throttle
         self._launches = Launches(self._arm, config, owner, self._shape_of)
         self._closed = False
         self._skus: _Answers[Sequence[Any]] = _Answers()  # what is sold changes over months
         self._offers: _Answers[tuple[Offering, ...]] = _Answers()
         self._images: _Answers[images.Image] = _Answers()  # an image version never changes
         self._key: _Answers[str] = _Answers()
+        self._looked = Together(Throttle(), Rank.READ, self._look_at, MOST, "")  # the calls themselves are paced by Arm
         self._looks: dict[str, tuple[float, asyncio.Task[Instance | None]]] = {}
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
@@ -67,13 +72,9 @@ class AzureProvider:
         return await self._launches.create(spec, token)
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
-        """See Provider.get. One call for each of a few, one for all of many."""
+        """See Provider.get: looks that come together share a call for each of a few machines, or one for all of many."""
         self._check_open()
-        wanted = {id for id in ids if requests.is_name(id)}
-        if len(wanted) > FEW:
-            return {each.id: each for each in await self._listed() if each.id in wanted}
-        found = await asyncio.gather(*(self._look(id) for id in sorted(wanted)))
-        return {each.id: each for each in found if each is not None}
+        return await self._looked.ask({id for id in ids if requests.is_name(id)})
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
@@ -196,6 +197,12 @@ class AzureProvider:
                 f" {spec.scratch_gib} GiB larger: set azure.root_volume_gib, or name the image with its version"
             )
         return max(asked, own or 0) + spec.scratch_gib
+
+    async def _look_at(self, ids: Sequence[str]) -> Mapping[str, Instance]:
+        if len(ids) > FEW:
+            return {each.id: each for each in await self._listed() if each.id in ids}
+        found = await asyncio.gather(*map(self._look, ids))
+        return {each.id: each for each in found if each is not None}
 
     async def _look(self, id: str) -> Instance | None:
         """One machine with its power state; None for an unknown one. Asked at most every FRESH seconds."""

@@ -130,7 +130,11 @@ def public_address(vm: str, marks: Mapping[str, str], zone: str, config: AzureCo
         "location": config.region,
         "tags": dict(marks),
         "sku": {"name": "Standard"},
-        "properties": {"publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4"},
+        "properties": {
+            "publicIPAllocationMethod": "Static",
+            "publicIPAddressVersion": "IPv4",
+            "deleteOption": "Delete",
+        },
     }
     if zone:
         body["zones"] = [zone]

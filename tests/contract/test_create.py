@@ -144,7 +144,7 @@ async def test_what_no_cloud_could_accept_costs_no_call(world: World, provider: 
         world.spec(name="Pod_VM"),
         world.spec(name="a" * 64),
         world.spec(instance_type="enormous.9xlarge"),
-        world.spec(tags={"k" * 200: "value"}),
+        world.spec(tags={"k" * 600: "value"}),
         world.spec(tags={"key": "v" * 300}),
     ]
     for spec in hopeless:

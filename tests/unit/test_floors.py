@@ -77,6 +77,8 @@ def test_every_package_there_is_is_under_the_rules() -> None:
         ("providers", "providers/base.py", "import adaptor.names"),
         ("sdks", "adaptor/daemon.py", "import boto3"),
         ("sdks", "providers/registry.py", "from botocore import config"),
+        ("sdk-azure", "adaptor/daemon.py", "from azure.core import exceptions"),
+        ("sdk-azure", "providers/aws/errors.py", "import azure.mgmt.compute"),
         ("simcloud", "adaptor/daemon.py", "import providers.simcloud"),
         ("settings-without-sdk", "providers/aws/config.py", "import botocore"),
         ("relay", "adaptor/relay/process.py", "import cryptography"),

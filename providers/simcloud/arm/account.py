@@ -10,10 +10,12 @@ from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.listing import page
 from providers.simcloud.arm.quotas import Load
 from providers.simcloud.arm.state import (
+    ADDRESS,
     ENCRYPTION_SET,
     HOST,
     HOST_GROUP,
     IDENTITY,
+    NIC,
     NSG,
     NSG_RULE,
     PROXIMITY,
@@ -24,6 +26,7 @@ from providers.simcloud.arm.state import (
     VM,
     VNET,
     Resource,
+    World,
     id_of,
     shown,
 )
@@ -65,6 +68,7 @@ class Account:
             "Providers.Get": self._provider,
             "ResourceSkus.List": self._skus,
             "Usage.List": self._usages,
+            "NetworkUsages.List": self._network_usages,
             "VirtualMachineSizes.List": self._sizes,
             "Operations.Get": self._operation,
             "NetworkOperations.Get": self._operation,
@@ -75,6 +79,7 @@ class Account:
             "NetworkSecurityGroups.Get": self._security_group,
             "NetworkSecurityGroups.List": lambda asked: self._list(NSG, asked, self._with_rules),
             "SecurityRules.List": lambda asked: self._children(NSG_RULE, asked),
+            "SecurityRules.Get": lambda asked: self._child(NSG_RULE, asked),
             "SecurityRules.CreateOrUpdate": self._put_rule,
             "SecurityRules.Delete": self._delete_rule,
             "DedicatedHosts.Get": lambda asked: self._child(HOST, asked),
@@ -146,6 +151,11 @@ class Account:
         machines = sum(1 for _ in self._world.all(VM))
         return Reply(body={"value": quotas.usages(self._loads(), machines, self._desk.faults.vcpus)})
 
+    def _network_usages(self, asked: Asked) -> Reply:
+        self._check_location(asked)
+        interfaces, addresses = (sum(1 for _ in self._world.all(kind)) for kind in (NIC, ADDRESS))
+        return Reply(body={"value": quotas.network_usages(interfaces, addresses)})
+
     def _sizes(self, asked: Asked) -> Reply:
         self._check_location(asked)
         return Reply(
@@ -180,7 +190,7 @@ class Account:
                 return Reply(202, None, operation.wait())
             if outcome.error is not None:
                 raise outcome.error
-            return Reply(200)
+            return Reply(200, operation.result)
         return Reply(200, operation.shown(), operation.wait())
 
     # -- network ----------------------------------------------------------------------------------
@@ -190,7 +200,7 @@ class Account:
 
     def _with_subnets(self, network: Resource) -> dict[str, Any]:
         body = shown(network)
-        subnets = [shown(each) for each in self._under(SUBNET, network)]
+        subnets = [_with_users(self._world, each) for each in self._under(SUBNET, network)]
         return {**body, "properties": {**body["properties"], "subnets": subnets}}
 
     def _security_group(self, asked: Asked) -> Reply:
@@ -224,10 +234,10 @@ class Account:
             raise Refused(
                 "NotFound", f"Resource {id_of(kind, asked.group, asked.names['parent'], asked.name)} not found."
             )
-        return Reply(body=shown(child))
+        return Reply(body=_with_users(self._world, child))
 
     def _children(self, kind: str, asked: Asked) -> Reply:
-        return page(asked, [shown(each) for each in self._under(kind, self._parent(kind, asked))])
+        return page(asked, [_with_users(self._world, each) for each in self._under(kind, self._parent(kind, asked))])
 
     def _put_rule(self, asked: Asked) -> Reply:
         from azure.mgmt.network import models
@@ -249,6 +259,20 @@ class Account:
         self._world.remove(found)
         headers = self._desk.operations.begin(found.id).headers(asked.base, asked.version, located=True)
         return Reply(202, None, headers)
+
+
+def _with_users(world: World, resource: Resource) -> dict[str, Any]:
+    """A subnet shows who has an address in it."""
+    body = shown(resource)
+    if resource.type != SUBNET:
+        return body
+    users = [
+        {"id": each["id"]}
+        for nic in world.all(NIC)
+        for each in nic.properties["ipConfigurations"]
+        if each["properties"]["subnet"]["id"].lower() == resource.id.lower()
+    ]
+    return {**body, "properties": {**body["properties"], **({"ipConfigurations": users} if users else {})}}
 
 
 def _tagged(resource: Resource, name: str, value: str | None) -> bool:

@@ -143,6 +143,8 @@ class Network:
         }
         if public := (wanted.get("publicIPAddress") or {}).get("id"):
             properties["publicIPAddress"] = {"id": public}
+            if option := ((wanted["publicIPAddress"].get("properties") or {}).get("deleteOption")):
+                properties["publicIPAddress"]["properties"] = {"deleteOption": option}
         kind = f"{NIC}/ipConfigurations"
         return {"name": name, "id": f"{nic}/ipConfigurations/{name}", "type": kind, "properties": properties}
 
@@ -223,7 +225,7 @@ class Network:
             if public := properties.get("publicIPAddress"):
                 address = self._world.find(public["id"], ADDRESS)
                 assert address is not None
-                address.properties["ipConfiguration"] = {"id": each["id"]}
+                address.properties.update({"ipConfiguration": {"id": each["id"]}, **public.get("properties", {})})
 
     def _let_go(self, nic: Resource) -> None:
         for each in nic.properties["ipConfigurations"]:

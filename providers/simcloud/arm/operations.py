@@ -43,6 +43,7 @@ class Operation:
     started: datetime
     outcome: Outcome | None = None
     ended: datetime | None = None
+    result: Any = None  # what its Location answers in the end
 
     def look(self) -> Outcome | None:
         """Its outcome; None while it goes on."""

@@ -1,17 +1,18 @@
 """The retail price list, as `prices.azure.com/api/retail/prices` answers: open to all, filtered, in pages."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.skus import SIZES, Size
 
+PATH: Final = "/api/retail/prices"
 PAGE: Final = 20  # the real one gives 1000; small enough that whoever forgets NextPageLink is noticed
 SPOT_SHARE: Final = 0.2  # of the price on demand; the real one changes by the hour
 _WINDOWS_SHARE: Final = 1.6
-_CLAUSE: Final = re.compile(r"\s*(?P<field>\w+)\s+eq\s+'(?P<value>[^']*)'\s*")
+_WORD: Final = re.compile(r"\s*(?:(?P<mark>[()])|(?P<word>[A-Za-z]\w*)|'(?P<text>[^']*)')")
 _FIELDS: Final = (
     "armRegionName",
     "serviceName",
@@ -22,14 +23,14 @@ _FIELDS: Final = (
     "productName",
     "meterName",
 )
+Test = Callable[[Mapping[str, Any]], bool]
 _EFFECTIVE: Final = "2026-01-01T00:00:00Z"
 
 
 def answer(region: str, query: Mapping[str, str], base: str, path: str) -> dict[str, Any]:
     """One page. Raises Refused for a filter that it cannot read."""
-    wanted = _clauses(query.get("$filter", ""))
-    found = [item for size in SIZES.values() for item in _items(size, region)]
-    found = [item for item in found if all(_equal(item, field, value) for field, value in wanted)]
+    fits = _Filter(query.get("$filter", "")).fits
+    found = [item for size in SIZES.values() for item in _items(size, region) if fits(item)]
     skip = query.get("$skip", "0")
     if not skip.isdecimal():
         raise Refused("BadRequest", f"Invalid OData parameters supplied: $skip={skip}")
@@ -49,18 +50,55 @@ def answer(region: str, query: Mapping[str, str], base: str, path: str) -> dict[
     }
 
 
-def _clauses(text: str) -> list[tuple[str, str]]:
-    made = []
-    for part in re.split(r"\s+and\s+", text) if text.strip() else []:
-        clause = _CLAUSE.fullmatch(part)
-        if clause is None or clause["field"] not in _FIELDS:
-            raise Refused("BadRequest", f"Invalid OData parameters supplied: {text}")
-        made.append((clause["field"], clause["value"]))
-    return made
+class _Filter:
+    """`field eq 'text'`, with `and`, `or` and parentheses; `and` binds closer."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._words: list[str] = []
+        at = 0
+        while at < len(text.rstrip()):
+            found = _WORD.match(text, at)
+            if found is None:
+                raise self._unreadable()
+            self._words.append(found[0].strip())
+            at = found.end()
+        self.fits = self._either() if self._words else lambda item: True
+        if self._words:
+            raise self._unreadable()
 
-def _equal(item: Mapping[str, Any], field: str, value: str) -> bool:
-    return bool(item["type" if field == "priceType" else field] == value)  # values mind case there
+    def _either(self) -> Test:
+        tests = [self._both()]
+        while self._next("or"):
+            tests.append(self._both())
+        return lambda item: any(test(item) for test in tests)
+
+    def _both(self) -> Test:
+        tests = [self._one()]
+        while self._next("and"):
+            tests.append(self._one())
+        return lambda item: all(test(item) for test in tests)
+
+    def _one(self) -> Test:
+        if self._next("("):
+            inner = self._either()
+            if not self._next(")"):
+                raise self._unreadable()
+            return inner
+        field = self._words.pop(0) if self._words else ""
+        if field not in _FIELDS or not self._next("eq") or not self._words or self._words[0][0] != "'":
+            raise self._unreadable()
+        value = self._words.pop(0)[1:-1]
+        return lambda item: item["type" if field == "priceType" else field] == value  # values mind case there
+
+    def _next(self, word: str) -> bool:
+        if self._words[:1] != [word]:
+            return False
+        self._words.pop(0)
+        return True
+
+    def _unreadable(self) -> Refused:
+        return Refused("BadRequest", f"Invalid OData parameters supplied: {self._text}")
 
 
 def _items(size: Size, region: str) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ class Arm:
             "subnet_id": facts["subnet"],
             "security_group_id": facts["nsg"],
             "image": facts["image"],
+            "prices": True,
+            "prices_url": f"{endpoint_url}{prices.PATH}",
         }
 
     def read(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:

@@ -72,8 +72,8 @@ class Belongings:
         for each in storage["dataDisks"]:
             if each["createOption"] == "Empty":
                 self._make_disk(plan, vm, each, {"createOption": "Empty"})
-        for attached in plan.disks:
-            disks.attach(attached.disk, vm.id)
+        for disk in plan.disks:
+            disks.attach(disk, vm.id)
 
     def _make_disk(self, plan: Plan, vm: Resource, shown: Mapping[str, Any], origin: dict[str, Any]) -> None:
         managed = shown["managedDisk"]

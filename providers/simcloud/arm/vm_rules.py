@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from providers.simcloud.arm import images, skus, vm_login
-from providers.simcloud.arm.disks import holders
+from providers.simcloud.arm import images, skus, vm_disks, vm_login
 from providers.simcloud.arm.errors import Refused, no_reference
 from providers.simcloud.arm.images import Image
 from providers.simcloud.arm.nics import Network, check_location
 from providers.simcloud.arm.skus import Size
 from providers.simcloud.arm.state import (
-    DISK,
     ENCRYPTION_SET,
     HOST,
     HOST_GROUP,
@@ -28,19 +26,11 @@ from providers.simcloud.arm.state import (
 from providers.simcloud.arm.tags import check as check_tags
 
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
-_LUNS: Final = range(64)
 _CONFIDENTIAL_IMAGES: Final = ("ConfidentialVM", "ConfidentialVmSupported", images.BOTH)
+_TRUSTED_IMAGES: Final = ("TrustedLaunch", "TrustedLaunchSupported", images.BOTH)
 _OS_DISK_KINDS: Final = ("Premium_LRS", "StandardSSD_LRS", "Standard_LRS", "Premium_ZRS", "StandardSSD_ZRS")
 
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A disk of a pod's, at its number."""
-
-    disk: Resource
-    asked: Body
 
 
 @dataclass(slots=True)
@@ -55,7 +45,7 @@ class Plan:
     zone: str  # empty: the region chooses
     spot: bool
     nics: list[tuple[Resource, Body]] = field(default_factory=list)  # with what the VM says of each
-    disks: list[Attached] = field(default_factory=list)
+    disks: list[Resource] = field(default_factory=list)  # that exist already
 
     @property
     def properties(self) -> Body:
@@ -84,7 +74,8 @@ def check(name: str, group: str, body: Body, world: World, network: Network, reg
         rule(plan, world)
     vm_login.check(name, properties, image)
     plan.nics = _nics(plan, world, network)
-    plan.disks = _data_disks(plan, world)
+    asked = _in(properties, "storageProfile", "dataDisks") or []
+    plan.disks = vm_disks.check(asked, plan.size, plan.zone, plan.vm_id, world)
     return plan
 
 
@@ -114,7 +105,12 @@ def _zone(name: str, body: Body, size: Size, region: str) -> str:
             target=name,
         )
     if zone not in size.zones:
-        raise no_room_here(size, region, zone)
+        raise Refused(
+            "SkuNotAvailable",
+            f"The requested size for resource '{name}' is currently not available in location '{region}' zones '{zone}'"
+            " for this subscription. Please try another size or deploy to a different location or zones. See"
+            " https://aka.ms/azureskunotavailable for details.",
+        )
     return zone
 
 
@@ -154,9 +150,16 @@ def _fits(plan: Plan, world: World) -> None:
 
 def _security(plan: Plan, world: World) -> None:
     security = plan.properties.get("securityProfile") or {}
-    kind = security.get("securityType") or "Standard"
+    kind = security.get("securityType")
     encryption = _in(plan.properties, "storageProfile", "osDisk", "managedDisk", "securityProfile") or {}
     firmware = security.get("uefiSettings") or {}
+    if kind == "Standard":  # only with a feature that is registered by hand
+        raise Refused(
+            "InvalidParameter",
+            "The value 'Standard' of parameter 'securityProfile.securityType' is invalid: the subscription is not"
+            " registered for the feature Microsoft.Compute/UseStandardSecurityType.",
+            target="securityProfile.securityType",
+        )
     if security.get("encryptionAtHost") and plan.size.tee:
         raise Refused(
             "InvalidParameter",
@@ -172,18 +175,11 @@ def _security(plan: Plan, world: World) -> None:
         raise Refused(
             "BadRequest",
             f"The VM size '{plan.size.name}' is not supported for creation of VMs and Virtual Machine Scale Set with"
-            f" '{kind}' security type.",
+            f" '{kind or '<NULL>'}' security type.",
         )
-    if plan.image.security == "ConfidentialVM":
-        raise _incompatible()
-    if kind == "TrustedLaunch":
-        if plan.image.generation != "V2" or plan.image.security not in (
-            "TrustedLaunch",
-            "TrustedLaunchSupported",
-            images.BOTH,
-        ):
-            raise _incompatible()
-    elif firmware:
+    if plan.image.security == "ConfidentialVM" or (kind and plan.image.security not in _TRUSTED_IMAGES):
+        raise _incompatible(kind)
+    if firmware and not kind:
         raise Refused(
             "BadRequest",
             "The parameter 'securityProfile.uefiSettings' can only be set for VMs with 'TrustedLaunch' or"
@@ -200,9 +196,13 @@ def _confidential(plan: Plan, firmware: Body, encryption: str | None) -> None:
             f" 'ConfidentialVM' security type{shown}",
         )
     if plan.image.security not in _CONFIDENTIAL_IMAGES:
-        raise _incompatible()
+        raise _incompatible("ConfidentialVM")
     if not encryption:
-        raise _missing("osDisk.managedDisk.securityProfile.securityEncryptionType")
+        raise Refused(
+            "BadRequest",
+            "Required parameter for Confidential VMs 'managedDisk.securityProfile.securityEncryptionType' is missing"
+            " (null).",
+        )
     if not firmware.get("vTpmEnabled"):
         raise Refused(
             "BadRequest",
@@ -217,8 +217,16 @@ def _confidential(plan: Plan, firmware: Body, encryption: str | None) -> None:
         )
 
 
-def _incompatible() -> Refused:
-    return Refused("BadRequest", "Security type of VM is not compatible with the security type of associated OS Image.")
+def _incompatible(kind: str | None) -> Refused:
+    if kind is None:
+        return Refused(
+            "BadRequest", "Security type of VM is not compatible with the security type of associated OS Image."
+        )
+    return Refused(
+        "InvalidParameter",
+        f"SecurityType '{kind}' is not supported by given image.",
+        target="securityProfile.securityType",
+    )
 
 
 # -- the rest of the VM ---------------------------------------------------------------------------
@@ -370,63 +378,6 @@ def _nic(plan: Plan, world: World, network: Network, nic_id: str) -> Resource:
         raise Refused("NicInUse", f"Network Interface {nic.id} is used by existing resource {user}.", details=[])
     network.check_reservation(nic, plan.vm_id)
     return nic
-
-
-def _data_disks(plan: Plan, world: World) -> list[Attached]:
-    asked = _in(plan.properties, "storageProfile", "dataDisks") or []
-    luns: set[int] = set()
-    for each in asked:
-        lun = each["lun"]
-        if lun not in _LUNS:
-            raise Refused(
-                "InvalidParameter",
-                f"The value '{lun}' of parameter 'dataDisk.lun' is out of range. The value must be between"
-                f" '{_LUNS[0]}' and '{_LUNS[-1]}', inclusive.",
-                target="dataDisk.lun",
-            )
-        if lun in luns:
-            raise Refused("InvalidParameter", f"A disk at LUN {lun} already exists.", target="dataDisk.lun")
-        luns.add(lun)
-    if len(asked) > plan.size.disks:
-        raise Refused(
-            "OperationNotAllowed",
-            f"The maximum number of data disks allowed to be attached to a VM of this size is {plan.size.disks}.",
-            target="dataDisks",
-        )
-    return [attached for each in asked if (attached := _data_disk(plan, each, world))]
-
-
-def _data_disk(plan: Plan, asked: Body, world: World) -> Attached | None:
-    """None for one that is made with the VM."""
-    disk_id = _in(asked, "managedDisk", "id")
-    if asked["createOption"] == "Empty":
-        if not asked.get("diskSizeGB"):
-            raise _missing("dataDisk.diskSizeGB")
-        return None
-    if asked["createOption"] != "Attach":
-        raise Refused(
-            "InvalidParameter", f"simcloud makes no data disk with '{asked['createOption']}'.", target="dataDisk"
-        )
-    disk = world.find(disk_id or _required("dataDisk.managedDisk.id"), DISK)
-    if disk is None:
-        raise Refused(
-            "NotFound", f"Disk {str(disk_id).rpartition('/')[2]} is not found.", target="dataDisks", status=404
-        )
-    others = [user for user in holders(disk) if user.lower() != plan.vm_id.lower()]
-    if others and len(others) >= disk.properties.get("maxShares", 1):
-        raise Refused(
-            "ConflictingUserInput",
-            f"Disk '{disk.id}' cannot be attached as the disk is already owned by VM '{others[0]}'.",
-            target=disk.id,
-        )
-    home = (disk.body.get("zones") or [""])[0]
-    if home != plan.zone and not disk.body["sku"]["name"].endswith("_ZRS"):
-        raise Refused(
-            "BadRequest",
-            f"Disk {disk.id} cannot be attached to the VM because it is not in the same zone as the VM. VM zone:"
-            f" '{plan.zone or 'None'}'. Disk zone: '{home or 'None'}'.",
-        )
-    return Attached(disk, asked)
 
 
 def _in(value: Any, *path: str) -> Any:

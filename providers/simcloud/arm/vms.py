@@ -1,12 +1,12 @@
 """Virtual machines: made at most once per name, started on the fleet, and taken down with what goes with them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 from azure.mgmt.compute import models
 
-from providers.simcloud.arm import quotas, schema, skus, vm_rules, vm_shape, vm_view
+from providers.simcloud.arm import quotas, schema, skus, vm_disks, vm_rules, vm_shape, vm_view
 from providers.simcloud.arm.desk import Asked, Desk, Handlers, Reply, check_etag
 from providers.simcloud.arm.errors import Refused, no_resource
 from providers.simcloud.arm.listing import page
@@ -52,6 +52,7 @@ class Machines:
             "VirtualMachines.Restart": self._restart,
             "VirtualMachines.PowerOff": lambda asked: self._stop(asked, release=False),
             "VirtualMachines.Deallocate": lambda asked: self._stop(asked, release=True),
+            "VirtualMachines.AttachDetachDataDisks": self._attach_disks,
             "VirtualMachines.SimulateEviction": self._evict,
         }
 
@@ -136,6 +137,9 @@ class Machines:
         check_data(properties.get("userData"), "userData", USER_DATA_LIMIT)
         if wanted := (properties.get("hardwareProfile") or {}).get("vmSize"):
             self._resize(vm, skus.size_of(wanted, self._desk.world.region))
+        self._refuse_other_interfaces(vm, (properties.get("networkProfile") or {}).get("networkInterfaces"))
+        if (asked_disks := (properties.get("storageProfile") or {}).get("dataDisks")) is not None:
+            vm_disks.replace(vm, asked_disks, self._desk.world)
         if (user_data := properties.get("userData")) is not None:
             vm.user_data = user_data
         for key in ("tags", "identity"):
@@ -146,6 +150,27 @@ class Machines:
         operation = self._desk.operations.begin(vm.resource.id, creation.look if creation else lambda: DONE)
         headers = operation.headers(asked.base, asked.version)
         return Reply(200, vm_view.shown(vm, self._desk.now()), headers)
+
+    def _refuse_other_interfaces(self, vm: Vm, asked: Sequence[Mapping[str, Any]] | None) -> None:
+        has = {each["id"].lower() for each in vm.resource.properties["networkProfile"]["networkInterfaces"]}
+        if asked is not None and {str(each.get("id")).lower() for each in asked} != has:
+            raise Refused(
+                "AddingOrDeletingNetworkInterfacesOnARunningVirtualMachineNotSupported",
+                f"Secondary network interfaces cannot be added or deleted from a running virtual machine: {vm.resource.name}"
+                " (simcloud: nor from one that is deallocated).",
+                status=409,
+            )
+
+    def _attach_disks(self, asked: Asked) -> Reply:
+        body = schema.cleaned(models.AttachDetachDataDisksRequest, asked.body)
+        vm = self._named(asked)
+        self._refuse_if_deleted(vm, "attachDetachDataDisks")
+        attach, detach = body.get("dataDisksToAttach") or [], body.get("dataDisksToDetach") or []
+        vm_disks.attach_and_detach(vm, attach, detach, self._desk.world)
+        vm.resource.revision += 1
+        operation = self._desk.operations.begin(vm.resource.id)
+        operation.result = vm.resource.properties["storageProfile"]
+        return Reply(202, None, operation.headers(asked.base, asked.version, located=True))
 
     def _resize(self, vm: Vm, size: skus.Size) -> None:
         if size is vm.size:

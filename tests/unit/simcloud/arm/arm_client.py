@@ -19,6 +19,7 @@ from providers.simcloud.cloud import Simcloud
 
 PATIENCE = 20.0  # seconds; the machine is shared
 GROUP = "peerpods"
+USER = "operator"
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
 
 
@@ -79,11 +80,11 @@ class Account:
                 },
             },
             "osProfile": {
-                "adminUsername": "peerpods",
+                "adminUsername": USER,
                 "linuxConfiguration": {
                     "disablePasswordAuthentication": True,
                     "provisionVMAgent": False,
-                    "ssh": {"publicKeys": [{"path": "/home/peerpods/.ssh/authorized_keys", "keyData": KEY}]},
+                    "ssh": {"publicKeys": [{"path": f"/home/{USER}/.ssh/authorized_keys", "keyData": KEY}]},
                 },
             },
             "securityProfile": {
@@ -97,9 +98,10 @@ class Account:
 
     def plain(self, nic: str = "", **changes: Any) -> dict[str, Any]:
         """One without a TEE."""
-        storage = {"osDisk": {"managedDisk": {"securityProfile": None}}}
-        bare = {"hardwareProfile": {"vmSize": "Standard_D2s_v5"}, "securityProfile": None, "storageProfile": storage}
-        return self.request(nic, **merged(bare, changes))
+        right = self.request(nic, hardwareProfile={"vmSize": "Standard_D2s_v5"}, securityProfile=None)
+        del right["properties"]["storageProfile"]["osDisk"]["managedDisk"]["securityProfile"]
+        root = changes.pop("root", {})
+        return {**right, "properties": merged(right["properties"], changes), **root}
 
     def put(self, name: str, body: dict[str, Any], **options: Any) -> Any:
         """The poller of a new VM; nothing is waited for."""
