@@ -233,10 +233,11 @@ class GcpProvider:
                 operation = await self._operation(doing, id, operation)
             if operation.get("status") == "DONE":
                 self._launched.pop(id, None)
-                if fault := of_operation(operation, doing):
-                    self._attempts[token] = self._attempts.get(token, 0) + 1
-                    raise fault
-                return None
+                fault = of_operation(operation, doing)
+                if fault is None or (isinstance(fault, NotFound) and requests.last(id) in fault.message):
+                    return None  # the second: it was deleted before it had come up
+                self._attempts[token] = self._attempts.get(token, 0) + 1
+                raise fault
         if found is None:
             raise Transient(f"{doing}: Google has accepted it, and does not show it yet")
         return found
