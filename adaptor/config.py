@@ -140,7 +140,7 @@ class Limits:
     """How much at once."""
 
     creates_at_once: int = setting(
-        forms.integer(1, 1000), 16, "machines being asked for at the same time; more pods wait their turn"
+        forms.integer(1, 1000), 16, "create calls under way at the same time; more pods wait their turn"
     )
     peerpods_per_node: int = setting(
         forms.integer(-1, 10_000),

@@ -8,7 +8,6 @@ Cloud SDK and relay are brought up side by side: the SDK's import is most of a s
 
 import asyncio
 import os
-import random
 import secrets
 import signal
 import socket
@@ -30,7 +29,6 @@ from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
-from adaptor.sandbox.paced import paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.sweep import Known
@@ -39,9 +37,9 @@ from adaptor.sandbox.watch import InstanceWatch, survey
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
+from providers import batch, tags
 from providers import registry as clouds
-from providers import tags
-from providers.base import Ownership, Provider, SupportsSweep
+from providers.base import Ownership, Provider, SupportsBatchCreate, SupportsSweep
 from providers.errors import ProviderError
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
@@ -184,6 +182,7 @@ class Daemon:
         networks: HostNetworks,
     ) -> Rooms:
         guest = self._config.guest
+        per_call = batch.MOST if isinstance(provider, SupportsBatchCreate) else 1
         return Rooms(
             owner=owner,
             provider=provider,
@@ -203,7 +202,7 @@ class Daemon:
                 scratch_space=guest.scratch_space,
             ),
             pods_dir=self._config.node.pods_dir,
-            creates=FairGate(self._config.limits.creates_at_once),
+            creates=FairGate(self._config.limits.creates_at_once * per_call),
         )
 
     def _warm_up(self, provider: Provider) -> None:
@@ -269,7 +268,7 @@ async def open_provider(config: Config, owner: Ownership) -> Provider:
         raise Unavailable(str(error)) from error
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
-    return paced(metered(provider), RealClock(), random.SystemRandom())
+    return metered(provider)
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

@@ -108,7 +108,8 @@ async def sifted(
 ) -> Mapping[str, ProviderError | None]:
     """What became of each, where one bad id fails the whole call; None: it went well.
 
-    Those that the refusal names are asked for apart from the others; where it names none, or all, each half.
+    Those that a refusal names are asked for apart from the others; where it names none, or all, each half. Raises what
+    is no id's fault.
     """
     try:
         await call(ids)
@@ -118,10 +119,17 @@ async def sifted(
         named = [id for id in ids if id in error.message]
         part = named if 0 < len(named) < len(ids) else ids[: len(ids) // 2]
         rest = [id for id in ids if id not in part]
-        return {**await sifted(part, call), **await sifted(rest, call)}
+        return {**await _part(part, call), **await _part(rest, call)}
+    return dict.fromkeys(ids)
+
+
+async def _part(
+    ids: Sequence[str], call: Callable[[Sequence[str]], Awaitable[None]]
+) -> Mapping[str, ProviderError | None]:
+    try:
+        return await sifted(ids, call)
     except ProviderError as error:
         return dict.fromkeys(ids, error)
-    return dict.fromkeys(ids)
 
 
 class Launcher(Protocol):

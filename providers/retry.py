@@ -23,7 +23,7 @@ from providers.errors import ProviderError, Throttled, Transient
 
 Sleep = Callable[[float], Awaitable[None]]
 Stop = Callable[[RetryCallState], bool]
-Tell = Callable[[RetryCallState], Awaitable[None] | None]
+Tell = Callable[[BaseException], None]
 
 # Full jitter under a bound that doubles, seconds: it spreads many nodes that share one account.
 _THROTTLED: Final = wait_random_exponential(multiplier=1.0, max=30.0)
@@ -31,22 +31,20 @@ _TRANSIENT: Final = wait_random_exponential(multiplier=0.5, max=20.0)
 _SELDOM: Final = wait_random_exponential(multiplier=10.0, max=60.0)
 
 
-def retrying(sleep: Sleep, stop: Stop = stop_never, *, tell: Tell | None = None) -> AsyncRetrying:
-    """Attempts at a call: again after Throttled and Transient. `tell` hears of each failure before the pause."""
+def retrying(sleep: Sleep, stop: Stop = stop_never) -> AsyncRetrying:
+    """Attempts at a call: again after Throttled and Transient."""
+    passing = retry_if_exception_type((Throttled, Transient))
+    return AsyncRetrying(sleep=sleep, stop=stop, wait=_pause, retry=passing, reraise=True)
+
+
+def insisting(sleep: Sleep, tell: Tell = lambda error: None) -> AsyncRetrying:
+    """Attempts at a deed until it is done: again after every ProviderError. `tell` hears of each before the pause."""
     return AsyncRetrying(
         sleep=sleep,
-        stop=stop,
-        wait=pause,
-        retry=retry_if_exception_type((Throttled, Transient)),
-        before_sleep=tell,
+        wait=_pause,
+        retry=retry_if_exception_type(ProviderError),
+        before_sleep=lambda state: tell(_failure(state)),
         reraise=True,
-    )
-
-
-def insisting(sleep: Sleep, *, tell: Tell | None = None) -> AsyncRetrying:
-    """Attempts at a deed until it is done: again after every ProviderError."""
-    return AsyncRetrying(
-        sleep=sleep, wait=pause, retry=retry_if_exception_type(ProviderError), before_sleep=tell, reraise=True
     )
 
 
@@ -60,9 +58,9 @@ def attempts(most: int) -> Stop:
     return lambda state: state.attempt_number >= most
 
 
-def pause(state: RetryCallState) -> float:
+def _pause(state: RetryCallState) -> float:
     """Seconds before the next attempt, by the error that ended this one."""
-    error = failure(state)
+    error = _failure(state)
     match error:
         case Throttled():
             return _THROTTLED(state) if error.retry_after is None else error.retry_after
@@ -71,7 +69,7 @@ def pause(state: RetryCallState) -> float:
     return _SELDOM(state)
 
 
-def failure(state: RetryCallState) -> BaseException:
+def _failure(state: RetryCallState) -> BaseException:
     """The error that ended this attempt."""
     assert state.outcome is not None
     error = state.outcome.exception()

@@ -4,7 +4,7 @@
                                   │ decides by lifecycle (pure), acts by steps ((do, undo) chain)
                                   ├─► journal   intent before deed, result after; state is a fold (model)
                                   ├─► provider  the VM            watch: one describe for all that wait
-                                  │             fair: creates in turn    paced: throttling heeded by all calls at once
+                                  │             fair: creates in turn    create: a seat, the intent, the call
                                   └─► relay     agent socket, link, bind
 
 sweep: what of the cloud's resources nobody owns (pure); sweeper removes it.

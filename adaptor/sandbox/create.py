@@ -1,19 +1,23 @@
-"""The create call: its intent written down, made until it is answered, its answer written down.
+"""The create call: a seat in it, its intent written down, made until it is answered, its answer written down.
+
+    seat (pods that start together share a call) ─► intent ─► create ─► answer
 
 `create` launches one offering; `resolve` finds out what became of a call that was never answered.
 """
 
 import base64
-import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from adaptor.errors import StartFailed
 from adaptor.sandbox import launch
 from adaptor.sandbox.model import LaunchAccepted, LaunchIntended, LaunchRefused
-from adaptor.sandbox.patience import Backoff, whole
+from adaptor.sandbox.patience import whole
 from adaptor.sandbox.work import Work
 from adaptor.telemetry.spans import span
-from providers.base import Instance, Offering
+from providers.base import Instance, Offering, SupportsBatchCreate
 from providers.errors import (
     Capacity,
     Denied,
@@ -25,83 +29,117 @@ from providers.errors import (
     Transient,
     Unsupported,
 )
+from providers.retry import retrying, until
 
 # What the cloud says for good: no VM exists for the token. Other errors leave that open.
 _REFUSALS: Final = (Capacity, Quota, Unsupported, Denied, InvalidSpec, NotFound)
 # Seconds that the end of a start waits for the answer of its create call. Clouds take 1 to 3; a call that is held up
 # longer (throttling, a dead connection) is resolved by its token later.
 _LAST_ANSWER: Final = 10.0
-_TOKEN_BYTES: Final = 32
 
 
 async def resolve(work: Work) -> None:
     """What became of a create that was never answered: the same call with the same token finds out."""
-    if work.state.launch_unresolved:
+    intent = work.state.launch
+    if intent is not None and work.state.launch_unresolved:
         async with work.rooms.creates.turn(work.state.spec.pod_namespace):
-            await _ask_for_it(work, lost=True)
+            await _ask_for_it(work, intent, lost=True)
 
 
 async def create(work: Work, offering: Offering) -> None:
     """Launch this offering. Raises Capacity, Quota, Unsupported, StartFailed."""
     rooms, spec = work.rooms, work.state.spec
-    launch_token = secrets.token_bytes(_TOKEN_BYTES) if rooms.guest.flavor == "own" else b""
+    launch_token = rooms.tokens.current(rooms.clock.now()) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
+    intent = LaunchIntended(
+        token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
+        name=launch.vm_name(spec),
+        instance_type=offering.instance_type,
+        zone=offering.zone,
+        tee=offering.tee.value,
+        purchase=offering.purchase.value,
+        user_data=base64.b64encode(user_data).decode(),
+        launch_token=base64.b64encode(launch_token).decode(),
+        sandbox=spec.id,
+    )
     async with rooms.creates.turn(spec.pod_namespace):
-        await work.record(
-            LaunchIntended(
-                token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
-                name=launch.vm_name(spec),
-                instance_type=offering.instance_type,
-                zone=offering.zone,
-                tee=offering.tee.value,
-                purchase=offering.purchase.value,
-                user_data=base64.b64encode(user_data).decode(),
-                launch_token=base64.b64encode(launch_token).decode(),
-                sandbox=spec.id,
-                at=rooms.clock.wall(),
-            )
-        )
-        await _ask_for_it(work, lost=False)
+        intent = replace(intent, token=await _seat(work, intent), at=rooms.clock.wall())
+        try:
+            await work.record(intent)
+            await _ask_for_it(work, intent, lost=False)
+        finally:
+            if work.state.launch != intent:  # it was not written down, or is not open any more
+                leave(work, intent)
 
 
-async def _ask_for_it(work: Work, *, lost: bool) -> None:
+def leave(work: Work, intent: LaunchIntended) -> None:
+    """The create of this intent is not coming (again): if others share the call, what it makes is nobody's."""
+    if isinstance(work.rooms.provider, SupportsBatchCreate):
+        work.rooms.provider.leave(intent.token)
+
+
+async def _seat(work: Work, intent: LaunchIntended) -> str:
+    """The token to create this with. Raises as `_ask_for_it`; nothing has been spent then."""
+    provider, clock = work.rooms.provider, work.rooms.clock
+    if not isinstance(provider, SupportsBatchCreate):
+        return intent.token
+    wanted = launch.launch_spec(work.state.spec, intent)
+    with _told(work, intent):
+        async for attempt in retrying(clock.sleep, until(clock.now, work.deadline)):
+            with attempt:
+                return await provider.seat(wanted, intent.token)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _ask_for_it(work: Work, intent: LaunchIntended, *, lost: bool) -> None:
     """Make the create call of the launch intended. `lost`: an earlier one was never answered.
 
     Raises Capacity, Quota, Unsupported, StartFailed.
     """
-    cloud, intent = work.rooms.provider.name, work.state.launch
-    assert intent is not None
-    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note:
-        try:
-            instance = await _until_answered(work, intent, lost=lost)
-        except (Capacity, Quota, Unsupported):
-            raise
-        except (Throttled, *_REFUSALS) as error:
-            raise StartFailed(f"{cloud} refused the VM ({intent.instance_type}): {error}") from error
-        except ProviderError as error:  # it may or may not exist: undo will find out
-            raise StartFailed(f"{cloud} gave no usable answer to the create call: {error}") from error
+    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note, _told(work, intent):
+        instance = await _until_answered(work, intent, lost=lost)
         note.note(instance=instance.id)
+
+
+@contextmanager
+def _told(work: Work, intent: LaunchIntended) -> Iterator[None]:
+    """The cloud's errors as those of a start; the ones that another offering may do without pass."""
+    cloud = work.rooms.provider.name
+    try:
+        yield
+    except (Capacity, Quota, Unsupported):
+        raise
+    except (Throttled, *_REFUSALS) as error:
+        raise StartFailed(f"{cloud} refused the VM ({intent.instance_type}): {error}") from error
+    except ProviderError as error:  # it may or may not exist: undo will find out
+        raise StartFailed(f"{cloud} gave no usable answer to the create call: {error}") from error
 
 
 async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
     """The create call, repeated with its token while repeating is right and there is time."""
-    backoff = Backoff(0.5, 20.0)
-    while True:
-        try:
-            # A call that was sent says whether there is a VM: a start that is ended waits for that, if not for long.
-            return await whole(_ask_once(work, intent, lost=lost), lambda: work.rooms.clock.sleep(_LAST_ANSWER))
-        except (Throttled, Transient) as error:
-            lost |= isinstance(error, Transient)
-            asked = error.retry_after if isinstance(error, Throttled) else None
-            pause = max(backoff.next(), asked or 0.0)
-            try:
-                if work.rooms.clock.now() + pause >= work.deadline:
-                    raise _unclear(error) if lost else error
-                await work.rooms.clock.sleep(pause)
-            except BaseException:
-                if not lost:
-                    await work.record(LaunchRefused(str(error)))
-                raise
+    clock = work.rooms.clock
+    refused: Throttled | None = None  # the last word, and it says that nothing was made
+    try:
+        async for attempt in retrying(clock.sleep, until(clock.now, work.deadline)):
+            with attempt:
+                refused = None
+                try:
+                    # A call that was sent says whether there is a VM: an ended start waits for that, if not for long.
+                    return await whole(_ask_once(work, intent, lost=lost), lambda: clock.sleep(_LAST_ANSWER))
+                except Transient:
+                    lost = True
+                    raise
+                except Throttled as error:
+                    refused = None if lost else error
+                    raise
+    except (Throttled, Transient) as error:
+        if lost:
+            raise _unclear(error) from error
+        raise
+    finally:
+        if refused is not None:  # and there was no time to ask again
+            await work.record(LaunchRefused(str(refused)))
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _ask_once(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:

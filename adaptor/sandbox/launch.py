@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 from typing import Any, Final
 
 from adaptor import names
@@ -13,6 +14,9 @@ from adaptor.sandbox.model import LaunchIntended, SandboxSpec
 from providers import tags
 from providers.base import LaunchSpec, Ownership, Purchase, Tee, Volume
 
+_TOKEN_BYTES: Final = 32
+# Seconds: as long as a deployment's pods arrive. Longer saves no calls.
+_TOKEN_LIFE: Final = 120.0
 # Clouds' shortest limit for a machine's name.
 _NAME_LIMIT: Final = 63
 
@@ -28,6 +32,26 @@ def vm_name(spec: SandboxSpec) -> str:
 def client_token(owner: Ownership, sandbox_id: str, launch: int) -> str:
     """The provider's idempotency token of a sandbox's n-th create: the same after any crash, 64 hex characters."""
     return hashlib.sha256(f"{owner.cluster}\0{owner.node}\0{sandbox_id}\0{launch}".encode()).hexdigest()
+
+
+class LaunchTokens:
+    """The launch token of VMs launched now: the same for some minutes, for VMs of one create call have equal user-data.
+
+    Who reads the token (a VM's root; pods cannot, the metadata service answers no second hop) can pose as another VM
+    launched with it, if it also answers at that one's address and does so before that one is bound: the cloud gives an
+    address to one machine only, and a VM is bound seconds after it listens, once. A token lives no longer than it takes
+    for pods that start together to be launched.
+    """
+
+    def __init__(self) -> None:
+        self._token = b""
+        self._until = 0.0
+
+    def current(self, now: float) -> bytes:
+        """`now`: seconds of any monotonic scale."""
+        if not self._token or now >= self._until:
+            self._token, self._until = secrets.token_bytes(_TOKEN_BYTES), now + _TOKEN_LIFE
+        return self._token
 
 
 def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:

@@ -23,6 +23,7 @@ from providers.base import (
     Volume,
 )
 from providers.errors import ProviderError
+from providers.throttle import Observer, Throttle
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ class Metered:
     def __init__(self, provider: Any) -> None:
         self._provider = provider
         self.name: str = provider.name
+        if isinstance(throttle := getattr(provider, "throttle", None), Throttle):
+            throttle.observer = _Waits(self.name)
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         return await self._count("create", self._provider.create(spec, token))
@@ -65,6 +68,19 @@ class Metered:
         finally:
             metrics.CLOUD_CALLS.labels(cloud=self.name, verb=verb, outcome=outcome).inc()
             metrics.CLOUD_CALL_SECONDS.labels(cloud=self.name, verb=verb).observe(monotonic() - began)
+
+
+class _Waits(Observer):
+    """What the provider's throttle holds back."""
+
+    def __init__(self, cloud: str) -> None:
+        self._cloud = cloud
+
+    def waiting(self, change: int) -> None:
+        metrics.CLOUD_WAITING.labels(cloud=self._cloud).inc(change)
+
+    def backed_off(self, bucket: str) -> None:
+        metrics.CLOUD_BACKOFFS.labels(cloud=self._cloud).inc()
 
 
 class _Sweep(Metered):

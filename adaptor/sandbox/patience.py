@@ -1,28 +1,12 @@
-"""How long, how often, and how far: waiting with an end, pauses between tries, deeds that are never left half done."""
+"""How long and how far: waiting with an end, deeds that are never left half done. How often: `providers.retry`."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from adaptor.clock import Clock
 
 T = TypeVar("T")
-
-
-class Backoff:
-    """Pauses in seconds between tries: full jitter under a bound that doubles from `first` to `cap`.
-
-    The jitter spreads many nodes that share one account's bucket of calls.
-    """
-
-    def __init__(self, first: float, cap: float) -> None:
-        self._bound = first
-        self._cap = cap
-
-    def next(self) -> float:
-        bound, self._bound = self._bound, min(2 * self._bound, self._cap)
-        return random.uniform(0.0, bound)  # noqa: S311 - it spreads load, and a seeded run must repeat
 
 
 async def within(clock: Clock, seconds: float, doing: Awaitable[T]) -> T:

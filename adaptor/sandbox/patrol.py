@@ -2,6 +2,7 @@
 with the cloud's reason.
 
     every minute     one describe for all, also while their links look fine; and has a shim come for each? (`Unclaimed`)
+                     is there a VM of a shared create call that no sandbox has a seat for? (`recovery.unseated`)
     link broken      every two seconds (`InstanceWatch`, shared with all who wait) until it is back or the VM is dead
 """
 
@@ -16,6 +17,7 @@ from adaptor.sandbox.model import Phase, SandboxState
 from adaptor.sandbox.rooms import Rooms
 from adaptor.sandbox.watch import INTERVAL, UNSEEN
 from adaptor.telemetry import logs
+from providers.base import Instance, SupportsBatchCreate
 from providers.errors import ProviderError
 
 # Seconds between looks at all. One call per 200 VMs on EC2: nothing beside what starts and stops cost.
@@ -44,6 +46,7 @@ class Patrol:
         self._condemn = condemn
         self._cut_off: Collection[str] = ()
         self._suspects: dict[str, asyncio.Task[None]] = {}
+        self._strays: Collection[str] = ()  # as the last look found them
 
     def cut_off(self, sandbox_ids: Collection[str]) -> None:
         """The sandboxes whose link is broken now."""
@@ -52,16 +55,16 @@ class Patrol:
             self._suspect(sandbox_id)
 
     async def look(self) -> None:
-        """Once at every VM that is a running pod's, or kept for one."""
+        """Once at every VM that is a running pod's, or kept for one, and at those that are nobody's."""
         held = {
             state.instance_id: sandbox_id
             for sandbox_id, state in self._sandboxes().items()
             if state.instance_id and state.phase in (Phase.RUNNING, Phase.KEPT)
         }
-        if not held:
-            return
         try:
-            found = await self._rooms.provider.get(held.keys())
+            listed = await self._listed()
+            missing = held.keys() - listed.keys()  # the list leaves out what is gone
+            found = {**listed, **(await self._rooms.provider.get(missing) if missing else {})}
         except ProviderError as error:
             log.warning("the running VMs could not be looked at; the next look will", vms=len(held), error=str(error))
             return
@@ -71,6 +74,25 @@ class Patrol:
                 self._suspect(sandbox_id)
             elif reason := recovery.death(seen):
                 self._report(sandbox_id, instance_id, reason)
+        await self._clear(recovery.unseated(listed.values(), self._sandboxes()))
+
+    async def _listed(self) -> Mapping[str, Instance]:
+        """Of a cloud whose create calls are shared: every VM of this node. Else there is nothing to find among them."""
+        provider = self._rooms.provider
+        if not isinstance(provider, SupportsBatchCreate):
+            return {}
+        return {each.id: each for each in await provider.list()}
+
+    async def _clear(self, strays: Sequence[Instance]) -> None:
+        """Delete those that were nobody's at the last look already: a seat may be written down just now."""
+        for stray in strays:
+            if stray.id in self._strays:
+                log.warning("deleting a VM that was launched with others and is no sandbox's", instance=stray.id)
+                try:
+                    await self._rooms.provider.delete(stray.id)
+                except ProviderError as error:
+                    log.warning("it could not be deleted; the next look will", instance=stray.id, error=str(error))
+        self._strays = {stray.id for stray in strays}
 
     async def aclose(self) -> None:
         """Stop looking."""

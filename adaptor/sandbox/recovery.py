@@ -6,7 +6,7 @@ The cloud's word counts only where it is positive: a VM that it calls stopped or
 its answer may be too new, or the answer late; `patrol` looks again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from adaptor.relay.client import Session, SessionState
 from adaptor.sandbox.adoption import keepable
 from adaptor.sandbox.model import Phase, SandboxState
 from providers import tags
-from providers.base import Instance, InstanceState
+from providers.base import Instance, InstanceState, Seat
 
 # What a running sandbox's session may be: RESUMING waits for its VM, and the relay gives it up in its own time.
 LIVING = frozenset({SessionState.JOINED, SessionState.RESUMING})
@@ -92,6 +92,18 @@ def ended(running: Mapping[str, SandboxState], sessions: Sequence[Session]) -> S
     dead VM or relay)."""
     judged = (action for action in plan(running, sessions, None, 0.0) if isinstance(action, TearDown))
     return [action for action in judged if action.state.phase is Phase.RUNNING]
+
+
+def unseated(instances: Iterable[Instance], states: Mapping[str, SandboxState]) -> list[Instance]:
+    """Of instances listed before `states` was read: those of a shared create call that no sandbox holds the seat of.
+    Whoever was to have one left before that was written down, and so did the adaptor that would have deleted it."""
+    held = {state.launch.token for state in states.values() if state.launch is not None}
+    held_ids = {state.instance_id for state in states.values()}
+    return [
+        each
+        for each in instances
+        if Seat.parse(token := each.tags.get(tags.TOKEN, "")) and token not in held and each.id not in held_ids
+    ]
 
 
 def death(instance: Instance) -> str | None:

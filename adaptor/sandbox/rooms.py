@@ -1,7 +1,7 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from adaptor.clock import Clock
@@ -9,6 +9,7 @@ from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
+from adaptor.sandbox.launch import LaunchTokens
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership, Provider
 
@@ -72,4 +73,5 @@ class Rooms:
     clock: Clock
     guest: GuestSettings
     pods_dir: str
-    creates: FairGate  # bounds the create calls under way at once
+    creates: FairGate  # bounds the VMs that are being asked for at once
+    tokens: LaunchTokens = field(default_factory=LaunchTokens)

@@ -27,7 +27,8 @@ from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
-from providers.errors import Capacity, ProviderError, Quota, Throttled, Transient, Unsupported
+from providers.errors import Capacity, ProviderError, Quota, Unsupported
+from providers.retry import retrying, until
 
 T = TypeVar("T")
 
@@ -92,18 +93,20 @@ async def reach_vm(work: Work) -> None:
 async def _addresses(work: Work) -> tuple[str, ...]:
     """Where to reach a VM whose create did not tell; asked until the cloud knows."""
     instance_id = work.state.instance_id
-    while work.rooms.clock.now() < work.deadline:
+    clock = work.rooms.clock
+    while clock.now() < work.deadline:
+        instance = None
         try:
-            instance = (await work.rooms.provider.get([instance_id])).get(instance_id)
-        except (Throttled, Transient):
-            instance = None
+            async for attempt in retrying(clock.sleep, until(clock.now, work.deadline)):
+                with attempt:
+                    instance = (await work.rooms.provider.get([instance_id])).get(instance_id)
         except ProviderError as error:
             raise StartFailed(f"cannot look up the VM {instance_id}: {error}") from error
         if instance is not None and (reason := recovery.death(instance)):
             raise StartFailed(reason)
         if instance is not None and instance.addresses:
             return instance.addresses
-        await work.rooms.clock.sleep(1.0)
+        await clock.sleep(1.0)
     raise GuestUnreachable(f"the cloud has not told an address for the VM {instance_id} in time")
 
 

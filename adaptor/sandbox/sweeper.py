@@ -22,7 +22,8 @@ from adaptor.sandbox import sweep
 from adaptor.sandbox.sweep import Known, Standing, Verdict
 from adaptor.telemetry import logs, metrics
 from providers.base import ResourceKind, SupportsSweep
-from providers.errors import ProviderError, Throttled
+from providers.errors import ProviderError
+from providers.retry import attempts, retrying
 
 # Of the first look after a start, at the earliest: recovery's own deletes come first. Seconds.
 _SETTLING: Final = 60.0
@@ -30,9 +31,8 @@ _SETTLING: Final = 60.0
 _DOUBT: Final = 10.0
 # Parts of the interval by which looks are spread: many nodes share one account's API limits.
 _JITTER: Final = 0.1
-# Tries of one removal while the cloud says "too many calls", and seconds between them when it does not say how long.
+# Tries of one removal that meets an error which passes.
 _TRIES: Final = 5
-_THROTTLED_WAIT: Final = 2.0
 
 FIRST_SEEN: Final = "first-seen.json"  # in state_dir
 
@@ -163,15 +163,9 @@ class Sweeper:
             log.warning("resources without a creation time stay too young", reason=self._sightings.problem)
 
     async def _insist(self, verdict: Verdict) -> None:
-        for left in reversed(range(_TRIES)):
-            try:
+        async for attempt in retrying(self._clock.sleep, attempts(_TRIES)):
+            with attempt:
                 await self._cloud.remove(verdict.resource)
-            except Throttled as error:
-                if not left:
-                    raise
-                await self._clock.sleep(error.retry_after or _THROTTLED_WAIT)
-            else:
-                return
 
 
 def _fraction() -> float:

@@ -1,21 +1,21 @@
 """The end of a VM: found if its create was never answered, deleted, and not forgotten before the cloud says it is gone."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from adaptor.sandbox import create
 from adaptor.sandbox.model import InstanceDeleted, LaunchAccepted, LaunchRefused
-from adaptor.sandbox.patience import Backoff
 from adaptor.sandbox.watch import UNSEEN
 from adaptor.sandbox.work import Work
 from adaptor.telemetry.spans import span
 from providers import tags
-from providers.errors import ProviderError, Throttled, Transient
+from providers.base import Instance
+from providers.retry import Tell, insisting
 
 # Seconds from an accepted deletion until it is asked for again: it may have met a VM that the cloud did not know yet.
 _AGAIN: Final = 60.0
 # Seconds until a person should look. Clouds finish in seconds, the slowest in two minutes.
 _GONE_PATIENCE: Final = 300.0
-# Seconds between tries after an error that a person must mend, a permission perhaps: bounds that grow, see Backoff.
-_SELDOM: Final = (10.0, 60.0)
 
 
 async def delete_vm(work: Work) -> None:
@@ -51,39 +51,34 @@ async def vm_gone(work: Work) -> None:
 
 async def _insist_on_delete(work: Work) -> None:
     """Until the cloud accepts: an error that passes is tried again soon, others seldom, for a person must act first."""
-    soon, seldom = Backoff(1.0, 30.0), Backoff(*_SELDOM)
-    while True:
-        try:
+    async for attempt in insisting(work.rooms.clock.sleep, _tell(work, "the VM could not be deleted; trying again")):
+        with attempt:
             await work.rooms.provider.delete(work.state.instance_id)
-        except ProviderError as error:
-            await _wait_for_the_cloud(work, "the VM could not be deleted; trying again", error, soon, seldom)
-        else:
-            return
 
 
 async def _resolve(work: Work) -> None:
     """Find out whether a create that was never answered made a VM."""
     intent = work.state.launch
     assert intent is not None
+    create.leave(work, intent)  # what a call that is still held back makes for it later
     since = work.rooms.clock.now()
-    soon, seldom = Backoff(1.0, 30.0), Backoff(*_SELDOM)
+    tell = _tell(work, "cannot find out whether a VM was created; trying again")
     while work.state.launch_unresolved:
-        try:
-            found = [i for i in await work.rooms.provider.list() if i.tags.get(tags.TOKEN) == intent.token]
-        except ProviderError as error:
-            message = "cannot find out whether a VM was created; trying again"
-            await _wait_for_the_cloud(work, message, error, soon, seldom)
-            continue
-        if found:
-            await work.record(LaunchAccepted(found[0].id, found[0].addresses))
+        found: Sequence[Instance] = ()
+        async for attempt in insisting(work.rooms.clock.sleep, tell):
+            with attempt:
+                found = await work.rooms.provider.list()
+        made = [each for each in found if each.tags.get(tags.TOKEN) == intent.token]
+        if made:
+            await work.record(LaunchAccepted(made[0].id, made[0].addresses))
         elif work.rooms.clock.now() - since >= UNSEEN:
             await work.record(LaunchRefused("never seen in the cloud"))
         else:
             await work.rooms.clock.sleep(UNSEEN / 10)
 
 
-async def _wait_for_the_cloud(work: Work, message: str, error: ProviderError, soon: Backoff, seldom: Backoff) -> None:
-    work.log.error(message, instance=work.state.instance_id, error=str(error), kind=type(error).__name__)
-    pause = (soon if isinstance(error, Throttled | Transient) else seldom).next()
-    asked = error.retry_after if isinstance(error, Throttled) else None
-    await work.rooms.clock.sleep(max(pause, asked or 0.0))
+def _tell(work: Work, message: str) -> Tell:
+    def tell(error: BaseException) -> None:
+        work.log.error(message, instance=work.state.instance_id, error=str(error), kind=type(error).__name__)
+
+    return tell

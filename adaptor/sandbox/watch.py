@@ -7,10 +7,11 @@ from typing import Final
 
 from adaptor.clock import Clock
 from adaptor.sandbox.model import Phase, SandboxState
-from adaptor.sandbox.patience import Backoff, within
+from adaptor.sandbox.patience import within
 from adaptor.telemetry import logs
 from providers.base import Instance, InstanceState, Provider
-from providers.errors import ProviderError, Throttled
+from providers.errors import ProviderError
+from providers.retry import insisting
 
 # Seconds between describes while a start waits. Its readiness does not (the dial finds the guest); only bad news does.
 INTERVAL: Final = 2.0
@@ -22,8 +23,6 @@ _UNKNOWN_LOOKS: Final = 2
 # Seconds since its create was asked for during which a VM may be unknown to the cloud and exist all the same. EC2
 # documents "seconds"; a minute is ample.
 UNSEEN: Final = 60.0
-# Most seconds between tries while the cloud refuses to describe.
-_LONGEST_PAUSE: Final = 30.0
 
 log = logs.get("watch")
 
@@ -91,27 +90,27 @@ class InstanceWatch:
             await asyncio.gather(self._poll, return_exceptions=True)
 
     async def _watch(self) -> None:
-        pause, backoff = INTERVAL, Backoff(INTERVAL, _LONGEST_PAUSE)
         while True:
-            await self._clock.sleep(pause)
-            pause = INTERVAL
+            await self._clock.sleep(INTERVAL)
             if not self._asked:
                 return
-            soon = self._clock.now() + INTERVAL / 2  # what is nearly due shares the call
-            due = [asked for asked in self._asked if asked.due <= soon]
-            if not due:
-                continue
-            try:
-                found = await self._provider.get({asked.instance_id for asked in due})
-            except ProviderError as error:
-                log.debug("instances could not be described", error=str(error))
-                wished = error.retry_after if isinstance(error, Throttled) else None
-                pause += max(wished or 0.0, backoff.next())
-                continue
-            backoff = Backoff(INTERVAL, _LONGEST_PAUSE)
-            for asked in due:
-                if not asked.answer.done():
-                    asked.answer.set_result(found.get(asked.instance_id))
+            async for attempt in insisting(self._clock.sleep, _tell):
+                with attempt:
+                    await self._describe()
+
+    async def _describe(self) -> None:
+        soon = self._clock.now() + INTERVAL / 2  # what is nearly due shares the call
+        due = [asked for asked in self._asked if asked.due <= soon]
+        if not due:
+            return
+        found = await self._provider.get({asked.instance_id for asked in due})
+        for asked in due:
+            if not asked.answer.done():
+                asked.answer.set_result(found.get(asked.instance_id))
+
+
+def _tell(error: BaseException) -> None:
+    log.debug("instances could not be described; trying again", error=str(error))
 
 
 async def survey(

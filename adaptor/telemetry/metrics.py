@@ -61,7 +61,7 @@ CLOUD_WAITING: Final = Gauge(
     "peerpods_cloud_calls_waiting", "Calls held back until the cloud takes more of them.", ["cloud"]
 )
 CLOUD_BACKOFFS: Final = Counter(
-    "peerpods_cloud_backoffs", "Times that all calls were held back because one was throttled.", ["cloud"]
+    "peerpods_cloud_backoffs", "Times that a throttled call slowed down those that share its limit.", ["cloud"]
 )
 
 RELAY_UP: Final = Gauge("peerpods_relay_up", "1 while the relay answers on its socket.")

@@ -6,16 +6,19 @@ import functools
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import boto3
 from botocore.config import Config
 
-from providers.aws import catalog, requests, resources, worker
+from providers.aws import catalog, limits, requests, resources, worker
 from providers.aws.config import AwsConfig
 from providers.aws.errors import INSTANCE_TERMINATED, translate
 from providers.base import Instance, LaunchSpec, Offering, Ownership, Resource, ResourceKind, Tee
+from providers.batch import Seats, Together, sifted
 from providers.errors import InvalidSpec, NotFound, ProviderError, Transient
+from providers.throttle import Rank, Throttle
 
 T = TypeVar("T")
 
@@ -34,13 +37,19 @@ def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
 
 
 class AwsProvider:
-    """`providers.base.Provider` and `SupportsSweep` for EC2, in one region and one subnet."""
+    """`providers.base.Provider`, `SupportsBatchCreate` and `SupportsSweep` for EC2, in one region and one subnet."""
 
     name = "aws"
 
     def __init__(self, config: AwsConfig, owner: Ownership) -> None:
         self._config = config
         self._owner = owner
+        self.throttle = Throttle(limits.rate)
+        self._seats = Seats(self.throttle, _Launches(self), limits.RUN, limits.RUN_MACHINES)
+        self._looks = Together(self.throttle, Rank.READ, self._look, requests.IDS_PER_CALL, limits.DESCRIBE)
+        self._ends = Together(
+            self.throttle, Rank.DELETE, self._end, requests.ENDS_PER_CALL, limits.TERMINATE, limits.TERMINATE_MACHINES
+        )
         self._threads = ThreadPoolExecutor(config.api_concurrency, thread_name_prefix="aws")
         self._closed = False
         self._making = threading.Lock()
@@ -51,29 +60,22 @@ class AwsProvider:
         self._catalog: _Answers[tuple[Offering, ...]] = _Answers()  # nor does a type
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
-        """See Provider.create. The token is EC2's ClientToken: EC2 itself launches at most one instance for it."""
-        requests.check(spec, token, self._config)
-        await self._check_offer(spec)
-        place = await self._place.get("", self._find_place)
-        image_id = spec.image or self._config.image
-        image = await self._images.get(image_id, lambda: self._find_image(image_id))
-        request = requests.run_instances(spec, token, config=self._config, owner=self._owner, image=image, place=place)
-        doing = f"cannot launch {spec.name} ({spec.instance_type})"
-        try:
-            (made,) = await self._call(doing, "run_instances", request, requests.launched)
-        except InvalidSpec as error:
-            if error.code != INSTANCE_TERMINATED:
-                raise
-            return await self._departed(token, error)
-        now = asyncio.get_running_loop().time()
-        self._launched = {id: at for id, at in self._launched.items() if now - at < SETTLING} | {made.id: now}
-        return made
+        """See Provider.create. The call's token is EC2's ClientToken: EC2 itself launches for it at most once."""
+        await self._prepare(spec, token)
+        return await self._seats.create(spec, token)
+
+    async def seat(self, spec: LaunchSpec, token: str) -> str:
+        """See SupportsBatchCreate.seat."""
+        await self._prepare(spec, token)
+        return await self._seats.seat(spec, token)
+
+    def leave(self, token: str) -> None:
+        """See SupportsBatchCreate.leave."""
+        self._seats.leave(token)
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
-        """See Provider.get: one call per 200 ids, all at once."""
-        doing = f"cannot describe {len(ids)} instances"
-        found = await asyncio.gather(*(self._describe(doing, request) for request in requests.by_id(ids)))
-        return {instance.id: instance for page in found for instance in page}
+        """See Provider.get: one call per 200 ids of all who ask at the same moment."""
+        return await self._looks.ask(ids)
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
@@ -82,17 +84,14 @@ class AwsProvider:
 
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. Volumes and interfaces go with the instance: it was launched so."""
-        doing = f"cannot delete {instance_id}"
-        try:
-            await self._call(doing, "terminate_instances", {"InstanceIds": [instance_id]}, requests.nothing)
-        except NotFound as error:
+        error = (await self._ends.ask([instance_id])).get(instance_id)
+        if isinstance(error, NotFound):
             if asyncio.get_running_loop().time() - self._launched.get(instance_id, -SETTLING) < SETTLING:
                 raise Transient(
-                    f"{doing}: it is so new that EC2 does not know it everywhere", code=error.code
+                    f"cannot delete {instance_id}: it is so new that EC2 does not know it everywhere", code=error.code
                 ) from error
-        except InvalidSpec as error:
-            if error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
-                raise
+        elif error is not None and error.code != "InvalidInstanceID.Malformed":  # what is no id never was an instance
+            raise error
         self._launched.pop(instance_id, None)
 
     async def offerings(self) -> Sequence[Offering]:
@@ -118,9 +117,51 @@ class AwsProvider:
     async def aclose(self) -> None:
         """See Provider.aclose; returns when the calls under way have ended (cancelling stops only the waiting)."""
         self._closed = True
+        await self._seats.aclose()
         await asyncio.to_thread(self._threads.shutdown)
         if self._made is not None:
             self._made.close()
+
+    async def _prepare(self, spec: LaunchSpec, token: str) -> None:
+        """Refuse what would be refused, and learn what the call needs: it holds a turn, and may ask nothing else."""
+        requests.check(spec, token, self._config)
+        await self._check_offer(spec)
+        await self._surroundings(spec)
+
+    async def _surroundings(self, spec: LaunchSpec) -> tuple[requests.Image, requests.Place]:
+        place = await self._place.get("", self._find_place)
+        image_id = spec.image or self._config.image
+        return await self._images.get(image_id, lambda: self._find_image(image_id)), place
+
+    async def _launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        """RunInstances. What it made, by index."""
+        image, place = await self._surroundings(spec)
+        request = requests.run_instances(
+            spec, token, count, config=self._config, owner=self._owner, image=image, place=place
+        )
+        doing = f"cannot launch {spec.name or f'{count} instances'} ({spec.instance_type})"
+        try:
+            made = dict(await self._ask(doing, "run_instances", request, requests.launched))
+        except InvalidSpec as error:
+            if error.code != INSTANCE_TERMINATED:
+                raise
+            return await self._departed(token, error)
+        now = asyncio.get_running_loop().time()
+        self._launched = {id: at for id, at in self._launched.items() if now - at < SETTLING}
+        self._launched |= {each.id: now for each in made.values()}
+        return made
+
+    async def _look(self, ids: Sequence[str]) -> Mapping[str, Instance]:
+        doing = f"cannot describe {len(ids)} instances"
+        found = [await self._ask(doing, "describe_instances", each, requests.instances) for each in requests.by_id(ids)]
+        return {instance.id: instance for page in found for instance in page}
+
+    async def _end(self, ids: Sequence[str]) -> Mapping[str, ProviderError | None]:
+        async def terminate(part: Sequence[str]) -> None:
+            doing = f"cannot delete {part[0] if len(part) == 1 else f'{len(part)} instances'}"
+            await self._ask(doing, "terminate_instances", {"InstanceIds": list(part)}, requests.nothing)
+
+        return await sifted(ids, terminate)
 
     async def _check_offer(self, spec: LaunchSpec) -> None:
         tee = requests.tee_of(spec, self._config)
@@ -134,11 +175,13 @@ class AwsProvider:
         if given and tee not in given:
             raise InvalidSpec(f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee}")
 
-    async def _departed(self, token: str, error: InvalidSpec) -> Instance:
-        """The dead instance of a token, while EC2 still shows it (about an hour)."""
-        for instance in await self._describe("cannot find what the token launched", requests.by_token(token)):
-            return instance
-        raise error
+    async def _departed(self, token: str, error: InvalidSpec) -> Mapping[int, Instance]:
+        """The dead instances of a token, while EC2 still shows them (about an hour)."""
+        doing = "cannot find what the token launched"
+        found = await self._ask(doing, "describe_instances", requests.by_token(token), requests.indexed)
+        if not found:
+            raise error
+        return dict(found)
 
     async def _describe(self, doing: str, request: requests.Request) -> Sequence[Instance]:
         return await self._call(doing, "describe_instances", request, requests.instances)
@@ -176,6 +219,14 @@ class AwsProvider:
     async def _call(
         self, doing: str, method: str, request: requests.Request, read: Callable[[Mapping[str, Any]], Iterable[T]]
     ) -> Sequence[T]:
+        """`_ask` in its turn."""
+        action = limits.action(method)
+        async with self.throttle.turn(action, limits.rank(action)):
+            return await self._ask(doing, method, request, read)
+
+    async def _ask(
+        self, doing: str, method: str, request: requests.Request, read: Callable[[Mapping[str, Any]], Iterable[T]]
+    ) -> Sequence[T]:
         """What `read` finds in the answer, all pages of it; whatever goes wrong is an error of ours that says `doing`."""
 
         def ask() -> Sequence[T]:
@@ -209,6 +260,23 @@ class AwsProvider:
                     "ec2", region_name=region, endpoint_url=self._config.endpoint_url, config=_sdk_config(self._config)
                 )
             return self._made
+
+
+@dataclass(frozen=True, slots=True)
+class _Launches:
+    """The provider as `batch.Seats` calls it."""
+
+    aws: AwsProvider
+
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        return await self.aws._launch(spec, token, count)  # noqa: SLF001
+
+    async def label(self, instance: Instance) -> None:
+        request = requests.label(instance)
+        await self.aws._call(f"cannot tag {instance.id}", "create_tags", request, requests.empty)  # noqa: SLF001
+
+    async def delete(self, instance_id: str) -> None:
+        await self.aws.delete(instance_id)
 
 
 def _sdk_config(config: AwsConfig) -> Config:

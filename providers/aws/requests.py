@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from providers import tags
 from providers.aws.config import AwsConfig, tag_problem
-from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Tee
+from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Seat, Tee
 from providers.errors import InvalidSpec
 
 USER_DATA_LIMIT: Final = 16_384  # bytes before base64: EC2's own limit
 TOKEN_LIMIT: Final = 64  # ASCII characters of a ClientToken
 TAGS_LIMIT: Final = 50  # per resource
 IDS_PER_CALL: Final = 200  # EC2 takes at most 200 values per filter
+ENDS_PER_CALL: Final = 100  # TerminateInstances takes 1000; one that it refuses fails all
 PAGE: Final = 1000  # the largest page EC2 gives: fewest calls
 TYPES_PER_CALL: Final = 100  # DescribeInstanceTypes takes no more names
 
@@ -80,13 +81,16 @@ def _tags_problem(asked: Mapping[str, str]) -> str:
 
 
 def run_instances(
-    spec: LaunchSpec, token: str, *, config: AwsConfig, owner: Ownership, image: Image, place: Place
+    spec: LaunchSpec, token: str, count: int, *, config: AwsConfig, owner: Ownership, image: Image, place: Place
 ) -> Request:
-    """RunInstances for one instance. Equal arguments give equal requests: EC2 compares them under a token."""
+    """RunInstances. Equal arguments give equal requests: EC2 compares them under a token.
+
+    One of several instances (`spec` has neither name nor tags then) is told from the others by its launch index.
+    """
     request: Request = {
         "ClientToken": token,
         "MinCount": 1,
-        "MaxCount": 1,
+        "MaxCount": count,
         "ImageId": spec.image or config.image,
         "InstanceType": spec.instance_type,
         "SubnetId": place.subnet_id,
@@ -97,7 +101,7 @@ def run_instances(
         "InstanceInitiatedShutdownBehavior": "terminate",
         # Session tokens only, and answers that live one hop: the pod's own network namespace is a second hop.
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "TagSpecifications": _tag_specifications(_all_tags(spec, token, config, owner)),
+        "TagSpecifications": _tag_specifications(_all_tags(spec, _mark(token, count), config, owner)),
     }
     if config.key_name:
         request["KeyName"] = config.key_name
@@ -127,8 +131,26 @@ def _volumes(spec: LaunchSpec, config: AwsConfig, image: Image) -> list[Request]
 
 
 def _all_tags(spec: LaunchSpec, token: str, config: AwsConfig, owner: Ownership) -> dict[str, str]:
-    ours = {"Name": spec.name, tags.TOKEN: token, **tags.ownership(owner)}
-    return {**dict(config.tags), **spec.tags, **ours}
+    ours = {tags.TOKEN: token, **tags.ownership(owner)}
+    name = {"Name": spec.name} if spec.name else {}
+    return {**dict(config.tags), **spec.tags, **name, **ours}
+
+
+def _mark(token: str, count: int) -> str:
+    """The tag of instances of a call for several: EC2 writes the same to all of them."""
+    return token if count == 1 else f"{token}.all.{count}"
+
+
+def _seated(found: dict[str, str], index: int) -> dict[str, str]:
+    """The tags with `_mark`'s made into the seat that it stands for."""
+    call, _, count = found.get(tags.TOKEN, "").partition(".all.")
+    return {**found, tags.TOKEN: str(Seat(call, index, int(count)))} if count.isdecimal() else found
+
+
+def label(instance: Instance) -> Request:
+    """CreateTags for what RunInstances could not write, for it is this instance's alone."""
+    own = {key: value for key, value in instance.tags.items() if not key.startswith("aws:")} | {"Name": instance.name}
+    return {"Resources": [instance.id], "Tags": [{"Key": key, "Value": value} for key, value in sorted(own.items())]}
 
 
 def _tag_specifications(all_tags: Mapping[str, str]) -> list[Request]:
@@ -184,9 +206,16 @@ def chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
 # Readers of answers. What an answer of EC2's always has is demanded: a proxy's page must not read as "no instances".
 
 
-def launched(answer: Shape) -> Iterator[Instance]:
-    """The instance of a RunInstances answer."""
-    yield instance(answer["Instances"][0])
+def launched(answer: Shape) -> Iterator[tuple[int, Instance]]:
+    """Every instance of a RunInstances answer, which is a reservation, with its launch index."""
+    first = answer["Instances"][0]  # there is one, or this is no answer of EC2's
+    yield from ((each.get("AmiLaunchIndex", 0), instance(each)) for each in (first, *answer["Instances"][1:]))
+
+
+def indexed(answer: Shape) -> Iterator[tuple[int, Instance]]:
+    """Every instance of a DescribeInstances page, with its launch index."""
+    for reservation in answer["Reservations"]:
+        yield from ((each.get("AmiLaunchIndex", 0), instance(each)) for each in reservation["Instances"])
 
 
 def instances(answer: Shape) -> Iterator[Instance]:
@@ -222,7 +251,7 @@ def empty(answer: Shape) -> Iterator[str]:
 
 def instance(shape: Shape) -> Instance:
     """One of RunInstances' or DescribeInstances' instances."""
-    found = {tag["Key"]: tag["Value"] for tag in shape.get("Tags", [])}
+    found = _seated({tag["Key"]: tag["Value"] for tag in shape.get("Tags", [])}, shape.get("AmiLaunchIndex", 0))
     address = shape.get("PrivateIpAddress")
     launched = shape.get("LaunchTime")
     return Instance(

@@ -9,7 +9,6 @@ from adaptor.daemon import DRAIN, Daemon
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.sandbox.fair import FairGate
-from adaptor.sandbox.paced import Paced
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
@@ -128,7 +127,7 @@ class Node:
 
     def _rooms(self, journal: SimJournal, relay: RelayLine, process: Process) -> Rooms:
         line = CloudLine(self._cloud, self._stage, process)
-        cloud = Paced(line, self._stage.clock, self._stage.rng)
+        cloud = line
         return Rooms(
             owner=Ownership("cluster", "node"),
             provider=cloud,

@@ -80,7 +80,7 @@ class Door:
 
     def __init__(self, rates: dict[str, Rate] | None = None) -> None:
         self.account = Account()
-        self.throttle = Throttle(rates, random=random.Random(0))
+        self.throttle = Throttle(rates or {}, random=random.Random(0))
         self.began = now()
 
     def call(self, what: str = "create", rank: Rank | None = None, bucket: str = "") -> "asyncio.Task[None]":

@@ -1,20 +1,11 @@
-"""Waiting with an end, pauses between tries, deeds that are never left half done."""
+"""Waiting with an end, deeds that are never left half done."""
 
 import asyncio
 
 import pytest
 
-from adaptor.sandbox.patience import Backoff, whole, within
+from adaptor.sandbox.patience import whole, within
 from tests.worlds.clock import VirtualClock
-
-
-def test_pauses_spread_over_a_range_that_doubles_up_to_its_cap() -> None:
-    most = [0.0] * 8
-    for _ in range(300):
-        backoff = Backoff(1.0, 30.0)
-        most = [max(old, backoff.next()) for old in most]
-    bounds = [1, 2, 4, 8, 16, 30, 30, 30]
-    assert all(0.7 * bound < seen <= bound for seen, bound in zip(most, bounds, strict=True)), most
 
 
 async def test_what_takes_too_long_is_cancelled() -> None:

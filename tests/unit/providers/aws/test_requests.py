@@ -35,7 +35,7 @@ TAGS = [
 
 
 def launch(spec: LaunchSpec = SPEC, config: AwsConfig = CONFIG, image: Image = IMAGE) -> dict[str, Any]:
-    return requests.run_instances(spec, "token-1", config=config, owner=OWNER, image=image, place=PLACE)
+    return requests.run_instances(spec, "token-1", 1, config=config, owner=OWNER, image=image, place=PLACE)
 
 
 def test_a_launch_is_exactly_this_request() -> None:

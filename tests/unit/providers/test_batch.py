@@ -1,0 +1,469 @@
+"""Calls that are shared: who gets what of them, and who may leave, in virtual time."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from providers import tags
+from providers.base import Instance, InstanceState, LaunchSpec, Seat
+from providers.batch import MOST, WINDOW, Seats, Together, sifted
+from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
+from providers.throttle import Rank, Rate, Throttle
+from tests.worlds.loop import virtually
+
+_CALL: Final = 1.0  # seconds that a launch takes to be answered
+
+
+class Account:
+    """A cloud that launches as many as are asked for at once, and is as strict about tokens as EC2."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[float, str, int]] = []  # when, token, count
+        self.made: dict[str, dict[int, Instance]] = {}
+        self.asked: dict[str, tuple[LaunchSpec, int]] = {}
+        self.labels: dict[str, Instance] = {}
+        self.deleted: list[str] = []
+        self.refuse: list[ProviderError] = []
+        self.lose: list[ProviderError] = []
+        self.room = 10_000
+        self._began = now()
+
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        self.launches.append((round(now() - self._began, 3), token, count))
+        await asyncio.sleep(_CALL)
+        if self.refuse:
+            raise self.refuse.pop(0)
+        assert self.asked.setdefault(token, (spec, count)) == (spec, count), "IdempotentParameterMismatch"
+        if token not in self.made:
+            room = min(count, self.room - len(self.ids))
+            if not room:
+                raise Capacity("no room")
+            self.made[token] = {
+                index: Instance(f"i-{token[:8]}-{index}", InstanceState.PENDING, tags={"peerpods-node": "node"})
+                for index in range(room)
+            }
+        if self.lose:
+            raise self.lose.pop(0)
+        return self.made[token]
+
+    async def label(self, instance: Instance) -> None:
+        self.labels[instance.id] = instance
+
+    async def delete(self, instance_id: str) -> None:
+        self.deleted.append(instance_id)
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.id for made in self.made.values() for each in made.values()]
+
+    @property
+    def living(self) -> set[str]:
+        return set(self.ids) - set(self.deleted)
+
+
+class Node:
+    """A node's Seats at an account; `start` is what the adaptor does for a pod."""
+
+    def __init__(self, account: Account, rates: Mapping[str, Rate] | None = None) -> None:
+        self.account = account
+        self.throttle = Throttle(rates or {}, random=random.Random(1))
+        self.seats = Seats(self.throttle, account, "RunInstances", "machines")
+        self.tokens: dict[int, str] = {}
+        self.writing = 0.01  # seconds to write a seat down
+
+    async def start(self, pod: int, **changes: Any) -> Instance:
+        wanted = spec(pod, **changes)
+        seat = self.tokens[pod] = await self.seats.seat(wanted, f"token-{pod}")
+        came = False
+        try:
+            await asyncio.sleep(self.writing)
+            came = True
+            return await self.seats.create(wanted, seat)
+        finally:
+            if not came:
+                self.seats.leave(seat)
+
+    def starts(self, *pods: int) -> "list[asyncio.Task[Instance]]":
+        return [asyncio.create_task(self.start(pod)) for pod in pods]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def spec(pod: int, **changes: Any) -> LaunchSpec:
+    own = {tags.POD_NAME: f"pod-{pod}", tags.POD_NAMESPACE: "shop"}
+    return replace(LaunchSpec(f"podvm-{pod}", "m6a.large", b"the same for all", tags=own), **changes)
+
+
+@virtually
+async def test_pods_that_start_together_are_one_call_and_each_has_its_own_machine() -> None:
+    node = Node(Account())
+    made = await asyncio.gather(*node.starts(*range(20)))
+    assert [(when, count) for when, _, count in node.account.launches] == [(WINDOW + 0.01, 20)]
+    assert len({instance.id for instance in made}) == 20
+    for pod, instance in enumerate(made):
+        seat = Seat.parse(node.tokens[pod])
+        assert seat is not None
+        assert instance.id.endswith(f"-{seat.index}")
+        assert (instance.name, instance.tags[tags.POD_NAME]) == (f"podvm-{pod}", f"pod-{pod}")
+        assert instance.tags["peerpods-node"] == "node"
+        assert node.account.labels[instance.id].tags[tags.TOKEN] == node.tokens[pod]
+        assert len(node.tokens[pod]) <= 64
+    assert not node.seats._calls
+    assert not node.seats._pools
+
+
+@virtually
+async def test_a_pod_that_starts_alone_keeps_its_own_token_and_hardly_waits() -> None:
+    node = Node(Account())
+    await node.start(7)
+    assert node.account.launches == [(WINDOW + 0.01, "token-7", 1)]
+    assert node.account.labels == {}, "its call has written its tags"
+
+
+@virtually
+async def test_different_machines_are_different_calls() -> None:
+    node = Node(Account())
+    await asyncio.gather(node.start(1), node.start(2, instance_type="m6a.xlarge"), node.start(3, user_data=b"other"))
+    assert sorted(token for _, token, _ in node.account.launches) == ["token-1", "token-2", "token-3"]
+
+
+@virtually
+async def test_who_comes_while_a_call_is_under_way_gathers_but_not_for_long() -> None:
+    node = Node(Account())
+    starts = node.starts(0)
+    for pod in range(1, 20):
+        await asyncio.sleep(0.05)
+        starts += node.starts(pod)
+    await asyncio.gather(*starts)
+    assert len(node.account.launches) <= 4
+    assert node.account.launches[1][0] < 0.7
+
+
+@virtually
+async def test_creates_that_wait_for_the_clouds_limit_gather_into_one_call() -> None:
+    node = Node(Account(), {"RunInstances": Rate(1, 0.1)})
+    await node.start(0)
+    starts = []
+    for pod in range(1, 31):
+        starts += node.starts(pod)
+        await asyncio.sleep(0.3)
+    await asyncio.gather(*starts)
+    assert [(round(when), count) for when, _, count in node.account.launches] == [(0, 1), (10, 30)]
+
+
+@virtually
+async def test_no_call_is_for_more_than_the_most_and_no_namespace_waits_for_anothers_thousand() -> None:
+    node = Node(Account(), {"RunInstances": Rate(1, 1)})
+    crowd = [asyncio.create_task(node.start(pod)) for pod in range(1000)]
+    other = asyncio.create_task(node.start(2000, tags={tags.POD_NAMESPACE: "bank"}))
+    await other
+    assert sum(task.done() for task in crowd) <= MOST
+    await asyncio.gather(*crowd)
+    assert max(count for _, _, count in node.account.launches) == MOST
+    assert len(node.account.launches) == 21
+
+
+@virtually
+async def test_the_call_goes_out_when_everybody_has_come_or_left() -> None:
+    node = Node(Account())
+    starts = node.starts(0, 1, 2)
+    await asyncio.sleep(WINDOW + 0.005)  # dealt, not written down yet
+    starts[1].cancel()
+    made = await asyncio.gather(*starts, return_exceptions=True)
+    assert [count for _, _, count in node.account.launches] == [3], "the token says three"
+    await asyncio.sleep(1)
+    kept = {each.id for each in made if isinstance(each, Instance)}
+    assert len(kept) == 2
+    assert node.account.living == kept, "nobody wants the third one's"
+
+
+@virtually
+async def test_who_leaves_after_the_call_was_made_has_its_machine_deleted() -> None:
+    node = Node(Account())
+    a, b = await asyncio.gather(*(node.seats.seat(spec(pod), f"token-{pod}") for pod in (0, 1)))
+    one, other = asyncio.create_task(node.seats.create(spec(0), a)), asyncio.create_task(node.seats.create(spec(1), b))
+    await asyncio.sleep(0.5)
+    other.cancel()
+    node.seats.leave(b)
+    made = await one
+    await asyncio.sleep(0.1)
+    assert node.account.living == {made.id}
+
+
+@virtually
+async def test_a_seat_whose_create_was_answered_is_not_left_any_more() -> None:
+    node = Node(Account())
+    node.writing = 0.0
+    slow = asyncio.create_task(node.seats.seat(spec(9), "token-9"))
+    made = await asyncio.gather(*node.starts(0, 1))
+    seat = await slow
+    node.seats.leave(node.tokens[0])
+    await asyncio.sleep(1)
+    assert made[0].id in node.account.living
+    assert (await node.seats.create(spec(9), seat)).id in node.account.living
+
+
+@virtually
+async def test_one_who_gives_up_waiting_may_come_again_and_gets_the_same_machine() -> None:
+    node = Node(Account())
+    starts = node.starts(0, 1)
+    await asyncio.sleep(0.5)
+    starts[0].cancel()
+    await starts[1]
+    again = await node.seats.create(spec(0), node.tokens[0])
+    assert again.id in node.account.living
+    assert len(node.account.living) == 2
+
+
+@virtually
+async def test_if_all_give_up_before_anything_was_sent_nothing_is() -> None:
+    node = Node(Account(), {"RunInstances": Rate(1, 0.1)})
+    await node.start(9)
+    starts = node.starts(0, 1)
+    await asyncio.sleep(1)
+    for start in starts:
+        start.cancel()
+    await asyncio.gather(*starts, return_exceptions=True)
+    await asyncio.sleep(30)
+    assert len(node.account.launches) == 1
+    assert node.throttle.free("RunInstances"), "and its turn is there for the next"
+
+
+@virtually
+async def test_where_fewer_came_than_were_asked_for_the_last_hear_that_there_is_no_room() -> None:
+    node = Node(Account())
+    node.account.room = 3
+    made = await asyncio.gather(*node.starts(*range(5)), return_exceptions=True)
+    assert [type(each) for each in made] == [Instance] * 3 + [Capacity] * 2
+    assert "3 came" in str(made[4])
+
+
+@pytest.mark.parametrize("error", [Capacity("full"), Denied("no"), InvalidSpec("bad")])
+@virtually
+async def test_a_refusal_is_everybodys(error: ProviderError) -> None:
+    node = Node(Account())
+    node.account.refuse.append(error)
+    made = await asyncio.gather(*node.starts(0, 1), return_exceptions=True)
+    assert made == [error, error]
+    assert not node.seats._calls
+
+
+@virtually
+async def test_after_throttling_the_same_call_is_made_again_by_whoever_comes_first_and_for_all() -> None:
+    node = Node(Account())
+    node.account.refuse.append(Throttled("slow down", retry_after=3))
+    await asyncio.gather(*node.starts(*range(5)), return_exceptions=True)
+    made = await asyncio.gather(*(node.seats.create(spec(pod), node.tokens[pod]) for pod in range(5)))
+    assert len({each.id for each in made}) == 5
+    (_, first, _), (when, again, count) = node.account.launches
+    assert (first, 5) == (again, count)
+    assert when >= 4
+
+
+@virtually
+async def test_after_a_lost_answer_the_same_call_finds_what_it_made() -> None:
+    node = Node(Account())
+    node.account.lose.append(Transient("no answer"))
+    await asyncio.gather(*node.starts(0, 1), return_exceptions=True)
+    made = await asyncio.gather(*(node.seats.create(spec(pod), node.tokens[pod]) for pod in (0, 1)))
+    assert {each.id for each in made} == node.account.living
+    assert len(node.account.living) == 2
+
+
+@pytest.mark.parametrize(("refusal", "told"), [(Capacity("full"), ProviderError), (Throttled("slow"), Transient)])
+@virtually
+async def test_a_refusal_after_a_lost_answer_is_no_proof_for_one_who_comes_only_now(
+    refusal: ProviderError, told: type[ProviderError]
+) -> None:
+    node = Node(Account())
+    node.account.lose.append(Transient("no answer"))
+    a, b = await asyncio.gather(*(node.seats.seat(spec(pod), f"token-{pod}") for pod in (0, 1)))
+    with pytest.raises(Transient):
+        await node.seats.create(spec(0), a)  # the other's journal is slow
+    node.account.refuse.append(refusal)
+    with pytest.raises(ProviderError) as caught:
+        await node.seats.create(spec(1), b)
+    assert type(caught.value) is told
+
+
+@virtually
+async def test_any_one_of_a_call_can_repeat_all_of_it_after_a_crash() -> None:
+    account = Account()
+    before = Node(account)
+    first = await asyncio.gather(*before.starts(*range(4)))
+    after = Node(account)
+    again = await after.seats.create(spec(2), before.tokens[2])
+    assert again.id == first[2].id
+    assert {count for _, _, count in account.launches} == {4}
+    assert account.living == {each.id for each in first}, "what others have is not touched"
+
+
+@virtually
+async def test_the_token_of_another_launch_is_refused() -> None:
+    node = Node(Account())
+    seat, _ = await asyncio.gather(*(node.seats.seat(spec(pod), f"token-{pod}") for pod in (0, 1)))
+    coming = asyncio.create_task(node.seats.create(spec(0), seat))
+    await asyncio.sleep(0)
+    for wrong in (spec(0, user_data=b"other"), spec(0, name="podvm-other")):
+        with pytest.raises(InvalidSpec, match="another launch"):
+            await node.seats.create(wrong, seat)
+    with pytest.raises(InvalidSpec, match="another launch"):
+        await node.seats.create(spec(1), seat.removesuffix("2") + "3")
+    assert (await coming).id in node.account.living
+
+
+@virtually
+async def test_whoever_is_cancelled_whenever_every_machine_is_somebodys_or_deleted() -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        node = Node(Account(), {"RunInstances": Rate(2, 1)})
+        node.writing = rng.choice((0.0, 0.01, 0.3))
+        tasks: list[asyncio.Task[Instance]] = []
+        for pod in range(30):
+            if rng.random() < 0.1:
+                node.account.refuse.append(Capacity("full"))
+            tasks += node.starts(pod)
+            await asyncio.sleep(rng.choice((0, 0.01, 0.2)))
+            if rng.random() < 0.4:
+                rng.choice(tasks).cancel()
+        made = await asyncio.gather(*tasks, return_exceptions=True)
+        for pod, each in enumerate(made):  # as the adaptor does for one that was cancelled in its create
+            if not isinstance(each, Instance) and pod in node.tokens:
+                node.seats.leave(node.tokens[pod])
+        await asyncio.sleep(100)
+        assert node.account.living == {each.id for each in made if isinstance(each, Instance)}, f"seed {seed}"
+        assert not node.seats._calls
+        assert not node.seats._pools
+        assert node.throttle._under_way == 0
+
+
+def test_a_seat_is_its_token() -> None:
+    seat = Seat("a" * 32, 4, 50)
+    assert Seat.parse(str(seat)) == seat
+    for strange in (
+        "",
+        "a" * 64,
+        "x.1",
+        "x.1.1",
+        "x.2.2",
+        "x.-1.2",
+        "x.01.2",
+        "x.1.2.3",
+        "x y.1.2",
+        "é.0.2",
+        "x.0.1000",
+    ):
+        assert Seat.parse(strange) is None
+
+
+# -- describes and deletes ---------------------------------------------------------------------
+
+
+class Ids:
+    """What Together calls."""
+
+    def __init__(self, most: int = 100, **rates: Rate) -> None:
+        self.calls: list[Sequence[str]] = []
+        self.error: ProviderError | None = None
+        self.together: Together[str] = Together(Throttle(rates), Rank.READ, self.call, most, "describe")
+
+    async def call(self, ids: Sequence[str]) -> Mapping[str, str]:
+        self.calls.append(ids)
+        await asyncio.sleep(0.2)
+        if self.error is not None:
+            raise self.error
+        return {id: f"what {id} is" for id in ids if id != "unknown"}
+
+
+@virtually
+async def test_asks_of_one_moment_are_one_call_and_each_gets_its_own_answer() -> None:
+    ids = Ids()
+    answers = await asyncio.gather(
+        *(ids.together.ask([f"i-{n}", "i-0"]) for n in range(30)), ids.together.ask(["unknown"])
+    )
+    assert len(ids.calls) == 1
+    assert answers[7] == {"i-0": "what i-0 is", "i-7": "what i-7 is"}
+    assert answers[-1] == {}
+
+
+@virtually
+async def test_asks_that_wait_for_the_limit_join_and_later_ones_do_not() -> None:
+    ids = Ids(describe=Rate(1, 0.1))
+    await ids.together.ask(["i-0"])
+    waiting = []
+    for n in range(1, 20):
+        waiting.append(asyncio.create_task(ids.together.ask([f"i-{n}"])))
+        await asyncio.sleep(0.3)
+    await asyncio.gather(*waiting)
+    assert [len(each) for each in ids.calls] == [1, 19]
+
+
+@virtually
+async def test_more_than_fit_into_a_call_are_several() -> None:
+    ids = Ids(most=10)
+    answer = await ids.together.ask([f"i-{n}" for n in range(25)])
+    assert len(answer) == 25
+    assert sorted(map(len, ids.calls)) == [5, 10, 10]
+    assert await ids.together.ask([]) == {}
+
+
+@virtually
+async def test_each_waiter_cancels_alone_and_the_last_one_ends_the_call() -> None:
+    ids = Ids()
+    one, other = (asyncio.create_task(ids.together.ask([id])) for id in ("i-1", "i-2"))
+    await asyncio.sleep(0.1)
+    one.cancel()
+    assert await other == {"i-2": "what i-2 is"}
+    last = asyncio.create_task(ids.together.ask(["i-3"]))
+    await asyncio.sleep(0.01)
+    last.cancel()
+    await asyncio.sleep(0)
+    assert await ids.together.ask(["i-4"]) == {"i-4": "what i-4 is"}, "a round that was given up is nobody's"
+    assert len(ids.calls) == 2
+
+
+@virtually
+async def test_an_error_is_everybodys() -> None:
+    ids = Ids()
+    ids.error = Transient("HTTP 503")
+    asked = await asyncio.gather(*(ids.together.ask([f"i-{n}"]) for n in range(3)), return_exceptions=True)
+    assert asked == [ids.error] * 3
+    ids.error = None
+    assert await ids.together.ask(["i-1"])
+
+
+@pytest.mark.parametrize("named", [True, False])
+@virtually
+async def test_one_bad_id_fails_no_other(named: bool) -> None:
+    calls: Counter[int] = Counter()
+
+    async def terminate(ids: Sequence[str]) -> None:
+        calls[len(ids)] += 1
+        if bad := [id for id in ids if "bad" in id]:
+            raise NotFound(f"The instance IDs '{', '.join(bad)}' do not exist" if named else "some do not exist")
+
+    good = [f"i-{n:02}" for n in range(40)]
+    outcome = await sifted([*good[:20], "i-bad-1", *good[20:], "i-bad-2"], terminate)
+    assert {id for id, error in outcome.items() if error is not None} == {"i-bad-1", "i-bad-2"}
+    assert outcome.keys() >= set(good)
+    assert sum(calls.values()) <= (5 if named else 25)
+
+
+@virtually
+async def test_what_is_no_ids_fault_is_not_asked_again_for_each() -> None:
+    calls = []
+
+    async def terminate(ids: Sequence[str]) -> None:
+        calls.append(ids)
+        raise Throttled("slow down")
+
+    with pytest.raises(Throttled):
+        await sifted(["i-1", "i-2"], terminate)
+    assert len(calls) == 1
