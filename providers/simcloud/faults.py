@@ -72,6 +72,7 @@ class Faults:
     pools: list[Pool] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
     vcpus: int | None = None
+    denied: set[str] = field(default_factory=set)  # what the caller may not do, as the cloud's roles name it
 
     # -- to cause them ----------------------------------------------------------------------------
 
@@ -88,6 +89,10 @@ class Faults:
     def quota(self, vcpus: int | None) -> None:
         """The account may run at most so many vCPUs; None = no limit."""
         self.vcpus = vcpus
+
+    def deny(self, permission: str) -> None:
+        """The caller's role lacks this permission from now on: `Microsoft.Compute/virtualMachines/write`."""
+        self.denied.add(permission)
 
     def boot(self, fate: Fate | str, *, times: int = 1, reason: str = "") -> None:
         """How the next instances start. `reason` is what the cloud states for one that dies."""
@@ -107,7 +112,7 @@ class Faults:
 
     def clear(self) -> None:
         """Nothing goes wrong any more. What has happened stays."""
-        self.rules, self.pools, self.births, self.vcpus = [], [], [], None
+        self.rules, self.pools, self.births, self.vcpus, self.denied = [], [], [], None, set()
 
     def outstanding(self) -> dict[str, Any]:
         """What is still to come, as plain values."""
@@ -116,6 +121,7 @@ class Faults:
             "capacity": [asdict(pool) for pool in self.pools],
             "boot": [asdict(birth) for birth in self.births],
             "quota": self.vcpus,
+            "deny": sorted(self.denied),
         }
 
     # -- for the cloud to suffer them -------------------------------------------------------------

@@ -31,6 +31,7 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
     },
     "capacity": {"instance_type": forms.text, "zone": forms.text, "free": _unlimited},
     "quota": {"vcpus": _unlimited},
+    "deny": {"permission": forms.text},
     "boot": {"fate": forms.choice(*Fate), "times": _count, "reason": forms.text},
     "kill": {"instance": forms.text, "reason": forms.text},
     "cut": {"instance": forms.text, "seconds": _seconds},
@@ -39,6 +40,7 @@ WISHES: Final[Mapping[str, Mapping[str, Form]]] = {
 _REQUIRED: Final = {
     "capacity": ("free",),
     "quota": ("vcpus",),
+    "deny": ("permission",),
     "boot": ("fate",),
     "kill": ("instance",),
     "cut": ("instance",),

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 from providers.simcloud.faults import Faults
 from providers.simcloud.fleet import Fleet, State
-from providers.simcloud.gce import checks, instance, metadata, quotas
+from providers.simcloud.gce import instance, metadata, quotas
 from providers.simcloud.gce.asked import Asked
 from providers.simcloud.gce.disks import Disks
 from providers.simcloud.gce.errors import Failed, exists, in_use
-from providers.simcloud.gce.images import Images
 from providers.simcloud.gce.networks import Networks
 from providers.simcloud.gce.operations import Operation, Operations
-from providers.simcloud.gce.plan import Plan, resolve
+from providers.simcloud.gce.plan import Plan
 from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting
 from providers.simcloud.gce.quotas import Quotas
 from providers.simcloud.machines.base import Machine
@@ -34,7 +33,6 @@ class Launcher:
         fleet: Fleet,
         faults: Faults,
         operations: Operations,
-        images: Images,
         disks: Disks,
         networks: Networks,
         quotas: Quotas,
@@ -45,25 +43,20 @@ class Launcher:
         self._fleet = fleet
         self._faults = faults
         self._operations = operations
-        self._images = images
         self._disks = disks
         self._networks = networks
         self._quotas = quotas
         self._later = later
 
-    def run(self, asked: Asked, preparing: float) -> Json:
-        """The operation; the same again for a request id that was used. Raises Refused, having done nothing.
+    def run(self, plan: Plan, asked: Asked, visible_after: float, preparing: float) -> Json:
+        """The operation of an insert that is sound. Raises Refused, having done nothing.
 
         What runs out takes `preparing` seconds to be noticed: until then the instance is there, PROVISIONING.
         """
-        path = f"projects/{ID}/zones/{asked.zone}/instances/{asked.body.get('name')}"
-        if known := self._operations.known(asked.action, path, asked.request_id):
-            return known.shown()
-        plan = resolve(asked.body, asked.zone, self._project, self._images)
-        checks.refuse_if_wrong(plan, self._project)
         self._refuse_taken(plan)
         failure, address = self._room(plan)
         vm = self._make(plan, address or IPv4Address(0))
+        vm.visible_from = vm.born + visible_after
         operation = self._operations.begin(asked.action, f"zones/{plan.zone}", vm.path, vm.id, asked.request_id)
         if failure is None:
             self._disks.made_for(plan, vm)

@@ -52,6 +52,7 @@ class Vm:
     machine_type: machine_types.MachineType
     born: float  # monotonic
     address: IPv4Address
+    visible_from: float = 0.0  # monotonic
     life: Life | None = None  # None: its insert fails
     deleting: bool = False
     restarting: bool = False
@@ -115,7 +116,7 @@ class Project:
     def vm(self, zone: str, name: str) -> Vm:
         """Raises Refused. An instance's id does for its name, as everywhere at Google."""
         found = self.instances.get((zone, name)) or self.all_instances.get(name)
-        if found is None or found.gone or found.zone != zone:
+        if found is None or found.gone or found.zone != zone or self.now() < found.visible_from:
             raise not_found(f"projects/{ID}/zones/{zone}/instances/{name}")
         return found
 
