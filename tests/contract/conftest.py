@@ -8,7 +8,10 @@ import pytest
 from providers.base import Provider
 from tests.contract.world import World
 
-CLOUDS = {"aws": "tests.contract.aws_world", "gcp": "tests.contract.gcp_world"}  # name: module with `world()`, an async context manager
+CLOUDS = {
+    "aws": "tests.contract.aws_world",
+    "gcp": "tests.contract.gcp_world",
+}  # name: module with `world()`, an async context manager
 
 
 @pytest.fixture(params=sorted(CLOUDS))
