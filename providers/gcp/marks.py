@@ -27,6 +27,7 @@ _NAME_DIGEST: Final = 12  # hex digits of a name: 48 bits among the names that b
 _SPACE: Final = uuid.UUID("6f1e0d5c-3c55-5c1b-9a39-0c4b6b6a7d10")  # of our request ids; any constant would do
 # What a disk or an address tells of itself: whose, for which call, for which pod. A description has room for these.
 _OF_RESOURCES: Final = (NAME, tags.CLUSTER, tags.NODE, tags.TOKEN, tags.SANDBOX)
+_OF_PODS: Final = (tags.POD_NAMESPACE, tags.POD_NAME)
 
 
 def resource_name(spec_name: str, token: str) -> str:
@@ -64,6 +65,11 @@ def _shortened(before: str, text: str) -> str:
 def labels(all_tags: Mapping[str, str]) -> dict[str, str]:
     """The labels that stand for these tags."""
     return {label_key(key): label_value(value) for key, value in sorted(all_tags.items())}
+
+
+def of_resource(all_tags: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a disk or an address: whose it is, and which pod's, for bills to be read by."""
+    return labels({key: all_tags[key] for key in (*_OF_RESOURCES, *_OF_PODS) if key in all_tags})
 
 
 def of_owner(owner: Ownership) -> dict[str, str]:

@@ -28,8 +28,8 @@ from providers.base import (
     Volume,
 )
 from providers.batch import Together
-from providers.errors import Denied, InvalidSpec, NotFound, Transient, Unsupported
-from providers.gcp import catalog, marks, preflight, quotas, requests, resources, tees, volumes
+from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient, Unsupported
+from providers.gcp import addresses, catalog, marks, preflight, quotas, requests, resources, tees, volumes
 from providers.gcp.api import LIST, MUTATE, Api
 from providers.gcp.config import GcpConfig
 from providers.gcp.errors import ALREADY_EXISTS, of_operation
@@ -64,6 +64,7 @@ class GcpProvider:
         self._config = config
         self._owner = owner
         self._api = Api(config)
+        self._addresses = addresses.Reservations(self._api, config)
         self._launched: dict[str, float] = {}  # instances not seen yet: the loop's time of their insert
         self._deleted: dict[str, float] = {}  # the loop's time at which Google accepted it
         self._attempts: dict[str, int] = {}  # tokens whose insert failed in the operation: the next attempt's number
@@ -86,23 +87,22 @@ class GcpProvider:
         zone = requests.zone_of(spec, config)
         await self._check_offer(spec, zone)
         image = await self._image(spec.image or config.image)
+        name, all_tags = marks.resource_name(spec.name, token), requests.tags_of(spec, token, self._owner)
+        address = await self._addresses.reserve(name, token, all_tags, doing) if config.reserve_address else ""
+        attempt = self._attempts.get(token, 0)
         asked = requests.insert(
-            spec, token, config=config, owner=self._owner, image=image, attempt=self._attempts.get(token, 0)
+            spec, token, config=config, owner=self._owner, image=image, attempt=attempt, address=address
         )
-        id = requests.instance_id(zone, asked["instance_resource"]["name"])
-        self._launched = {**_young(self._launched, SETTLING), id: _now()}
-        operation: Mapping[str, Any] | None = None
         try:
-            operation = await self._api.ask(doing, "instances", "insert_unary", asked, takes=MUTATE, rank=Rank.CREATE)
-        except InvalidSpec as error:
-            if error.code != ALREADY_EXISTS:
-                self._launched.pop(id, None)
-                raise
-        except (Denied, NotFound):
-            self._launched.pop(id, None)
+            found = await self._insert(doing, asked, token)
+        except (Throttled, Transient):
+            raise  # it is asked again
+        except ProviderError:
+            if address:
+                self._addresses.free_later(name, (0.0, *addresses.TRIES))
             raise
-        found = await self._settled(doing, id, operation, token)
         if found is None:
+            id = requests.instance_id(zone, name)
             return Instance(id, InstanceState.GONE, name=spec.name, instance_type=spec.instance_type, zone=zone)
         self._check_is_it(found, spec, token, doing)
         return self._instance(found)
@@ -139,6 +139,8 @@ class GcpProvider:
                 raise
         self._launched.pop(instance_id, None)
         self._deleted = {**_young(self._deleted, LEAVING), instance_id: _now()}
+        if place and self._config.reserve_address:
+            self._addresses.free_later(name)
 
     async def offerings(self) -> Sequence[Offering]:
         """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
@@ -199,6 +201,7 @@ class GcpProvider:
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
+        await self._addresses.aclose()
         await self._api.aclose()
 
     async def _check_offer(self, spec: LaunchSpec, zone: str) -> None:
@@ -212,35 +215,52 @@ class GcpProvider:
                 f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee} in {zone}"
             )
 
+    async def _insert(self, doing: str, asked: requests.Request, token: str) -> Shape | None:
+        """The insert, until its hardware is settled; see _settled."""
+        id = requests.instance_id(asked["zone"], asked["instance_resource"]["name"])
+        self._launched = {**_young(self._launched, SETTLING), id: _now()}
+        operation: Mapping[str, Any] | None = None
+        try:
+            operation = await self._api.ask(doing, "instances", "insert_unary", asked, takes=MUTATE, rank=Rank.CREATE)
+        except InvalidSpec as error:
+            if error.code != ALREADY_EXISTS:
+                self._launched.pop(id, None)
+                raise
+        except (Denied, NotFound):
+            self._launched.pop(id, None)
+            raise
+        return await self._settled(doing, id, operation, token)
+
     async def _settled(self, doing: str, id: str, operation: Shape | None, token: str) -> Shape | None:
         """The instance once its hardware is settled; None when it has been and is gone. Raises what the insert failed of.
 
-        `operation`: the insert's; None where the instance was there before.
+        `operation`: the insert's, a repeated one's is DONE already; None where the instance was there before.
         """
         done = operation is None or operation.get("status") == "DONE"
         found: Shape | None = None
-        for pause in (0.0, *LOOKS) if done else LOOKS:
+        early = done or self._config.reserve_address  # there is something to see at once
+        for pause in (0.0, *LOOKS) if early else LOOKS:
             await asyncio.sleep(pause)
             found = (await self._looked.ask([id])).get(id)
             if found is not None:
                 self._launched.pop(id, None)
-                if requests.has_hardware(found, self._config):
+                if self._config.reserve_address or requests.has_hardware(found, self._config):
                     return found
                 continue
             if operation is None:
                 raise Transient(f"{doing}: an instance of its name was there, and has gone meanwhile")
             if operation.get("status") != "DONE":
                 operation = await self._operation(doing, id, operation)
-            if operation.get("status") == "DONE":
+            fault = of_operation(operation, doing)
+            if id in self._deleted or (isinstance(fault, NotFound) and requests.last(id) in fault.message):
+                return None  # the second: it was deleted before it had come up
+            if fault is not None:
                 self._launched.pop(id, None)
-                fault = of_operation(operation, doing)
-                if fault is None or (isinstance(fault, NotFound) and requests.last(id) in fault.message):
-                    return None  # the second: it was deleted before it had come up
                 self._attempts[token] = self._attempts.get(token, 0) + 1
                 raise fault
-        if found is None:
+        if found is None and not done:
             raise Transient(f"{doing}: Google has accepted it, and does not show it yet")
-        return found
+        return found  # what was done long ago and has not been seen in all this time is gone
 
     async def _operation(self, doing: str, id: str, operation: Shape) -> Shape:
         zone = id.partition("/")[0]

@@ -143,7 +143,7 @@ class GcpWorld:
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         if kind is ResourceKind.INSTANCE:
             found = await self.ask("GET", _path(resource_id), missing_ok=True)
-            return found.get("status", "STOPPING") != "STOPPING"
+            return bool(found) and found["status"] != "STOPPING"
         return bool(await self.ask("GET", resource_id.partition(f"{self.config.project}/")[2], missing_ok=True))
 
     async def ask(self, method: str, path: str, body: Any = None, *, missing_ok: bool = False) -> dict[str, Any]:
