@@ -167,7 +167,7 @@ def _applies(rule: Shape, config: GcpConfig) -> bool:
 def _covers(entries: Sequence[Shape], protocol: str, port: int) -> bool:
     numbers = {"tcp": "6", "udp": "17"}
     for entry in entries:
-        if entry.get("i_p_protocol", "").lower() not in ("all", protocol, numbers[protocol]):
+        if entry.get("I_p_protocol", "").lower() not in ("all", protocol, numbers[protocol]):
             continue
         ranges = [each.partition("-") for each in entry.get("ports", [])]
         if not ranges or any(int(low) <= port <= int(high or low) for low, _, high in ranges):
