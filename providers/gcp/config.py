@@ -174,6 +174,11 @@ class GcpConfig:
         forms.optional(forms.nonempty), None, 'empty: as the TEE needs it ("AMD Milan" for SEV_SNP)'
     )
     spot: bool = setting(forms.boolean, False, "offer spot VMs too: cheaper, and Google may take them back")
+    prices: bool = setting(
+        forms.boolean,
+        False,
+        "ask Cloud Billing for list prices once: some ten pages of several MB; where it does not tell, they are unknown",
+    )
     secure_boot: bool = setting(forms.boolean, False, "only signed boot loaders and kernels; the image must be")
     vtpm: bool = setting(forms.boolean, True, "a virtual TPM")
     integrity_monitoring: bool = setting(forms.boolean, True, "Google compares each boot's measurements; needs vtpm")

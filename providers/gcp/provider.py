@@ -10,6 +10,7 @@ Calls for a pod: insert, one look or two, delete. Looks of creates that wait tog
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -29,7 +30,7 @@ from providers.base import (
 )
 from providers.batch import Together
 from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient, Unsupported
-from providers.gcp import addresses, catalog, marks, preflight, quotas, requests, resources, tees, volumes
+from providers.gcp import addresses, catalog, marks, preflight, prices, quotas, requests, resources, tees, volumes
 from providers.gcp.api import LIST, MUTATE, Api
 from providers.gcp.config import GcpConfig
 from providers.gcp.errors import ALREADY_EXISTS, of_operation
@@ -328,7 +329,21 @@ class GcpProvider:
         platforms = {}
         if any(map(tees.of, config.allowed_types)):
             platforms = {zone: await self._platforms(doing, zone) for zone in config.zones}
-        return catalog.described(config, types, platforms, {zone: requests.names(gpus[zone]) for zone in gpus})
+        found = catalog.described(config, types, platforms, {zone: requests.names(gpus[zone]) for zone in gpus})
+        return prices.priced(found, await self._prices()) if config.prices else found
+
+    async def _prices(self) -> prices.Prices:
+        """Those that Cloud Billing tells; a launch does not fail for the lack of them."""
+        config, found, token = self._config, prices.Prices(), ""
+        host = config.endpoint_url if (config.endpoint_url or "").startswith("http:") else prices.HOST
+        with contextlib.suppress(ProviderError):
+            while True:
+                answer = await self._api.rest("cannot read the prices", "GET", prices.url(str(host), token))
+                page = prices.page(answer, config.region)
+                found, token = found | page.prices, page.next
+                if not token:
+                    break
+        return found
 
     async def _platforms(self, doing: str, zone: str) -> Sequence[str]:
         shape = await self._api.ask(doing, "zones", "get", {"project": self._config.project, "zone": zone})
