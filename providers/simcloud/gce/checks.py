@@ -191,6 +191,12 @@ def _architecture(plan: Plan, project: Project) -> None:
 
 def _platform(plan: Plan, project: Project) -> None:
     wanted, family = plan.body.get("minCpuPlatform"), plan.machine_type.family
+    if wanted and len(family.platforms) == 1 and wanted != family.platforms[0]:
+        raise Refused(
+            "badRequest",
+            f"The selected machine type ({plan.machine_type.name}) has a required CPU platform of"
+            f" {family.platforms[0]}. The minimum CPU platform must match this, but was {wanted}.",
+        )
     if wanted and wanted not in family.platforms:
         raise invalid(
             "resource.minCpuPlatform",

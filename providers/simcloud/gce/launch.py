@@ -192,4 +192,4 @@ def _gone(vm: Vm, reason: str) -> Failed:
     code, colon, words = reason.partition(": ")
     if colon and code.isupper():
         return Failed(code, words)
-    return Failed("RESOURCE_NOT_FOUND", f"The resource '{vm.path}' was not found")
+    return Failed("CONFLICT", f"The resource '{vm.path}' was deleted meanwhile")
