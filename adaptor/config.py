@@ -1,6 +1,6 @@
 """Every setting of the adaptor, typed: one TOML file and the environment (which wins) become a `Config`.
 
-    [node] [guest] [network] [cloud] [log] [http] [limits] [sweep]   rooms below
+    [node] [guest] [network] [cloud] [selection] [log] [http] [limits] [sweep]   rooms below
     [aws], [azure], ...                                      the selected cloud's own, read by its provider
 
 `load` returns a whole Config or raises ConfigError with every fault at once. Nothing else in the adaptor reads the
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from adaptor import config_forms as own
-from adaptor import names, upstream_env
+from adaptor import config_prices, names, upstream_env
 from adaptor.errors import AdaptorError
 from providers import forms, registry
+from providers.base import Tee
 from providers.settings import Fault, Faults, read, setting, settings_of
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ Env = Mapping[str, str]
 
 # Bytes that a pod's agent socket adds to pods_dir: two slashes, a sandbox id of 64, `agent.ttrpc`; 107 is the kernel's.
 _LONGEST_PODS_DIR: Final = 107 - 2 - 64 - len(names.AGENT_SOCKET)
+_NO_PRICES: Final = config_prices.Prices()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,37 @@ class Cloud:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of the machines that the cloud's settings allow pods may get. A pod can narrow this, never widen it;
+    docs/instances.md says how one is chosen.
+    """
+
+    allow: tuple[str, ...] = setting(forms.strings, (), "only these types, also with wildcards: m6a.*; empty: all")
+    deny: tuple[str, ...] = setting(forms.strings, (), "not these types, also with wildcards; stronger than allow")
+    families: tuple[str, ...] = setting(
+        forms.strings, (), "only these families: m6a (EC2), DCas_v5 (Azure), n2d-standard (GCP); empty: all"
+    )
+    zones: tuple[str, ...] = setting(forms.strings, (), "only in these zones; empty: all")
+    tee: tuple[str, ...] = setting(
+        forms.each(forms.choice(*(tee.value for tee in Tee))), (), "only with one of these TEEs; empty: all"
+    )
+    gpu_models: tuple[str, ...] = setting(forms.strings, (), "GPUs only of these models: L4; empty: all")
+    max_price: float | None = setting(
+        forms.optional(own.usd),
+        None,
+        "the most a machine may cost, USD per hour; one whose price is unknown is then refused",
+    )
+    spot: str = setting(
+        forms.choice("never", "allowed", "preferred", "only"),
+        "allowed",
+        "allowed: pods that ask for spot get it; preferred: every pod does, on demand where there is none",
+    )
+    prices: str | None = setting(
+        forms.optional(forms.path), None, "a TOML file with prices, which count before the cloud's own"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is written to stderr."""
 
@@ -168,6 +201,7 @@ ROOMS: Final[Mapping[str, type]] = {
     "guest": Guest,
     "network": Network,
     "cloud": Cloud,
+    "selection": Selection,
     "log": Log,
     "http": Http,
     "limits": Limits,
@@ -183,6 +217,7 @@ class Config:
     guest: Guest
     network: Network
     cloud: Cloud
+    selection: Selection
     log: Log
     http: Http
     limits: Limits
@@ -190,6 +225,7 @@ class Config:
     settings: Any
     sources: Mapping[str, str]
     warnings: Sequence[str] = ()
+    prices: config_prices.Prices = _NO_PRICES  # what the file at selection.prices says
 
     def tables(self) -> Iterator[tuple[str, Any]]:
         """(table name, its settings), the cloud's last."""
@@ -226,10 +262,12 @@ def load(path: str | None, env: Env) -> Config:
     }
     rooms["node"] = _named(rooms["node"], faults)
     settings = _cloud_settings(rooms["cloud"].provider, table, env, faults)
+    path = rooms["selection"].prices
+    prices = config_prices.read(path, "selection.prices", faults) if path else _NO_PRICES
     faults += _unknown_tables(table)
     if faults:
         raise ConfigError([_with_hint(fault) for fault in faults], file if table else "no file")
-    config = Config(**rooms, settings=settings, sources={})
+    config = Config(**rooms, settings=settings, sources={}, prices=prices)
     sources = {key: source for name, room in config.tables() for key, source in _sources(room, name, table, env, file)}
     return dataclasses.replace(config, sources=sources, warnings=_warnings(config, sources, env, file))
 

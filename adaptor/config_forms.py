@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import tomllib
 import zlib
 from typing import Any, Final
@@ -69,12 +70,27 @@ def _unpacked(value: str) -> str:
         raise ValueError("is not UTF-8 inside") from None
 
 
+class Usd(float):
+    """US dollars: a type of its own, for other floats among settings are seconds."""
+
+
+def _usd(value: Any) -> Usd:
+    try:
+        amount = Usd(value)
+    except (TypeError, ValueError):
+        raise ValueError("is not a number") from None
+    if isinstance(value, bool) or not (math.isfinite(amount) and amount > 0):
+        raise ValueError("is no price")
+    return amount
+
+
 node_name = forms.matching(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?", "a node's name as Kubernetes has it: a-z, 0-9, '-', '.'; at most 253"
 )
 cluster_id = forms.optional(forms.matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a-z, 0-9 and '-'; at most 63"))
 unix_socket = Form("an absolute path without ':' of at most 107 bytes", _socket)
 listen = Form('an address and a port ("127.0.0.1:8000"), a port alone for every address, or "" for no server', _listen)
+usd = Form("USD, more than 0: 0.25", _usd)
 initdata = Form("initdata as TOML, or as upstream has it: base64 of its gzip; empty for none", _initdata)
 
 

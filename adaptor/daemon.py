@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adaptor import __version__, names
+from adaptor.catalog.chooser import Chooser, constraints
 from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
@@ -203,6 +204,7 @@ class Daemon:
             ),
             pods_dir=self._config.node.pods_dir,
             creates=FairGate(self._config.limits.creates_at_once * per_call),
+            chooser=Chooser(constraints(self._config.selection), self._config.prices),
         )
 
     def _warm_up(self, provider: Provider) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from adaptor import names
+from adaptor.catalog import wishes
 from adaptor.errors import AdaptorError, Code, InvalidRequest, code_name, code_of
 from adaptor.protos import hypervisor_pb2 as pb
 from adaptor.sandbox.model import SandboxSpec
@@ -104,18 +105,22 @@ def parse(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> Sandbo
             if name
             else f"sandbox {sandbox_id} comes without a network namespace: a pod VM needs one"
         )
+    machine_type = annotations.get(names.MACHINE_TYPE, "")
+    wishes.parse(machine_type)
+    types, rest = wishes.split(machine_type)
     return SandboxSpec(
         id=sandbox_id,
         pod_name=name,
         pod_namespace=namespace,
         netns=netns,
-        instance_type=annotations.get(names.MACHINE_TYPE) or None,
+        instance_type=types or None,
         image=annotations.get(names.IMAGE) or None,
         vcpus=_count(annotations, names.DEFAULT_VCPUS),
         memory_mib=_count(annotations, names.DEFAULT_MEMORY),
         gpus=_count(annotations, names.DEFAULT_GPUS),
         gpu_model=annotations.get(names.DEFAULT_GPU_MODEL) or None,
         initdata=annotations.get(names.INITDATA) or None,
+        wishes=rest,
     )
 
 

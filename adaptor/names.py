@@ -28,6 +28,7 @@ DEFAULT_MEMORY: Final = _HYPERVISOR + "default_memory"  # MiB
 DEFAULT_GPUS: Final = _HYPERVISOR + "default_gpus"
 DEFAULT_GPU_MODEL: Final = _HYPERVISOR + "default_gpu_model"
 INITDATA: Final = _HYPERVISOR + "cc_init_data"  # plain TOML: the shim has undone base64 and gzip
+WISH_PREFIX: Final = "peerpods.io/"  # of a pod's annotations that become the machine_type one: catalog.wishes
 
 # -- what the guest reads out of CreateContainer --------------------------------------------------
 CDI_PEER_PODS: Final = "cdi.k8s.io/peer-pods"

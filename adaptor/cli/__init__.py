@@ -3,6 +3,7 @@
     parser ──add_parser(verbs)──► serve     adaptor
                                   relay     relay
                                   check     check, config
+                                  instances instances list, choose, quota
                                   journal   journal
                                   simcloud  simcloud
                                   demo      demo

@@ -10,7 +10,16 @@ from typing import Final
 import adaptor
 from adaptor.errors import AdaptorError
 
-FAMILIES: Final = ("demo", "serve", "relay", "check", "journal", "gc", "simcloud")  # as a stranger should read them
+FAMILIES: Final = (
+    "demo",
+    "serve",
+    "relay",
+    "check",
+    "instances",
+    "journal",
+    "gc",
+    "simcloud",
+)  # as a stranger should read them
 
 _DESCRIPTION: Final = (
     "Run each confidential pod of a Kubernetes node inside its own confidential VM at a cloud provider."
@@ -39,7 +48,7 @@ def build() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"peerpods {adaptor.__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"peerpods {adaptor.__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     for family in FAMILIES:
         importlib.import_module(f"adaptor.cli.{family}").add_parser(verbs)

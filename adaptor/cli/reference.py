@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adaptor.config import ROOMS, Config
+from adaptor.config_forms import Usd
 from adaptor.errors import InvalidRequest
 from adaptor.telemetry.redact import HIDDEN
 from providers import registry
@@ -81,6 +82,8 @@ def value_text(value: Any) -> str:
             return str(value).lower()
         case int():
             return str(value)
+        case Usd():
+            return f"{value:g}"
         case float():
             return _duration_text(value)
         case str():

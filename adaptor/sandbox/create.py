@@ -6,11 +6,12 @@
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
+from adaptor.catalog import wishes
 from adaptor.errors import StartFailed
 from adaptor.sandbox import launch
 from adaptor.sandbox.model import LaunchAccepted, LaunchIntended, LaunchRefused
@@ -46,9 +47,13 @@ async def resolve(work: Work) -> None:
             await _ask_for_it(work, intent, lost=True)
 
 
-async def create(work: Work, offering: Offering) -> None:
-    """Launch this offering. Raises Capacity, Quota, Unsupported, StartFailed."""
+async def create(work: Work, offering: Offering, still: Callable[[], bool] = lambda: True) -> bool:
+    """Launch this offering. False, with nothing done, when it is not `still` wanted once our turn has come.
+
+    Raises Capacity, Quota, Unsupported, StartFailed.
+    """
     rooms, spec = work.rooms, work.state.spec
+    wish = wishes.parse(f";{spec.wishes}")
     launch_token = rooms.tokens.current(rooms.clock.now()) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
     intent = LaunchIntended(
@@ -61,15 +66,22 @@ async def create(work: Work, offering: Offering) -> None:
         user_data=base64.b64encode(user_data).decode(),
         launch_token=base64.b64encode(launch_token).decode(),
         sandbox=spec.id,
+        root_volume_gib=wish.root_gib,
+        scratch_gib=wish.scratch_gib,
     )
     async with rooms.creates.turn(spec.pod_namespace):
+        if not still():
+            return False
         intent = replace(intent, token=await _seat(work, intent), at=rooms.clock.wall())
         try:
+            if not still():  # it may have waited long for its seat
+                return False
             await work.record(intent)
             await _ask_for_it(work, intent, lost=False)
         finally:
             if work.state.launch != intent:  # it was not written down, or is not open any more
                 leave(work, intent)
+    return True
 
 
 def leave(work: Work, intent: LaunchIntended) -> None:

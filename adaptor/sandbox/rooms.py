@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
 from adaptor.pki import NodePki
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
@@ -75,3 +76,4 @@ class Rooms:
     pods_dir: str
     creates: FairGate  # bounds the VMs that are being asked for at once
     tokens: LaunchTokens = field(default_factory=LaunchTokens)
+    chooser: Chooser = field(default_factory=Chooser)

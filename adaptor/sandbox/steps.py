@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from adaptor import names
-from adaptor.catalog.select import Requirements, select
-from adaptor.errors import GuestUnreachable, InvalidRequest, NoCapacity, StartFailed
+from adaptor.errors import GuestUnreachable, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import create, launch, recovery
+from adaptor.sandbox import create, launch, placing, recovery
 from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
-from providers.errors import Capacity, ProviderError, Quota, Unsupported
+from providers.errors import ProviderError
 from providers.retry import retrying, until
 
 T = TypeVar("T")
@@ -59,24 +58,13 @@ async def launch_vm(work: Work) -> None:
     one where the cloud has no room."""
     if work.state.launch is not None or await work.adopt():
         return await create.resolve(work)
-    spec = work.state.spec
-    wanted = Requirements(spec.instance_type, spec.vcpus, spec.memory_mib, spec.gpus, spec.gpu_model)
     try:
-        choice = select(await work.rooms.provider.offerings(), wanted)
+        offerings = await work.rooms.provider.offerings()
     except ProviderError as error:
         raise StartFailed(f"cannot find out what {work.rooms.provider.name} offers: {error}") from error
-    if not choice.ranked:
-        raise InvalidRequest(choice.refusal(wanted))
     if await work.adopt():  # the last attempt's end was noticed meanwhile
         return await create.resolve(work)
-    tried: list[str] = []
-    for offering in choice.ranked:
-        try:
-            return await create.create(work, offering)
-        except (Capacity, Quota, Unsupported) as error:
-            work.log.warning("offering is exhausted", type=offering.instance_type, zone=offering.zone, error=str(error))
-            tried.append(f"{offering.instance_type}{offering.zone and f' in {offering.zone}'}: {error}")
-    raise NoCapacity(f"{work.rooms.provider.name} has no room for this pod's VM. Tried: {'; '.join(tried)}")
+    return await placing.place(work, offerings)
 
 
 async def reach_vm(work: Work) -> None:

@@ -322,3 +322,29 @@ def test_a_faulty_secret_is_not_shown(tmp_path: Path) -> None:
     found = faults(tmp_path, '[vault]\npassword = "hunter 2"\n', {"CLOUD_PROVIDER": "vault"})
     assert "(secret) does not have that form" in found["vault.password"]
     assert "hunter" not in str(found)
+
+
+def test_the_selection_is_read_from_file_and_its_prices_with_it(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[on-demand]\n"m6a.large" = 0.0864\n')
+    text = f'[selection]\nallow = ["m6a.*"]\ntee = ["snp"]\nspot = "never"\nmax_price = 0.5\nprices = "{prices}"\n'
+    config = from_file(tmp_path, text)
+    assert config.selection.allow == ("m6a.*",)
+    assert config.selection.max_price == 0.5
+    assert [(entry.pattern, entry.usd) for entry in config.prices.entries] == [("m6a.large", 0.0864)]
+    assert load(None, ENOUGH).prices.entries == ()
+
+
+def test_what_is_wrong_with_the_selection_and_its_prices_is_listed_with_the_rest(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[on-demand]\nm6a.large = 0.0864\n")
+    found = faults(
+        tmp_path, f'[selection]\ntee = ["sgx"]\nspot = "yes"\nmax_price = -1\nprices = "{prices}"\n[guest]\nport = 0\n'
+    )
+    assert set(found) == {
+        "selection.tee",
+        "selection.spot",
+        "selection.max_price",
+        f'selection.prices ({prices}): on-demand."m6a"',
+        "guest.port",
+    }

@@ -70,6 +70,19 @@ def test_a_sandbox_without_pod_and_namespace_is_refused_by_its_id() -> None:
         parse("abc", {}, "")
 
 
+def test_the_machine_type_annotation_may_carry_wishes() -> None:
+    spec = parse("abc", {**NINE, names.MACHINE_TYPE: "m6a.*,c6a.large; tee=snp;root-gib=40"}, "/run/netns/x")
+    assert (spec.instance_type, spec.wishes) == ("m6a.*,c6a.large", "tee=snp;root-gib=40")
+    spec = parse("abc", {**NINE, names.MACHINE_TYPE: ";tee=snp"}, "/run/netns/x")
+    assert (spec.instance_type, spec.wishes) == (None, "tee=snp")
+
+
+@pytest.mark.parametrize("value", ["m6a.large;te=snp", ";root-gib=-1", ";scratch-gib=lots", "two words", ";tee=sgx"])
+def test_a_wrong_wish_is_refused_before_anything_exists(value: str) -> None:
+    with pytest.raises(InvalidRequest, match="machine_type"):
+        parse("abc", {**NINE, names.MACHINE_TYPE: value}, "/run/netns/x")
+
+
 @pytest.mark.parametrize("value", ["-1", "two", "1.5", "99999999999", " 2", "٢x"])
 def test_a_count_that_is_none_names_its_annotation(value: str) -> None:
     with pytest.raises(InvalidRequest, match="default_vcpus is"):

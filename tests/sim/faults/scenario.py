@@ -4,7 +4,7 @@
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # -- how a pod's sandbox ends, and what else its shim and kubelet may do ---------------------------
@@ -25,6 +25,7 @@ CALL_FAULTS: Final = (
     "throttled",
     "transient",
     "capacity",  # creates only
+    "partly filled",  # creates only: of a call for several machines one is made
     "denied",
     "accepted in vain",  # deletes only: the answer is good, and nothing is done
 )
@@ -133,14 +134,14 @@ _STAGE: Final = 120.0
 # cloud together. Seconds.
 _LATEST: Final = 20.0
 _LAGS: Final = (0.0, 0.0, 2.0, 10.0, 30.0)
-_ONLY: Final = {"capacity": "create", "accepted in vain": "delete"}
+_ONLY: Final = {"capacity": "create", "partly filled": "create", "accepted in vain": "delete"}
 _VERBS: Final = ("create", "create", "delete", "delete", "list", "get", "offerings")
 
 
 def draw(seed: int) -> Scenario:
     """The scenario of a seed: the same one in every process and every version of Python."""
     rng = random.Random(seed)
-    pods = tuple(_pod(rng, number) for number in range(rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6))))
+    pods = _together(rng, [_pod(rng, number) for number in range(rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6)))])
     return Scenario(
         seed=str(seed),
         pods=pods,
@@ -149,6 +150,15 @@ def draw(seed: int) -> Scenario:
         blows=tuple(sorted((_blow(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 2, 3)))), key=lambda b: b.at)),
         crashes=tuple(_crash(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 1, 2)))),
         lag=rng.choice(_LAGS),
+    )
+
+
+def _together(rng: random.Random, pods: list[PodPlan]) -> tuple[PodPlan, ...]:
+    """In half of all runs, all that wish for the same begin within a tenth of a second."""
+    if rng.random() < 0.5:
+        return tuple(pods)
+    return tuple(
+        replace(pod, begins=round(pods[0].begins + _time(rng, 0, 0.1), 2), vcpus=pods[0].vcpus) for pod in pods
     )
 
 
