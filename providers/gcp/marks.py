@@ -19,6 +19,7 @@ from providers.gcp.config import LABEL_KEY, LABEL_VALUE
 
 METADATA_KEY: Final = "peerpods"  # of the instance's metadata item with the JSON
 NAME: Final = "Name"  # the tag that people read, as on other clouds
+_NAME_LABEL: Final = "peerpods-name"
 DESCRIPTION_LIMIT: Final = 2048  # characters of a disk's or an address's description
 
 _DIGEST: Final = 24  # hex digits: 96 bits, no two values meet
@@ -44,8 +45,9 @@ def request_id(token: str, attempt: int = 0) -> str:
 
 def label_key(key: str) -> str:
     """`key` as a label's."""
-    fitting = key.lower()
-    if LABEL_KEY.fullmatch(fitting) and key == fitting and not _SHORTENED.fullmatch(key):
+    if key == NAME:
+        return _NAME_LABEL
+    if LABEL_KEY.fullmatch(key) and not _SHORTENED.fullmatch(key) and key != _NAME_LABEL:
         return key
     return _shortened("k", key)
 

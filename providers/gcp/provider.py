@@ -25,7 +25,6 @@ from providers.base import (
     Offering,
     Ownership,
     Resource,
-    Tee,
     Volume,
 )
 from providers.batch import Together
@@ -127,21 +126,18 @@ class GcpProvider:
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. The root disk goes with the instance: it was made so."""
         place, doing = requests.place(instance_id), f"cannot delete {instance_id}"
-        # What is no id never was an instance; the call is made all the same, for Google has the last word.
-        zone, name = place or (self._config.zones[0], "-")
-        asked = requests.one(self._config, zone, name)
+        if place is None:
+            return  # what is no id never was an instance
+        asked = requests.one(self._config, *place)
         try:
             await self._api.ask(doing, "instances", "delete_unary", asked, takes=MUTATE, rank=Rank.DELETE)
         except NotFound as error:
             if instance_id in _young(self._launched, SETTLING):
                 raise Transient(f"{doing}: it is so new that Google does not know it yet", code=error.code) from error
-        except InvalidSpec:
-            if place:
-                raise
         self._launched.pop(instance_id, None)
         self._deleted = {**_young(self._deleted, LEAVING), instance_id: _now()}
-        if place and self._config.reserve_address:
-            self._addresses.free_later(name)
+        if self._config.reserve_address:
+            self._addresses.free_later(place[1])
 
     async def offerings(self) -> Sequence[Offering]:
         """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
@@ -207,10 +203,10 @@ class GcpProvider:
 
     async def _check_offer(self, spec: LaunchSpec, zone: str) -> None:
         tee = requests.tee_of(spec, self._config)
-        if tee is Tee.NONE:
-            return
         found = await self._catalog.get("", self._find_catalog)
         given = {offer.tee for offer in found if (offer.instance_type, offer.zone) == (spec.instance_type, zone)}
+        if not given:
+            raise Unsupported(f"cannot launch {spec.name}: {spec.instance_type} is not sold in {zone}")
         if tee not in given:
             raise Unsupported(
                 f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee} in {zone}"
@@ -226,11 +222,16 @@ class GcpProvider:
         except InvalidSpec as error:
             if error.code != ALREADY_EXISTS:
                 self._launched.pop(id, None)
+                if elsewhere := _perhaps_elsewhere(asked, error):
+                    raise elsewhere from error
                 raise
         except (Denied, NotFound):
             self._launched.pop(id, None)
             raise
-        return await self._settled(doing, id, operation, token)
+        try:
+            return await self._settled(doing, id, operation, token)
+        except _Unseen:  # it has been accepted all the same, and is there to be deleted
+            return {**asked["instance_resource"], "zone": asked["zone"]}
 
     async def _settled(self, doing: str, id: str, operation: Shape | None, token: str) -> Shape | None:
         """The instance once its hardware is settled; None when it has been and is gone. Raises what the insert failed of.
@@ -242,7 +243,7 @@ class GcpProvider:
         early = done or self._config.reserve_address  # there is something to see at once
         for pause in (0.0, *LOOKS) if early else LOOKS:
             await asyncio.sleep(pause)
-            found = (await self._looked.ask([id])).get(id)
+            found = await self._look(id)
             if found is not None:
                 self._launched.pop(id, None)
                 if self._config.reserve_address or requests.has_hardware(found, self._config):
@@ -263,10 +264,19 @@ class GcpProvider:
             raise Transient(f"{doing}: Google has accepted it, and does not show it yet")
         return found  # what was done long ago and has not been seen in all this time is gone
 
+    async def _look(self, id: str) -> Shape | None:
+        try:
+            return (await self._looked.ask([id])).get(id)
+        except (Denied, InvalidSpec, NotFound) as error:  # of the look: nobody may take it for the insert's answer
+            raise _Unseen from error
+
     async def _operation(self, doing: str, id: str, operation: Shape) -> Shape:
         zone = id.partition("/")[0]
         asked = {"project": self._config.project, "zone": zone, "operation": operation["name"]}
-        return await self._api.ask(doing, "zone_operations", "get", asked, rank=Rank.CREATE)
+        try:
+            return await self._api.ask(doing, "zone_operations", "get", asked, rank=Rank.CREATE)
+        except (Denied, InvalidSpec, NotFound) as error:
+            raise _Unseen from error
 
     def _check_is_it(self, found: Shape, spec: LaunchSpec, token: str, doing: str) -> None:
         note = requests.noted(found)
@@ -348,6 +358,20 @@ class GcpProvider:
     async def _platforms(self, doing: str, zone: str) -> Sequence[str]:
         shape = await self._api.ask(doing, "zones", "get", {"project": self._config.project, "zone": zone})
         return list(shape.get("available_cpu_platforms", []))
+
+
+class _Unseen(Exception):
+    """What was accepted may not be looked at."""
+
+
+def _perhaps_elsewhere(asked: requests.Request, error: InvalidSpec) -> Unsupported | None:
+    """What Google refuses of a TEE in a place that is not known to have it, may do elsewhere."""
+    resource = asked["instance_resource"]
+    wish = resource.get("confidential_instance_config", {}).get("confidential_instance_type")
+    tee = next((tee for tee, name in tees.API_NAMES.items() if name == wish), None)
+    if tee is None or tees.known_in(requests.last(resource["machine_type"]), tee, asked["zone"]):
+        return None
+    return Unsupported(error.message, code=error.code, request_id=error.request_id)
 
 
 def _now() -> float:

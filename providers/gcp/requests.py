@@ -252,7 +252,7 @@ def _scheduling(spec: LaunchSpec, config: GcpConfig, tee: Tee) -> Request:
 
 
 def _gpus(spec: LaunchSpec, config: GcpConfig) -> bool:
-    return bool(config.gpu_type) and family(spec.instance_type) == "n1"
+    return bool(config.gpu_type) and family(spec.instance_type) in ("n1", "custom")  # the second are N1s too
 
 
 def _options(spec: LaunchSpec, config: GcpConfig, tee: Tee) -> Request:

@@ -123,11 +123,11 @@ async def test_a_restarted_node_finds_what_the_second_attempt_made(world: GcpWor
     assert (await opened(world).create(world.spec(), "token-1")).id == made.id
 
 
-async def test_a_tee_that_the_zone_has_not_is_unsupported_and_costs_nothing(world: GcpWorld) -> None:
-    provider = opened(world, machine_types=("a3-highgpu-1g",), zones=("us-central1-b",))
-    with pytest.raises(Unsupported, match="tdx"):
-        await provider.create(world.spec(instance_type="a3-highgpu-1g", tee=Tee.TDX, zone="us-central1-b"), "token-1")
-    assert not calls(world)["instances.insert"]
+async def test_a_tee_that_only_google_knows_the_zone_lacks_is_another_offerings_turn(world: GcpWorld) -> None:
+    provider = opened(world, machine_types=("a3-highgpu-1g",), zones=("us-central1-c",))
+    with pytest.raises(Unsupported, match="us-central1-c"):
+        await provider.create(world.spec(instance_type="a3-highgpu-1g", tee=Tee.TDX, zone="us-central1-c"), "token-1")
+    assert list(await provider.list()) == []
 
 
 # -- once only, later than Google remembers --------------------------------------------------------------
@@ -174,6 +174,24 @@ async def test_what_a_node_has_deleted_is_gone_to_it_while_google_still_shows_it
         assert list(await world.provider.list()) == []
         assert isinstance(world.provider, GcpProvider)
         assert made.id not in {each.id for each in await world.provider.resources()}
+
+
+async def test_a_node_that_may_not_look_still_has_what_it_launched(world: GcpWorld) -> None:
+    """Denied would say that there is no instance, and nobody would delete it."""
+    world.cloud.faults.deny("compute.instances.get")
+    made = await world.provider.create(world.spec(), "token-1")
+    assert (made.state, made.addresses, made.tags[tags.TOKEN]) == (InstanceState.PENDING, (), "token-1")
+    world.cloud.faults.clear()
+    assert [each.id for each in await world.provider.list()] == [made.id]
+    await world.provider.delete(made.id)
+    assert list(await world.provider.list()) == []
+
+
+async def test_a_type_that_the_zone_does_not_sell_is_unsupported_and_costs_nothing(world: GcpWorld) -> None:
+    provider = opened(world, machine_types=("m3-ultramem-32",))
+    with pytest.raises(Unsupported, match="not sold in us-central1-a"):
+        await provider.create(world.spec(instance_type="m3-ultramem-32"), "token-1")
+    assert not calls(world)["instances.insert"]
 
 
 # -- options against the simulator's rules -----------------------------------------------------------------
