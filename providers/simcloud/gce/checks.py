@@ -11,8 +11,8 @@ from providers.simcloud.gce import machine_types, tees
 from providers.simcloud.gce.errors import Refused, in_use, invalid, not_found, required
 from providers.simcloud.gce.machine_types import ACCELERATORS
 from providers.simcloud.gce.paths import NAME
-from providers.simcloud.gce.plan import DiskPlan, Plan
 from providers.simcloud.gce.project import ID, Project
+from providers.simcloud.gce.request import DiskPlan, Plan
 
 LABELS: Final = 64  # per resource
 VALUE_LIMIT: Final = 262_144  # bytes of one metadata value

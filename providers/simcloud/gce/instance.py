@@ -7,8 +7,8 @@ from typing import Any, Final
 from providers.simcloud.fleet import State
 from providers.simcloud.gce.networks import NETWORK_PATH
 from providers.simcloud.gce.paths import link
-from providers.simcloud.gce.plan import DiskPlan, NicPlan, Plan
 from providers.simcloud.gce.project import ID, SERVICE_ACCOUNT, Json, Vm, fingerprint, timestamp
+from providers.simcloud.gce.request import DiskPlan, NicPlan, Plan
 
 _KEPT: Final = (
     "description", "canIpForward", "hostname", "minCpuPlatform", "reservationAffinity", "deletionProtection",

@@ -13,9 +13,9 @@ from providers.simcloud.gce.disks import Disks
 from providers.simcloud.gce.errors import Failed, exists, in_use
 from providers.simcloud.gce.networks import Networks
 from providers.simcloud.gce.operations import Operation, Operations
-from providers.simcloud.gce.plan import Plan
 from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting
 from providers.simcloud.gce.quotas import Quotas
+from providers.simcloud.gce.request import Plan
 from providers.simcloud.machines.base import Machine
 
 UP: Final = frozenset({State.RUNNING})
