@@ -155,6 +155,7 @@ class Launcher:
         external = f"{_EXTERNAL}{len(project.all_instances) % 254 + 1}"
         body = instance.body(plan, number, address, external, self._networks.subnetwork_path)
         vm = Vm(number, plan.zone, body, plan.machine_type, project.now(), address)
+        vm.counts = quotas.of_instance(vm.machine_type.name, body, vm.machine_type.vcpus)
         vm.tags = dict((plan.body.get("params") or {}).get("resourceManagerTags") or {})
         project.instances[vm.zone, vm.name] = vm
         project.all_instances[vm.id] = vm

@@ -58,7 +58,7 @@ WITHOUT = """
 import sys
 sys.modules["google.cloud"] = None
 from adaptor.__main__ import main
-main()
+sys.exit(main())
 """
 
 
