@@ -223,8 +223,6 @@ def _confidential(plan: Plan, project: Project) -> None:
             f"Confidential Instance Config of type {tee} is only supported for compatible machine types"
             f" ({tees.families(tee)}), {kind} is not one.",
         )
-    if not tees.has_in(tee, kind, plan.zone):
-        raise Refused("badRequest", f"{tee} is not supported for {kind} in zone {plan.zone}.")
     if tee == tees.SNP and plan.body.get("minCpuPlatform") != "AMD Milan":
         raise Refused("badRequest", f"{tee} on {kind} requires minCpuPlatform to be AMD Milan.")
     if (feature := tees.IMAGE_FEATURE[tee]) not in plan.boot.features:

@@ -133,6 +133,8 @@ def _interface(nic: NicPlan, index: int, address: IPv4Address, external: str, su
         "name": f"nic{index}",
         "stackType": nic.asked.get("stackType") or "IPV4_ONLY",
     }
+    if address.is_unspecified:  # there was none left: its insert fails
+        del made["networkIP"]
     if nic.asked.get("nicType"):
         made["nicType"] = nic.asked["nicType"]
     if nic.external:

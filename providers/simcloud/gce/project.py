@@ -162,8 +162,9 @@ class Project:
         self._taken.add(IPv4Address(address))
 
     def free_address(self, address: IPv4Address) -> None:
-        self._taken.discard(address)
-        self._all_taken_below = min(self._all_taken_below, int(address))
+        if address in self._taken:
+            self._taken.discard(address)
+            self._all_taken_below = min(self._all_taken_below, int(address))
 
     def usable(self, address: IPv4Address) -> bool:
         """Whether it lies in the subnetwork and is none that Google keeps."""
