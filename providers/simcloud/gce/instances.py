@@ -14,8 +14,8 @@ from providers.simcloud.gce.launch import Launcher
 from providers.simcloud.gce.operations import Operation, Operations
 from providers.simcloud.gce.paths import link
 from providers.simcloud.gce.places import zonal
-from providers.simcloud.gce.plan import resolve
 from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting, fingerprint, timestamp
+from providers.simcloud.gce.request import resolve
 from providers.simcloud.options import Options
 
 # Seconds that an instance is PROVISIONING before it has its hardware and is STAGING, and that a zone takes to notice

@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from providers.simcloud.faults import Faults
 from providers.simcloud.fleet import Fleet, State
-from providers.simcloud.gce import instance, metadata, quotas
+from providers.simcloud.gce import instance, metadata, quotas, tees
 from providers.simcloud.gce.asked import Asked
 from providers.simcloud.gce.disks import Disks
 from providers.simcloud.gce.errors import Failed, exists, in_use
 from providers.simcloud.gce.networks import Networks
 from providers.simcloud.gce.operations import Operation, Operations
-from providers.simcloud.gce.plan import Plan
 from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting
 from providers.simcloud.gce.quotas import Quotas
+from providers.simcloud.gce.request import Plan
 from providers.simcloud.machines.base import Machine
 
 UP: Final = frozenset({State.RUNNING})
@@ -120,12 +120,15 @@ class Launcher:
                 wanted[quotas.disk_metric(disk.kind)] += disk.gib
         if failure := self._quotas.refusal(wanted):
             return failure, address
-        if self._faults.room(kind.name, plan.zone, 1) < 1:
+        # A zone without the TEE is no fault of the request's to Google: it is like one that has none left. As seen by
+        # others: github.com/kubernetes-sigs/cluster-api-provider-gcp/issues/1437.
+        has_tee = not plan.tee or tees.has_in(plan.tee, kind.name, plan.zone)
+        if not has_tee or self._faults.room(kind.name, plan.zone, 1) < 1:
             gpus = [{"acceleratorType": name, "acceleratorCount": n} for name, n in plan.gpus.items()]
-            return self._exhausted(kind.name, plan.zone, gpus), address
+            return self._exhausted(kind.name, plan.zone, gpus, detailed=not has_tee), address
         return None, address
 
-    def _exhausted(self, kind: str, zone: str, gpus: list[Json]) -> Failed:
+    def _exhausted(self, kind: str, zone: str, gpus: list[Json], *, detailed: bool = False) -> Failed:
         others = [z for z in self._project.zones if z != zone and self._faults.room(kind, z, 1)]
         attachment = ",".join(f"{g['acceleratorType'].rpartition('/')[2]}:{g['acceleratorCount']}" for g in gpus)
         facts = {"attachment": attachment, "vmType": kind, "zone": zone, "zonesAvailable": ",".join(others)}
@@ -145,7 +148,7 @@ class Launcher:
         ]
         path = f"projects/{ID}/zones/{zone}"
         poor = f"The zone '{path}' does not have enough resources available to fulfill the request."
-        if gpus:
+        if gpus or detailed:
             return Failed("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", f"{poor}  '(resource type:compute)'.", details)
         return Failed("ZONE_RESOURCE_POOL_EXHAUSTED", f"{poor}  Try a different zone, or try again later.", details)
 
@@ -155,6 +158,7 @@ class Launcher:
         external = f"{_EXTERNAL}{len(project.all_instances) % 254 + 1}"
         body = instance.body(plan, number, address, external, self._networks.subnetwork_path)
         vm = Vm(number, plan.zone, body, plan.machine_type, project.now(), address)
+        vm.counts = quotas.of_instance(vm.machine_type.name, body, vm.machine_type.vcpus)
         vm.tags = dict((plan.body.get("params") or {}).get("resourceManagerTags") or {})
         project.instances[vm.zone, vm.name] = vm
         project.all_instances[vm.id] = vm

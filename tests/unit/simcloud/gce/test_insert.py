@@ -192,7 +192,16 @@ def test_quotas_are_shown_with_what_is_used(owner: Owner) -> None:
     assert owner.ask("Regions", "get").quotas[0].limit == 8
 
 
-def test_addresses_of_the_subnetwork_run_out_in_the_operation(owner: Owner) -> None:
+def test_addresses_of_the_subnetwork_run_out_in_the_operation() -> None:
+    with running_in_thread(cloud="gce", network="10.9.0.0/29") as cloud, owner_of(cloud) as owner:
+        usable = {owner.launch(f"podvm-{n}").network_interfaces[0].network_i_p for n in range(4)}
+        assert usable == {f"10.9.0.{n}" for n in (2, 3, 4, 5)}  # Google keeps two at each end
+        assert owner.fails(name="podvm-9").code == "IP_SPACE_EXHAUSTED"
+        owner.done(owner.ask("Instances", "delete_unary", instance="podvm-1"))
+        assert owner.launch("podvm-9").network_interfaces[0].network_i_p == "10.9.0.3"
+
+
+def test_an_address_that_another_has_fails_in_the_operation(owner: Owner) -> None:
     held = owner.launch().network_interfaces[0].network_i_p
     error = owner.fails(
         name="podvm-2", network_interfaces=[{"network": "global/networks/default", "network_i_p": held}]

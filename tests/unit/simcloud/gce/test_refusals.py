@@ -189,11 +189,10 @@ def test_what_was_attached_shows_in_the_way_it_was_asked_for(owner: Owner) -> No
     assert (shown.disks[0].interface, shown.cpu_platform) == ("NVME", "AMD Milan")
 
 
-def test_a_tee_is_refused_in_a_zone_that_has_none(owner: Owner) -> None:
+def test_a_tee_in_a_zone_that_has_none_is_like_a_zone_that_is_full(owner: Owner) -> None:
     zone = "us-central1-f"
     changes = {**dict(RIGHT)["SNP"], "machine_type": f"zones/{zone}/machineTypes/n2d-standard-2"}
-    with refused("badRequest", f"SEV_SNP is not supported for n2d-standard-2 in zone {zone}"):
-        owner.insert(zone=zone, **changes)
+    assert owner.fails(zone=zone, **changes).code == "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS"
 
 
 def test_the_table_of_tees_is_about_types_that_exist() -> None:
