@@ -7,7 +7,8 @@
         ├─ volumes.py    a pod's disks (pure)
         ├─ resources.py  what the sweep finds and removes, kind by kind (pure)
         ├─ catalog.py    the API's machine types → Offerings (pure); tees.py: which of them gives which TEE
-        ├─ quotas.py     a region's quotas → Headroom (pure)
+        ├─ quotas.py     a region's quotas → Headroom (pure); prices.py: Cloud Billing's → Offering.price (pure)
+        ├─ addresses.py  internal addresses reserved beforehand, where that is asked for
         ├─ preflight.py  what is asked before a launch; findings.py: what the answers mean (pure)
         └─ config.py     settings, with upstream's environment names as aliases
 

@@ -14,9 +14,9 @@ from providers.throttle import Rank, Rate, Throttle
 
 T = TypeVar("T")
 
-# Seconds. Connecting takes milliseconds, of which five leave room for two lost SYNs; an insert is answered within one
-# or two, and a hung call is given up while a pod's start has time for two more with the same token.
-TIMEOUT: Final = (5.0, 30.0)
+# Seconds, for connecting and for each wait for bytes: the SDK takes one number. An insert is answered within one or two,
+# and a hung call is given up while a pod's start has time for two more with the same token.
+TIMEOUT: Final = 20.0
 # Google counts calls per project and minute, for mutations, reads and lists apart: 1,500 each where a project has not
 # been given more. A bucket of two thirds of a minute's calls keeps a burst and its refill within one minute's count.
 MUTATE: Final = "gce mutations"
@@ -138,5 +138,7 @@ class Api:
 
 def plain(message: Any) -> dict[str, Any]:
     """One of the SDK's messages as a dict, without the fields that are not set."""
-    found: Mapping[str, Any] = type(message).to_dict(message, including_default_value_fields=False)
+    found: Mapping[str, Any] = type(message).to_dict(
+        message, use_integers_for_enums=False, always_print_fields_with_no_presence=False
+    )
     return dict(found)

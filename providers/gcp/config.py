@@ -19,6 +19,9 @@ RESERVED: Final = ("peerpods", "goog")  # ours; Google's own
 # The smallest root disk Google makes of most types; hyperdisks need 4, and no image is smaller than that.
 _ROOT_LIMITS: Final = (10, 65_536)
 
+# The kinds of credentials files, without those that name a program to run.
+_CREDENTIALS: Final = ("service_account", "external_account", "authorized_user")
+
 _project: Final = forms.matching(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project's id: my-project")
 _zone: Final = forms.matching(r"[a-z]+-[a-z]+\d+-[a-z0-9]+", "a zone: europe-west4-a")
 _type: Final = forms.matching(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", "a machine type: n2d-standard-2")
@@ -84,8 +87,8 @@ def _credentials(value: Any) -> str:
         parsed = json.loads(text)
     except ValueError:
         raise ValueError("is not JSON") from None
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("type"), str):
-        raise ValueError('is not a credentials file\'s content: it has no "type"')
+    if not isinstance(parsed, dict) or parsed.get("type") not in _CREDENTIALS:
+        raise ValueError(f"is not a credentials file's content: its type is none of {', '.join(_CREDENTIALS)}")
     return text
 
 
@@ -174,6 +177,11 @@ class GcpConfig:
         forms.optional(forms.nonempty), None, 'empty: as the TEE needs it ("AMD Milan" for SEV_SNP)'
     )
     spot: bool = setting(forms.boolean, False, "offer spot VMs too: cheaper, and Google may take them back")
+    prices: bool = setting(
+        forms.boolean,
+        False,
+        "ask Cloud Billing for list prices once: some ten pages of several MB; where it does not tell, they are unknown",
+    )
     secure_boot: bool = setting(forms.boolean, False, "only signed boot loaders and kernels; the image must be")
     vtpm: bool = setting(forms.boolean, True, "a virtual TPM")
     integrity_monitoring: bool = setting(forms.boolean, True, "Google compares each boot's measurements; needs vtpm")

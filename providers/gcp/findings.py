@@ -167,7 +167,7 @@ def _applies(rule: Shape, config: GcpConfig) -> bool:
 def _covers(entries: Sequence[Shape], protocol: str, port: int) -> bool:
     numbers = {"tcp": "6", "udp": "17"}
     for entry in entries:
-        if entry.get("i_p_protocol", "").lower() not in ("all", protocol, numbers[protocol]):
+        if entry.get("I_p_protocol", "").lower() not in ("all", protocol, numbers[protocol]):
             continue
         ranges = [each.partition("-") for each in entry.get("ports", [])]
         if not ranges or any(int(low) <= port <= int(high or low) for low, _, high in ranges):
@@ -204,9 +204,10 @@ def of_offerings(config: GcpConfig, offered: Sequence[Offering]) -> list[Finding
         if zone not in {offer.zone for offer in mine}:
             message = f"is not sold with {config.tee} in {zone}"
             found.append(Finding(subject, Grade.WARNING, message, f"take {zone} out of gcp.zones"))
-    if config.tee is not Tee.NONE and not tees.known_in(config.machine_type, config.tee, config.region):
-        message = f"{config.tee} is not known to be sold in {config.region}"
-        found.append(Finding(subject, Grade.WARNING, message, "look it up at Google: its list of regions grows"))
+    unknown = [zone for zone in config.zones if not tees.known_in(config.machine_type, config.tee, zone)]
+    if config.tee is not Tee.NONE and unknown:
+        message = f"{config.tee} is not known to be sold in {', '.join(unknown)}"
+        found.append(Finding(subject, Grade.WARNING, message, "look it up at Google: its list of places grows"))
     missing = [name for name in config.allowed_types if name not in {offer.instance_type for offer in offered}]
     for name in missing:
         message = f"is allowed, and not sold in {', '.join(config.zones)} as configured"

@@ -19,6 +19,7 @@ from providers.gcp.config import LABEL_KEY, LABEL_VALUE
 
 METADATA_KEY: Final = "peerpods"  # of the instance's metadata item with the JSON
 NAME: Final = "Name"  # the tag that people read, as on other clouds
+_NAME_LABEL: Final = "peerpods-name"
 DESCRIPTION_LIMIT: Final = 2048  # characters of a disk's or an address's description
 
 _DIGEST: Final = 24  # hex digits: 96 bits, no two values meet
@@ -27,6 +28,7 @@ _NAME_DIGEST: Final = 12  # hex digits of a name: 48 bits among the names that b
 _SPACE: Final = uuid.UUID("6f1e0d5c-3c55-5c1b-9a39-0c4b6b6a7d10")  # of our request ids; any constant would do
 # What a disk or an address tells of itself: whose, for which call, for which pod. A description has room for these.
 _OF_RESOURCES: Final = (NAME, tags.CLUSTER, tags.NODE, tags.TOKEN, tags.SANDBOX)
+_OF_PODS: Final = (tags.POD_NAMESPACE, tags.POD_NAME)
 
 
 def resource_name(spec_name: str, token: str) -> str:
@@ -43,8 +45,9 @@ def request_id(token: str, attempt: int = 0) -> str:
 
 def label_key(key: str) -> str:
     """`key` as a label's."""
-    fitting = key.lower()
-    if LABEL_KEY.fullmatch(fitting) and key == fitting and not _SHORTENED.fullmatch(key):
+    if key == NAME:
+        return _NAME_LABEL
+    if LABEL_KEY.fullmatch(key) and not _SHORTENED.fullmatch(key) and key != _NAME_LABEL:
         return key
     return _shortened("k", key)
 
@@ -64,6 +67,11 @@ def _shortened(before: str, text: str) -> str:
 def labels(all_tags: Mapping[str, str]) -> dict[str, str]:
     """The labels that stand for these tags."""
     return {label_key(key): label_value(value) for key, value in sorted(all_tags.items())}
+
+
+def of_resource(all_tags: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a disk or an address: whose it is, and which pod's, for bills to be read by."""
+    return labels({key: all_tags[key] for key in (*_OF_RESOURCES, *_OF_PODS) if key in all_tags})
 
 
 def of_owner(owner: Ownership) -> dict[str, str]:

@@ -10,6 +10,7 @@ Calls for a pod: insert, one look or two, delete. Looks of creates that wait tog
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -24,12 +25,11 @@ from providers.base import (
     Offering,
     Ownership,
     Resource,
-    Tee,
     Volume,
 )
 from providers.batch import Together
-from providers.errors import Denied, InvalidSpec, NotFound, Transient, Unsupported
-from providers.gcp import catalog, marks, preflight, quotas, requests, resources, tees, volumes
+from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient, Unsupported
+from providers.gcp import addresses, catalog, marks, preflight, prices, quotas, requests, resources, tees, volumes
 from providers.gcp.api import LIST, MUTATE, Api
 from providers.gcp.config import GcpConfig
 from providers.gcp.errors import ALREADY_EXISTS, of_operation
@@ -64,6 +64,7 @@ class GcpProvider:
         self._config = config
         self._owner = owner
         self._api = Api(config)
+        self._addresses = addresses.Reservations(self._api, config)
         self._launched: dict[str, float] = {}  # instances not seen yet: the loop's time of their insert
         self._deleted: dict[str, float] = {}  # the loop's time at which Google accepted it
         self._attempts: dict[str, int] = {}  # tokens whose insert failed in the operation: the next attempt's number
@@ -86,23 +87,22 @@ class GcpProvider:
         zone = requests.zone_of(spec, config)
         await self._check_offer(spec, zone)
         image = await self._image(spec.image or config.image)
+        name, all_tags = marks.resource_name(spec.name, token), requests.tags_of(spec, token, self._owner)
+        address = await self._addresses.reserve(name, token, all_tags, doing) if config.reserve_address else ""
+        attempt = self._attempts.get(token, 0)
         asked = requests.insert(
-            spec, token, config=config, owner=self._owner, image=image, attempt=self._attempts.get(token, 0)
+            spec, token, config=config, owner=self._owner, image=image, attempt=attempt, address=address
         )
-        id = requests.instance_id(zone, asked["instance_resource"]["name"])
-        self._launched = {**_young(self._launched, SETTLING), id: _now()}
-        operation: Mapping[str, Any] | None = None
         try:
-            operation = await self._api.ask(doing, "instances", "insert_unary", asked, takes=MUTATE, rank=Rank.CREATE)
-        except InvalidSpec as error:
-            if error.code != ALREADY_EXISTS:
-                self._launched.pop(id, None)
-                raise
-        except (Denied, NotFound):
-            self._launched.pop(id, None)
+            found = await self._insert(doing, asked, token)
+        except (Throttled, Transient):
+            raise  # it is asked again
+        except ProviderError:
+            if address:
+                self._addresses.free_later(name, (0.0, *addresses.TRIES))
             raise
-        found = await self._settled(doing, id, operation, token)
         if found is None:
+            id = requests.instance_id(zone, name)
             return Instance(id, InstanceState.GONE, name=spec.name, instance_type=spec.instance_type, zone=zone)
         self._check_is_it(found, spec, token, doing)
         return self._instance(found)
@@ -126,19 +126,18 @@ class GcpProvider:
     async def delete(self, instance_id: str) -> None:
         """See Provider.delete. The root disk goes with the instance: it was made so."""
         place, doing = requests.place(instance_id), f"cannot delete {instance_id}"
-        # What is no id never was an instance; the call is made all the same, for Google has the last word.
-        zone, name = place or (self._config.zones[0], "-")
-        asked = requests.one(self._config, zone, name)
+        if place is None:
+            return  # what is no id never was an instance
+        asked = requests.one(self._config, *place)
         try:
             await self._api.ask(doing, "instances", "delete_unary", asked, takes=MUTATE, rank=Rank.DELETE)
         except NotFound as error:
             if instance_id in _young(self._launched, SETTLING):
                 raise Transient(f"{doing}: it is so new that Google does not know it yet", code=error.code) from error
-        except InvalidSpec:
-            if place:
-                raise
         self._launched.pop(instance_id, None)
         self._deleted = {**_young(self._deleted, LEAVING), instance_id: _now()}
+        if self._config.reserve_address:
+            self._addresses.free_later(place[1])
 
     async def offerings(self) -> Sequence[Offering]:
         """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
@@ -199,52 +198,85 @@ class GcpProvider:
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
+        await self._addresses.aclose()
         await self._api.aclose()
 
     async def _check_offer(self, spec: LaunchSpec, zone: str) -> None:
         tee = requests.tee_of(spec, self._config)
-        if tee is Tee.NONE:
-            return
         found = await self._catalog.get("", self._find_catalog)
         given = {offer.tee for offer in found if (offer.instance_type, offer.zone) == (spec.instance_type, zone)}
+        if not given:
+            raise Unsupported(f"cannot launch {spec.name}: {spec.instance_type} is not sold in {zone}")
         if tee not in given:
             raise Unsupported(
                 f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee} in {zone}"
             )
 
+    async def _insert(self, doing: str, asked: requests.Request, token: str) -> Shape | None:
+        """The insert, until its hardware is settled; see _settled."""
+        id = requests.instance_id(asked["zone"], asked["instance_resource"]["name"])
+        self._launched = {**_young(self._launched, SETTLING), id: _now()}
+        operation: Mapping[str, Any] | None = None
+        try:
+            operation = await self._api.ask(doing, "instances", "insert_unary", asked, takes=MUTATE, rank=Rank.CREATE)
+        except InvalidSpec as error:
+            if error.code != ALREADY_EXISTS:
+                self._launched.pop(id, None)
+                if elsewhere := _perhaps_elsewhere(asked, error):
+                    raise elsewhere from error
+                raise
+        except (Denied, NotFound):
+            self._launched.pop(id, None)
+            raise
+        try:
+            return await self._settled(doing, id, operation, token)
+        except _Unseen:  # it has been accepted all the same, and is there to be deleted
+            return {**asked["instance_resource"], "zone": asked["zone"]}
+
     async def _settled(self, doing: str, id: str, operation: Shape | None, token: str) -> Shape | None:
         """The instance once its hardware is settled; None when it has been and is gone. Raises what the insert failed of.
 
-        `operation`: the insert's; None where the instance was there before.
+        `operation`: the insert's, a repeated one's is DONE already; None where the instance was there before.
         """
         done = operation is None or operation.get("status") == "DONE"
         found: Shape | None = None
-        for pause in (0.0, *LOOKS) if done else LOOKS:
+        early = done or self._config.reserve_address  # there is something to see at once
+        for pause in (0.0, *LOOKS) if early else LOOKS:
             await asyncio.sleep(pause)
-            found = (await self._looked.ask([id])).get(id)
+            found = await self._look(id)
             if found is not None:
                 self._launched.pop(id, None)
-                if requests.has_hardware(found, self._config):
+                if self._config.reserve_address or requests.has_hardware(found, self._config):
                     return found
                 continue
             if operation is None:
                 raise Transient(f"{doing}: an instance of its name was there, and has gone meanwhile")
             if operation.get("status") != "DONE":
                 operation = await self._operation(doing, id, operation)
-            if operation.get("status") == "DONE":
+            fault = of_operation(operation, doing)
+            if id in self._deleted or (isinstance(fault, NotFound) and requests.last(id) in fault.message):
+                return None  # the second: it was deleted before it had come up
+            if fault is not None:
                 self._launched.pop(id, None)
-                if fault := of_operation(operation, doing):
-                    self._attempts[token] = self._attempts.get(token, 0) + 1
-                    raise fault
-                return None
-        if found is None:
+                self._attempts[token] = self._attempts.get(token, 0) + 1
+                raise fault
+        if found is None and not done:
             raise Transient(f"{doing}: Google has accepted it, and does not show it yet")
-        return found
+        return found  # what was done long ago and has not been seen in all this time is gone
+
+    async def _look(self, id: str) -> Shape | None:
+        try:
+            return (await self._looked.ask([id])).get(id)
+        except (Denied, InvalidSpec, NotFound) as error:  # of the look: nobody may take it for the insert's answer
+            raise _Unseen from error
 
     async def _operation(self, doing: str, id: str, operation: Shape) -> Shape:
         zone = id.partition("/")[0]
         asked = {"project": self._config.project, "zone": zone, "operation": operation["name"]}
-        return await self._api.ask(doing, "zone_operations", "get", asked, rank=Rank.CREATE)
+        try:
+            return await self._api.ask(doing, "zone_operations", "get", asked, rank=Rank.CREATE)
+        except (Denied, InvalidSpec, NotFound) as error:
+            raise _Unseen from error
 
     def _check_is_it(self, found: Shape, spec: LaunchSpec, token: str, doing: str) -> None:
         note = requests.noted(found)
@@ -307,11 +339,39 @@ class GcpProvider:
         platforms = {}
         if any(map(tees.of, config.allowed_types)):
             platforms = {zone: await self._platforms(doing, zone) for zone in config.zones}
-        return catalog.described(config, types, platforms, {zone: requests.names(gpus[zone]) for zone in gpus})
+        found = catalog.described(config, types, platforms, {zone: requests.names(gpus[zone]) for zone in gpus})
+        return prices.priced(found, await self._prices()) if config.prices else found
+
+    async def _prices(self) -> prices.Prices:
+        """Those that Cloud Billing tells; a launch does not fail for the lack of them."""
+        config, found, token = self._config, prices.Prices(), ""
+        host = config.endpoint_url if (config.endpoint_url or "").startswith("http:") else prices.HOST
+        with contextlib.suppress(ProviderError):
+            while True:
+                answer = await self._api.rest("cannot read the prices", "GET", prices.url(str(host), token))
+                page = prices.page(answer, config.region)
+                found, token = found | page.prices, page.next
+                if not token:
+                    break
+        return found
 
     async def _platforms(self, doing: str, zone: str) -> Sequence[str]:
         shape = await self._api.ask(doing, "zones", "get", {"project": self._config.project, "zone": zone})
         return list(shape.get("available_cpu_platforms", []))
+
+
+class _Unseen(Exception):
+    """What was accepted may not be looked at."""
+
+
+def _perhaps_elsewhere(asked: requests.Request, error: InvalidSpec) -> Unsupported | None:
+    """What Google refuses of a TEE in a place that is not known to have it, may do elsewhere."""
+    resource = asked["instance_resource"]
+    wish = resource.get("confidential_instance_config", {}).get("confidential_instance_type")
+    tee = next((tee for tee, name in tees.API_NAMES.items() if name == wish), None)
+    if tee is None or tees.known_in(requests.last(resource["machine_type"]), tee, asked["zone"]):
+        return None
+    return Unsupported(error.message, code=error.code, request_id=error.request_id)
 
 
 def _now() -> float:

@@ -26,8 +26,6 @@ PAGE: Final = 500  # the largest page Google gives: fewest calls
 IDS_PER_CALL: Final = 150
 DISKS_LIMIT: Final = 128  # of an instance, the root's among them
 
-# The tags that a disk has as labels: whose it is, and which pod's, for bills to be read by.
-_OF_DISKS: Final = (marks.NAME, tags.CLUSTER, tags.NODE, tags.TOKEN, tags.SANDBOX, tags.POD_NAMESPACE, tags.POD_NAME)
 # Families that take hyperdisks only, and those that know no other network interface than gVNIC.
 _HYPERDISK_ONLY: Final = ("c4", "c4a", "c4d", "n4", "n4a", "n4d", "x4", "m4", "a4", "z3", "h4d", "g4", "c4n")
 _GVNIC_FAMILIES: Final = (*_HYPERDISK_ONLY, "c3", "c3d", "a3", "g2", "h3", "t2a", "m3")
@@ -194,9 +192,8 @@ def _disks(spec: LaunchSpec, config: GcpConfig, image: Image, all_tags: Mapping[
 
 
 def _made(params: Request, device: str, config: GcpConfig, all_tags: Mapping[str, str]) -> Request:
-    mine = {key: all_tags[key] for key in _OF_DISKS if key in all_tags}
     params = params | {
-        "labels": {**marks.labels(mine), **dict(config.labels)},
+        "labels": {**marks.of_resource(all_tags), **dict(config.labels)},
         "description": marks.description(all_tags),
     }
     disk: Request = {"type_": "PERSISTENT", "auto_delete": True, "device_name": device, "initialize_params": params}
@@ -255,7 +252,7 @@ def _scheduling(spec: LaunchSpec, config: GcpConfig, tee: Tee) -> Request:
 
 
 def _gpus(spec: LaunchSpec, config: GcpConfig) -> bool:
-    return bool(config.gpu_type) and family(spec.instance_type) == "n1"
+    return bool(config.gpu_type) and family(spec.instance_type) in ("n1", "custom")  # the second are N1s too
 
 
 def _options(spec: LaunchSpec, config: GcpConfig, tee: Tee) -> Request:

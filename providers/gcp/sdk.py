@@ -77,10 +77,29 @@ def _credentials(config: GcpConfig) -> Credentials:
     if config.endpoint_url and config.endpoint_url.startswith("http:"):
         return AnonymousCredentials()
     if config.credentials:
-        found, _ = google.auth.load_credentials_from_dict(json.loads(config.credentials), scopes=_SCOPES)
-    else:
-        found, _ = google.auth.default(scopes=_SCOPES)
+        return _loaded(json.loads(config.credentials))
+    found, _ = google.auth.default(scopes=_SCOPES)
     return found
+
+
+def _loaded(content: dict[str, Any]) -> Credentials:
+    """By kind, as Google asks for: a file that says it is of another kind must not be taken for this one."""
+    match content["type"]:
+        case "service_account":
+            from google.oauth2 import service_account
+
+            return service_account.Credentials.from_service_account_info(content, scopes=_SCOPES)
+        case "external_account" if "environment_id" in content.get("credential_source", {}):
+            from google.auth import aws
+
+            return aws.Credentials.from_info(content, scopes=_SCOPES)
+        case "external_account":
+            from google.auth import identity_pool
+
+            return identity_pool.Credentials.from_info(content, scopes=_SCOPES)
+    from google.oauth2 import credentials
+
+    return credentials.Credentials.from_authorized_user_info(content, scopes=_SCOPES)
 
 
 def _service(name: str) -> ModuleType:

@@ -6,8 +6,9 @@ As Google's pages had it on 2026-11-21:
 - "Confidential Compute" of Managed Service for Apache Spark (docs.cloud.google.com/dataproc/docs/concepts/
   configuring-clusters/confidential-compute), which prints the same list of types.
 
-SEV-SNP and TDX are sold in some regions only. Those are from memory of the first page's older editions, grow, and so
-are a warning of the preflight, never a refusal: a zone that has none says so itself (Unsupported).
+SEV-SNP and TDX are sold in some places only. Those are from memory of the first page's older editions, and grow: a
+place that is not here is a warning of the preflight, never a refusal. When Google refuses such a launch there, the
+next offering is tried.
 """
 
 import re
@@ -25,17 +26,18 @@ class Rule:
     types: str  # a pattern
     tee: Tee
     platform: str  # as Zone.availableCpuPlatforms spells it: a zone without it has none; empty = whichever
-    regions: frozenset[str] = frozenset()  # known to have it; empty = wherever the type is sold
+    places: frozenset[str] = frozenset()  # regions and zones known to have it; empty = wherever the type is sold
 
 
 _SNP_REGIONS: Final = frozenset({"asia-southeast1", "europe-west3", "europe-west4", "us-central1"})
 _TDX_REGIONS: Final = frozenset({"asia-southeast1", "europe-west4", "us-central1", "us-east4", "us-east5", "us-west1"})
+_TDX_GPU_ZONES: Final = frozenset({"europe-west4-c", "us-central1-a", "us-east5-a"})
 
 # Strongest first: what has attestation of its own before what has not.
 _RULES: Final = (
     Rule(r"n2d-(standard|highmem|highcpu)-\d+", Tee.SNP, "AMD Milan", _SNP_REGIONS),
     Rule(r"c3-standard-\d+", Tee.TDX, "Intel Sapphire Rapids", _TDX_REGIONS),
-    Rule(r"a3-highgpu-1g", Tee.TDX, "Intel Sapphire Rapids", _TDX_REGIONS),
+    Rule(r"a3-highgpu-1g", Tee.TDX, "Intel Sapphire Rapids", _TDX_GPU_ZONES),
     Rule(r"n2d-(standard|highmem|highcpu)-\d+", Tee.SEV, ""),  # on Rome too
     Rule(r"c2d-(standard|highmem|highcpu)-\d+", Tee.SEV, "AMD Milan"),
     Rule(r"c3d-(standard|highmem|highcpu)-\d+", Tee.SEV, "AMD Genoa"),
@@ -68,7 +70,7 @@ def platform(machine_type: str, tee: Tee) -> str:
     return next((rule.platform for rule in _RULES if rule.tee is tee and re.fullmatch(rule.types, machine_type)), "")
 
 
-def known_in(machine_type: str, tee: Tee, region: str) -> bool:
-    """Whether the region is known to have it; False is a doubt, not a denial."""
+def known_in(machine_type: str, tee: Tee, zone: str) -> bool:
+    """Whether the zone is known to have it; False is a doubt, not a denial."""
     rules = [rule for rule in _RULES if rule.tee is tee and re.fullmatch(rule.types, machine_type)]
-    return any(not rule.regions or region in rule.regions for rule in rules)
+    return any(not rule.places or {zone, zone.rpartition("-")[0]} & rule.places for rule in rules)

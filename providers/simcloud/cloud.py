@@ -116,7 +116,10 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
 
             return Arm(options, host, faults)
         case "gce":
-            from providers.simcloud.gce.service import Gce
+            try:
+                from providers.simcloud.gce.service import Gce
+            except ModuleNotFoundError as error:
+                raise SimcloudError(f"playing gce needs {error.name}: pip install 'peerpods[sim,gcp]'") from error
 
             return Gce(options, host, faults)
     raise AssertionError(f"Options.of lets nothing else pass: {options.cloud}")

@@ -11,6 +11,7 @@ from tests.contract.world import World
 CLOUDS = {
     "aws": "tests.contract.aws_world",
     "azure": "tests.contract.azure_world",
+    "gcp": "tests.contract.gcp_world",
 }  # name: module with `world()`, an async context manager
 
 

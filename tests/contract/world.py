@@ -107,6 +107,12 @@ class World(Protocol):
         ...
 
 
+def kinds(world: World) -> tuple[ResourceKind, ...]:
+    """The resources that this cloud has by themselves: all kinds, unless the world has fewer `kinds`."""
+    found: tuple[ResourceKind, ...] = getattr(world, "kinds", tuple(ResourceKind))
+    return found
+
+
 async def arrival(world: World, verb: Verb) -> None:
     """Return once a call of `verb` has reached the cloud."""
     for _ in range(1000):

@@ -3,8 +3,10 @@
     service.py     a request in, an answer out: who asks, how often, which action; the fleet's news
       ├─ paths.py        which action a URL is, and what links mean · schema.py  requests against Google's own types
       ├─ instances.py    the verbs on instances
-      │    ├─ launch.py       insert: what was asked with defaults filled in, capacity, birth
-      │    └─ checks/         every reason to refuse it, in Google's words
+      │    ├─ request.py      insert: what was asked, with everything that it names looked up
+      │    ├─ checks.py       every reason to refuse it, in Google's words
+      │    ├─ launch.py       capacity, quota, birth
+      │    └─ instance.py     what an instance shows
       ├─ disks.py, addresses.py, images.py, places.py, networks.py   the other kinds, one each
       ├─ operations.py   what every change answers with, and which request ids have been used
       └─ iam.py          tokens, permissions, resource manager's tags · billing.py  prices

@@ -11,8 +11,8 @@ from providers.simcloud.gce import machine_types, tees
 from providers.simcloud.gce.errors import Refused, in_use, invalid, not_found, required
 from providers.simcloud.gce.machine_types import ACCELERATORS
 from providers.simcloud.gce.paths import NAME
-from providers.simcloud.gce.plan import DiskPlan, Plan
 from providers.simcloud.gce.project import ID, Project
+from providers.simcloud.gce.request import DiskPlan, Plan
 
 LABELS: Final = 64  # per resource
 VALUE_LIMIT: Final = 262_144  # bytes of one metadata value
@@ -191,6 +191,12 @@ def _architecture(plan: Plan, project: Project) -> None:
 
 def _platform(plan: Plan, project: Project) -> None:
     wanted, family = plan.body.get("minCpuPlatform"), plan.machine_type.family
+    if wanted and len(family.platforms) == 1 and wanted != family.platforms[0]:
+        raise Refused(
+            "badRequest",
+            f"The selected machine type ({plan.machine_type.name}) has a required CPU platform of"
+            f" {family.platforms[0]}. The minimum CPU platform must match this, but was {wanted}.",
+        )
     if wanted and wanted not in family.platforms:
         raise invalid(
             "resource.minCpuPlatform",
@@ -217,8 +223,6 @@ def _confidential(plan: Plan, project: Project) -> None:
             f"Confidential Instance Config of type {tee} is only supported for compatible machine types"
             f" ({tees.families(tee)}), {kind} is not one.",
         )
-    if not tees.has_in(tee, kind, plan.zone):
-        raise Refused("badRequest", f"{tee} is not supported for {kind} in zone {plan.zone}.")
     if tee == tees.SNP and plan.body.get("minCpuPlatform") != "AMD Milan":
         raise Refused("badRequest", f"{tee} on {kind} requires minCpuPlatform to be AMD Milan.")
     if (feature := tees.IMAGE_FEATURE[tee]) not in plan.boot.features:

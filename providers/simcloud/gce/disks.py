@@ -11,8 +11,8 @@ from providers.simcloud.gce.images import Images
 from providers.simcloud.gce.operations import Operations
 from providers.simcloud.gce.paths import check_name, link
 from providers.simcloud.gce.places import zonal
-from providers.simcloud.gce.plan import DiskPlan, Plan, plan_disk
 from providers.simcloud.gce.project import ID, Json, Project, Vm, fingerprint, timestamp
+from providers.simcloud.gce.request import DiskPlan, Plan, plan_disk
 
 STALE_LABELS: Final = "Labels fingerprint either invalid or resource labels have changed"
 _USUAL_GIB: Final = 500  # of a disk without size and image

@@ -27,6 +27,7 @@ _HTTP: Final = {
     "conditionNotMet": 412,
     "internalError": 500,
     "backendError": 503,
+    "InternalError": 500,  # a fault of simcloud's own
 }
 # What Google says when a fault is injected without words of its own.
 _USUAL: Final = {
@@ -39,14 +40,19 @@ _USUAL: Final = {
     "internalError": "Internal error. Please try again or contact Google Support.",
     "notFound": "The resource was not found",
 }
-_STATUS: Final = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
-_FRONT: Final = frozenset({"authError", "rateLimitExceeded", "badRequest", "accessNotConfigured", "required-login"})
+_STATUS: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    429: "RESOURCE_EXHAUSTED",
+}
 # A fault's code in capitals is one of an operation's; the HTTP status is what the operation states with it.
 OPERATION_HTTP: Final = {
     "ZONE_RESOURCE_POOL_EXHAUSTED": (503, "SERVICE UNAVAILABLE"),
     "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": (503, "SERVICE UNAVAILABLE"),
     "QUOTA_EXCEEDED": (403, "FORBIDDEN"),
     "PERMISSIONS_ERROR": (403, "FORBIDDEN"),
+    "CONFLICT": (409, "CONFLICT"),  # an insert whose instance has been deleted meanwhile
     "INTERNAL_ERROR": (500, "INTERNAL SERVER ERROR"),
     "RESOURCE_NOT_FOUND": (404, "NOT FOUND"),
     "IP_SPACE_EXHAUSTED": (400, "BAD REQUEST"),
@@ -83,10 +89,8 @@ class Refused(Exception):
         if self.location:
             entry |= {"location": self.location, "locationType": "header"}
         error: dict[str, Any] = {"code": self.http, "message": self.message, "errors": [entry]}
-        if (self.reason in _FRONT and self.http in _STATUS) or self.location:
-            error["status"] = _STATUS[self.http]
-        if self.details:
-            error["details"] = list(self.details)
+        if self.details:  # only the front end has them
+            error |= {"status": _STATUS.get(self.http, "UNKNOWN"), "details": list(self.details)}
         return Answer(self.http, body({"error": error}), JSON, self.headers, self.reason)
 
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from providers.simcloud.faults import Faults
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.errors import Refused
 from providers.simcloud.gce.project import ID, NUMBER, Json, Project
@@ -40,11 +41,11 @@ _FREE: Final = frozenset(
 
 
 class Iam:
-    """Tokens, permissions and tags of the project. `denied` are permissions that the caller lacks."""
+    """Tokens, permissions and tags of the project. Everything is allowed that no fault denies."""
 
-    def __init__(self, project: Project, denied: set[str]) -> None:
+    def __init__(self, project: Project, faults: Faults) -> None:
         self._project = project
-        self._denied = denied
+        self._faults = faults
         self._tokens: dict[str, float] = {}  # token -> when it ends
         project.tag_keys[TAG_KEY] = {
             "name": TAG_KEY,
@@ -93,25 +94,31 @@ class Iam:
         scheme, _, token = given.partition(" ")
         stale = token == EXPIRED or (token.startswith(_PREFIX) and self._tokens.get(token, 0.0) <= self._project.now())
         if scheme.lower() != "bearer" or not token.strip() or stale:
-            info = {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": "ACCESS_TOKEN_EXPIRED" if stale else "ACCESS_TOKEN_TYPE_UNSUPPORTED",
-                "domain": "googleapis.com",
-                "metadata": {"service": "compute.googleapis.com"},
-            }
-            raise Refused("authError", details=[info], location="Authorization", headers={"WWW-Authenticate": _REALM})
+            raise bad_token("ACCESS_TOKEN_EXPIRED" if stale else "ACCESS_TOKEN_TYPE_UNSUPPORTED")
 
     def authorize(self, asked: Asked) -> None:
         """Raises Refused for what the caller is not allowed to."""
-        if asked.action in _FREE or not self._denied:
+        if asked.action in _FREE or not self._faults.denied:
             return
         for permission in needed(asked.action, asked.body):
-            if permission in self._denied:
+            if permission in self._faults.denied:
                 raise Refused("forbidden", f"Required '{permission}' permission for '{_what(asked)}'")
 
     def _test(self, asked: Asked) -> Json:
-        allowed = [each for each in asked.body.get("permissions") or [] if each not in self._denied]
+        allowed = [each for each in asked.body.get("permissions") or [] if each not in self._faults.denied]
         return {"permissions": allowed} if allowed else {}
+
+
+def bad_token(reason: str, message: str = "") -> Refused:
+    """The refusal of a call whose credentials are not good."""
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": "googleapis.com",
+        "metadata": {"service": "compute.googleapis.com"},
+    }
+    headers = {"WWW-Authenticate": _REALM}
+    return Refused("authError", message, details=[info], location="Authorization", headers=headers)
 
 
 def needed(action: str, body: Json) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from providers.simcloud.fleet import State
 from providers.simcloud.gce.networks import NETWORK_PATH
 from providers.simcloud.gce.paths import link
-from providers.simcloud.gce.plan import DiskPlan, NicPlan, Plan
 from providers.simcloud.gce.project import ID, SERVICE_ACCOUNT, Json, Vm, fingerprint, timestamp
+from providers.simcloud.gce.request import DiskPlan, NicPlan, Plan
 
 _KEPT: Final = (
     "description", "canIpForward", "hostname", "minCpuPlatform", "reservationAffinity", "deletionProtection",
@@ -133,6 +133,8 @@ def _interface(nic: NicPlan, index: int, address: IPv4Address, external: str, su
         "name": f"nic{index}",
         "stackType": nic.asked.get("stackType") or "IPV4_ONLY",
     }
+    if address.is_unspecified:  # there was none left: its insert fails
+        del made["networkIP"]
     if nic.asked.get("nicType"):
         made["nicType"] = nic.asked["nicType"]
     if nic.external:

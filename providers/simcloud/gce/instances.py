@@ -4,17 +4,23 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from providers.simcloud.fleet import Cause, Fleet, Life, State
-from providers.simcloud.gce import instance
+from providers.simcloud.gce import checks, instance
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.checks import check_labels, check_metadata, check_network_tags
 from providers.simcloud.gce.disks import STALE_LABELS
 from providers.simcloud.gce.errors import Refused, not_ready
+from providers.simcloud.gce.images import Images
 from providers.simcloud.gce.launch import Launcher
 from providers.simcloud.gce.operations import Operation, Operations
 from providers.simcloud.gce.paths import link
 from providers.simcloud.gce.places import zonal
 from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting, fingerprint, timestamp
+from providers.simcloud.gce.request import resolve
+from providers.simcloud.options import Options
 
+# Seconds that an instance is PROVISIONING before it has its hardware and is STAGING, and that a zone takes to notice
+# that it has none left; at most half of the boot.
+_PREPARING: Final = 3.0
 _STOPPED: Final = frozenset({State.STOPPED, State.TERMINATED})
 _MOVING: Final = frozenset({State.STOPPING, State.SHUTTING_DOWN})
 
@@ -23,20 +29,27 @@ class Instances:
     """Actions on instances, and what becomes of them by themselves."""
 
     def __init__(
-        self, project: Project, fleet: Fleet, operations: Operations, launcher: Launcher, preparing: float
+        self,
+        project: Project,
+        fleet: Fleet,
+        operations: Operations,
+        launcher: Launcher,
+        images: Images,
+        options: Options,
     ) -> None:
-        """`preparing` is how long a new instance is PROVISIONING before it is STAGING, in seconds."""
         self._project = project
         self._fleet = fleet
         self._operations = operations
         self._launcher = launcher
-        self._preparing = preparing
+        self._images = images
+        self._visible_after = options.visible_after
+        self.preparing = min(_PREPARING, options.boot_delay.mean / 2)
 
     def actions(self) -> Mapping[str, Verb]:
         return {
             **zonal(self._project.zones, "instances", "instance", self._of_zone),
             "instances.get": lambda asked: self._shown(self._vm(asked)),
-            "instances.insert": lambda asked: self._launcher.run(asked, self._preparing),
+            "instances.insert": self.insert,
             "instances.delete": self.delete,
             "instances.stop": self.stop,
             "instances.start": self.start,
@@ -47,6 +60,16 @@ class Instances:
             "instances.setDeletionProtection": self.protect,
             "instances.getSerialPortOutput": self.console,
         }
+
+    def insert(self, asked: Asked) -> Json:
+        """Once per request id: a repeat is answered with the first one's operation."""
+        path = f"projects/{ID}/zones/{asked.zone}/instances/{asked.body.get('name')}"
+        if known := self._operations.known(asked.action, path, asked.request_id):
+            return known.shown()
+        plan = resolve(asked.body, asked.zone, self._project, self._images)
+        checks.refuse_if_wrong(plan, self._project)
+        unknown = self._visible_after.draw(self._project.random)
+        return self._launcher.run(plan, asked, unknown, self.preparing)
 
     def delete(self, asked: Asked) -> Json:
         return self._change(asked, self._delete)
@@ -202,10 +225,11 @@ class Instances:
         return self._project.vm(asked.zone, asked.names["instance"])
 
     def _shown(self, vm: Vm) -> Json:
-        return instance.shown(vm, self._project.now(), self._preparing)
+        return instance.shown(vm, self._project.now(), self.preparing)
 
     def _of_zone(self, zone: str) -> list[Json]:
-        return [self._shown(vm) for vm in self._project.instances.values() if vm.zone == zone]
+        now, all_of_them = self._project.now(), self._project.instances.values()
+        return [self._shown(vm) for vm in all_of_them if vm.zone == zone and now >= vm.visible_from]
 
     def _at_once(self, asked: Asked, vm: Vm) -> Json:
         return self._operations.at_once(asked.action, f"zones/{vm.zone}", vm.path, vm.id, asked.request_id)

@@ -109,3 +109,8 @@ def exceeded(group: Group, region: str, limit: int) -> Refused:
         f" consumer 'project_number:{NUMBER}'."
     )
     return Refused("rateLimitExceeded", words, details=[info])
+
+
+def usual(region: str) -> Refused:
+    """As for one mutation too many."""
+    return exceeded(_WRITES, region, _PER_MINUTE)

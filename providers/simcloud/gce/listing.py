@@ -101,7 +101,10 @@ class _Parser:
 
     def _one(self) -> Test:
         word = self._next()
-        if word in ("NOT", "-"):
+        if word.startswith("-") and len(word) > 1:
+            self._words.insert(0, word[1:])
+            word = "NOT"
+        if word == "NOT":
             inner = self._one()
             return lambda item: not inner(item)
         if word == "(":

@@ -15,7 +15,6 @@ from providers.simcloud.gce.project import ID, NETWORK, NUMBER, SERVICE_ACCOUNT,
 FLAVOR: Final = "Metadata-Flavor"
 _GOOGLE: Final = "Google"
 _ROOT: Final = "/computeMetadata/v1"
-_HOSTS: Final = ("169.254.169.254", "metadata.google.internal", "metadata", "metadata.google.internal.")
 _TEXT: Final = "application/text"
 _ERROR_PAGE: Final = "<!DOCTYPE html><html lang=en><title>Error {status}</title><p>{words}</html>\n"
 
@@ -90,12 +89,12 @@ class Metadata:
         }
 
 
-def for_worker(call_method: str, target: str, headers: Mapping[str, str], token: str) -> Answer:
+def for_worker(method: str, target: str, headers: Mapping[str, str], token: str) -> Answer:
     """What a worker in this project is told: the project, and the default account with a token that works here."""
     account = {**_account(SERVICE_ACCOUNT, ["https://www.googleapis.com/auth/cloud-platform"])}
     account["token"] = json.dumps({"access_token": token, "expires_in": TTL, "token_type": "Bearer"})
     accounts = {"default": account, SERVICE_ACCOUNT: account}
-    return serve(call_method, target, headers, {"instance": {"service-accounts": accounts}, "project": project_tree()})
+    return serve(method, target, headers, {"instance": {"service-accounts": accounts}, "project": project_tree()})
 
 
 def project_tree() -> Tree:
@@ -144,9 +143,12 @@ def _read(path: str, query: Mapping[str, str], tree: Tree) -> Answer:
 def _camel(node: Any, name: str = "") -> Any:
     """As JSON Google spells names in camel case, attributes' own excepted, and numbered folders are lists."""
     if not isinstance(node, Mapping):
-        return json.loads(node) if name in ("tags", "token") else node
+        return json.loads(node) if name == "tags" else node
     if name in ("disks", "network-interfaces", "access-configs"):
         return [_camel(value) for value in node.values()]
+    if "scopes" in node:  # an account: Google hands no token out by the way
+        scopes = str(node["scopes"]).splitlines()
+        return {"aliases": [node["aliases"]], "email": node["email"], "scopes": scopes}
     keep = name in ("attributes", "service-accounts")
     return {(key if keep else _camel_name(key)): _camel(value, key) for key, value in node.items()}
 

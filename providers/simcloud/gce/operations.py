@@ -6,7 +6,7 @@ with one that has failed. A call that was refused at once has used no id.
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from providers.simcloud.gce import listing
@@ -36,7 +36,7 @@ class Operation:
     ended: str = ""
     status: str = "PENDING"
     failure: Failed | None = None
-    waiting: list[Callable[[], None]] = field(default_factory=list)  # told when it is done
+    anywhere: bool = False  # a fault's, which does not know which zone was meant
 
     def shown(self) -> Json:
         place = self.scope.partition("/")[0]
@@ -119,9 +119,6 @@ class Operations:
         operation.status, operation.ended = "DONE", timestamp()
         operation.started = operation.started or operation.ended
         operation.failure = failure
-        for tell in operation.waiting:
-            tell()
-        operation.waiting.clear()
 
     def at_once(self, action: str, scope: str, target: str, target_id: str, request_id: str = "") -> Json:
         """The answer of a change that takes no time: done when it is next looked at."""
@@ -134,6 +131,7 @@ class Operations:
         zone = self._project.zones[0]
         path = f"projects/{ID}/zones/{zone}/instances/unknown"
         made = self.begin("instances.insert", f"zones/{zone}", path, self._project.new_id())
+        made.anywhere = True
         self.finish(made, failure)
         return made.shown()
 
@@ -155,7 +153,7 @@ class Operations:
     def find(self, scope: str, name: str) -> Operation:
         """Raises Refused."""
         made = self._by_name.get(name)
-        if made is None or made.scope != scope:
+        if made is None or not (made.anywhere or made.scope == scope):
             raise not_found(f"projects/{ID}/{scope}/operations/{name}")
         return made
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv4Network
@@ -52,9 +52,11 @@ class Vm:
     machine_type: machine_types.MachineType
     born: float  # monotonic
     address: IPv4Address
+    visible_from: float = 0.0  # monotonic
     life: Life | None = None  # None: its insert fails
     deleting: bool = False
     restarting: bool = False
+    counts: Mapping[str, float] = field(default_factory=dict)  # against the region's quotas, while it runs
     gone: bool = False
     reason: str = ""
     reserved: bool = False  # its address is a resource of its own, and stays
@@ -88,7 +90,8 @@ class Project:
         self.region = region
         self.now = now
         self.random = random.Random(seed)  # noqa: S311 - ids, not secrets
-        self.subnet = next(IPv4Network(network).subnets(new_prefix=_SUBNET_PREFIX))
+        whole = IPv4Network(network)
+        self.subnet = next(whole.subnets(new_prefix=max(_SUBNET_PREFIX, whole.prefixlen)))
         self.instances: dict[tuple[str, str], Vm] = {}
         self.all_instances: dict[str, Vm] = {}  # by id, oldest first
         self.disks: dict[tuple[str, str], Json] = {}
@@ -98,6 +101,7 @@ class Project:
         self.tag_values: dict[str, Json] = {}
         self.service_accounts = [SERVICE_ACCOUNT, OTHER_ACCOUNT]
         self._taken: set[IPv4Address] = set()
+        self._all_taken_below = int(self.subnet[_RESERVED])  # where to look for a free address from
 
     # -- names of places --------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Project:
     def vm(self, zone: str, name: str) -> Vm:
         """Raises Refused. An instance's id does for its name, as everywhere at Google."""
         found = self.instances.get((zone, name)) or self.all_instances.get(name)
-        if found is None or found.gone or found.zone != zone:
+        if found is None or found.gone or found.zone != zone or self.now() < found.visible_from:
             raise not_found(f"projects/{ID}/zones/{zone}/instances/{name}")
         return found
 
@@ -148,7 +152,7 @@ class Project:
             free = self.usable(wanted) and wanted not in self._taken
             chosen = wanted if free else None
         else:
-            chosen = next((each for each in self._hosts() if each not in self._taken), None)
+            chosen = self._lowest()
         if chosen is not None:
             self._taken.add(chosen)
         return chosen
@@ -158,14 +162,21 @@ class Project:
         self._taken.add(IPv4Address(address))
 
     def free_address(self, address: IPv4Address) -> None:
-        self._taken.discard(address)
+        if address in self._taken:
+            self._taken.discard(address)
+            self._all_taken_below = min(self._all_taken_below, int(address))
 
     def usable(self, address: IPv4Address) -> bool:
         """Whether it lies in the subnetwork and is none that Google keeps."""
         return address in self.subnet and _RESERVED <= int(address) - int(self.subnet[0]) < self._size() - _RESERVED
 
-    def _hosts(self) -> Any:
-        return (self.subnet[n] for n in range(_RESERVED, self._size() - _RESERVED))
+    def _lowest(self) -> IPv4Address | None:
+        """The first free address."""
+        for number in range(self._all_taken_below, int(self.subnet[-_RESERVED])):
+            if (address := IPv4Address(number)) not in self._taken:
+                self._all_taken_below = number
+                return address
+        return None
 
     def _size(self) -> int:
         return self.subnet.num_addresses

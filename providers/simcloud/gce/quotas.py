@@ -1,6 +1,6 @@
 """The region's quotas: how much there may be of what counts, and how much there is."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -36,7 +36,7 @@ class Quotas:
     def shown(self) -> list[Json]:
         """As in a region."""
         used = self._used()
-        return [{"metric": name, "limit": self._limit(name), "usage": float(used[name])} for name in _LIMITS]
+        return [{"metric": name, "limit": self._limit(name), "usage": used[name]} for name in _LIMITS]
 
     def refusal(self, wanted: Mapping[str, float]) -> Failed | None:
         """Why there cannot be so much more; None: there can."""
@@ -82,10 +82,11 @@ class Quotas:
         """Those that hold their machine: a stopped one gives it back."""
         return [vm for vm in self._project.instances.values() if vm.life is not None and vm.life.state not in OFF]
 
-    def _used(self) -> Counter[str]:
-        used: Counter[str] = Counter()
+    def _used(self) -> dict[str, float]:
+        used: dict[str, float] = defaultdict(float)
         for vm in self._up():
-            used.update(of_instance(vm.machine_type.name, vm.body, vm.machine_type.vcpus))
+            for name, amount in vm.counts.items():
+                used[name] += amount
         used["INSTANCES"] = len(self._project.instances)
         for disk in self._project.disks.values():
             used[disk_metric(disk["type"])] += int(disk["sizeGb"])

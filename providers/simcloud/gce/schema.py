@@ -17,8 +17,10 @@ from providers.simcloud.gce.errors import Refused
 
 _BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
 _TYPE_URL: Final = "type.googleapis.com/compute.v1"
-# Parameters that every method takes, beside its own.
-_STANDARD: Final = frozenset({"alt", "$alt", "prettyPrint", "key", "fields", "quotaUser", "access_token", "userIp"})
+# Parameters that every method takes, beside its own; the last is a list's, which the SDK has not got.
+_STANDARD: Final = frozenset(
+    {"alt", "$alt", "prettyPrint", "key", "fields", "quotaUser", "access_token", "userIp", "returnPartialSuccess"}
+)
 # action -> the SDK's request type; the rest of them follow from the action's name.
 _REQUESTS: Final = {
     "instances.getSerialPortOutput": "GetSerialPortOutputInstanceRequest",

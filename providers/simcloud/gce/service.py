@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from providers.simcloud.exchange import Answer, Call, InstanceView
 from providers.simcloud.faults import Faults
 from providers.simcloud.fleet import Fleet, Life
-from providers.simcloud.gce import errors, instance, metadata, paths, schema
+from providers.simcloud.gce import errors, iam, instance, limits, metadata, paths, schema
 from providers.simcloud.gce.addresses import Addresses
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.billing import Billing
@@ -45,16 +45,15 @@ class Gce:
             project.hold(host.worker_address)
         self.operations = Operations(project, self._loop.call_soon)
         self.images = Images()
-        self._preparing = options.boot_delay.mean / 2
         networks, quotas = Networks(project, host.network), Quotas(project, faults)
         disks = Disks(project, self.operations, self.images)
         self.fleet = Fleet(host, faults, options, self._note_change)
         self._name_for_faults(faults)
         launcher = Launcher(
-            project, self.fleet, faults, self.operations, self.images, disks, networks, quotas, self._loop.call_later
+            project, self.fleet, faults, self.operations, disks, networks, quotas, self._loop.call_later
         )
-        self._instances = Instances(project, self.fleet, self.operations, launcher, self._preparing)
-        self.iam = Iam(project, set())
+        self._instances = Instances(project, self.fleet, self.operations, launcher, self.images, options)
+        self.iam = Iam(project, faults)
         self._limits = Limits(options.rate_limits, region)
         rooms = (
             self._instances, disks, Addresses(project, self.operations, networks), self.images, networks,
@@ -70,7 +69,7 @@ class Gce:
             "region": region,
             "zones": ",".join(self.project.zones),
             "project": ID,
-            "network": f"global/networks/{NETWORK}",
+            "vpc_network": f"global/networks/{NETWORK}",
             "subnetwork": f"regions/{region}/subnetworks/{SUBNETWORK}",
             "image": f"projects/{ID}/global/images/{IMAGE}",
             "arm_image": f"projects/{ID}/global/images/{ARM_IMAGE}",
@@ -85,6 +84,7 @@ class Gce:
             "GCE_METADATA_ROOT": address,
             "GCE_METADATA_IP": address,
             "GOOGLE_CLOUD_PROJECT": ID,
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CORE_PROJECT": ID,
             "CLOUDSDK_COMPUTE_REGION": self.project.region,
             "CLOUDSDK_COMPUTE_ZONE": self.project.zones[0],
@@ -115,7 +115,13 @@ class Gce:
             words = message or f"The operation failed with {code}."
             failed = self.operations.failed(Failed(code, words))
             return Answer(status or 200, errors.body(failed), errors.JSON, code=code)
-        return Refused(code, message, http=status).answer()
+        details: Sequence[Mapping[str, Any]] = ()
+        if code == "rateLimitExceeded":
+            usual = limits.usual(self.project.region)
+            message, details = message or usual.message, usual.details
+        elif code == "authError":
+            details = iam.bad_token("ACCESS_TOKEN_EXPIRED").details
+        return Refused(code, message, http=status, details=details).answer()
 
     def perform(self, call: Call) -> Answer:
         """See Cloud.perform."""
@@ -183,7 +189,7 @@ class Gce:
         raise KeyError(name)
 
     def _view(self, vm: Vm) -> InstanceView:
-        status = "DELETED" if vm.gone else instance.status(vm, self.project.now(), self._preparing)
+        status = "DELETED" if vm.gone else instance.status(vm, self.project.now(), self._instances.preparing)
         return InstanceView(
             id=f"{vm.zone}/{vm.name}",
             state=status,

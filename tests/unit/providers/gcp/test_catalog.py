@@ -148,7 +148,9 @@ def test_the_table_of_tees(machine_type: str, given: tuple[Tee, ...]) -> None:
     assert tees.of(machine_type) == given
 
 
-def test_a_region_that_is_not_in_the_table_is_a_doubt() -> None:
-    assert tees.known_in("n2d-standard-2", Tee.SNP, "us-central1")
-    assert not tees.known_in("n2d-standard-2", Tee.SNP, "africa-south1")
-    assert tees.known_in("n2d-standard-2", Tee.SEV, "africa-south1")
+def test_a_place_that_is_not_in_the_table_is_a_doubt() -> None:
+    assert tees.known_in("n2d-standard-2", Tee.SNP, "us-central1-b")
+    assert not tees.known_in("n2d-standard-2", Tee.SNP, "africa-south1-a")
+    assert tees.known_in("n2d-standard-2", Tee.SEV, "africa-south1-a")
+    assert tees.known_in("a3-highgpu-1g", Tee.TDX, "us-central1-a")
+    assert not tees.known_in("a3-highgpu-1g", Tee.TDX, "us-central1-c")

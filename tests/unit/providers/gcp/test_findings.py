@@ -60,7 +60,7 @@ def rule(name: str, **changes: Any) -> dict[str, Any]:
         "direction": "INGRESS",
         "priority": 1000,
         "source_ranges": ["10.0.0.0/8"],
-        "allowed": [{"i_p_protocol": "tcp", "ports": ["15000-16000"]}, {"i_p_protocol": "udp", "ports": ["4789"]}],
+        "allowed": [{"I_p_protocol": "tcp", "ports": ["15000-16000"]}, {"I_p_protocol": "udp", "ports": ["4789"]}],
     }
     return made | changes
 
@@ -78,11 +78,11 @@ PORTS = {"tcp": 15150, "udp": 4789}
         ([rule("r", network="https://x/global/networks/other")], [Grade.FAULT, Grade.FAULT]),
         ([rule("r", target_tags=["web"])], [Grade.FAULT, Grade.FAULT]),
         ([rule("r", target_tags=["podvm"])], [Grade.OK, Grade.OK]),
-        ([rule("r", allowed=[{"i_p_protocol": "tcp", "ports": ["22"]}])], [Grade.FAULT, Grade.FAULT]),
-        ([rule("r", allowed=[{"i_p_protocol": "17"}])], [Grade.FAULT, Grade.OK]),
-        ([rule("r"), rule("no", priority=10, allowed=[], denied=[{"i_p_protocol": "all"}])], [Grade.WARNING] * 2),
-        ([rule("r"), rule("no", priority=2000, allowed=[], denied=[{"i_p_protocol": "all"}])], [Grade.OK] * 2),
-        ([rule("r"), rule("no", allowed=[], denied=[{"i_p_protocol": "tcp"}])], [Grade.WARNING, Grade.OK]),
+        ([rule("r", allowed=[{"I_p_protocol": "tcp", "ports": ["22"]}])], [Grade.FAULT, Grade.FAULT]),
+        ([rule("r", allowed=[{"I_p_protocol": "17"}])], [Grade.FAULT, Grade.OK]),
+        ([rule("r"), rule("no", priority=10, allowed=[], denied=[{"I_p_protocol": "all"}])], [Grade.WARNING] * 2),
+        ([rule("r"), rule("no", priority=2000, allowed=[], denied=[{"I_p_protocol": "all"}])], [Grade.OK] * 2),
+        ([rule("r"), rule("no", allowed=[], denied=[{"I_p_protocol": "tcp"}])], [Grade.WARNING, Grade.OK]),
     ],
 )
 def test_the_firewall_is_read_as_google_reads_it(rules: list[dict[str, Any]], expected: list[Grade]) -> None:

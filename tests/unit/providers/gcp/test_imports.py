@@ -1,8 +1,11 @@
 """What each module of the cloud may cost a process."""
 
+import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 SDKS = {"azure", "boto3", "botocore", "aiohttp", "moto", "kubernetes_asyncio", "flask", "adaptor", "webhook"}
 OPENED = """
@@ -66,3 +69,26 @@ def test_the_pure_modules_reach_no_io_and_no_sdk() -> None:
     bare = modules_after("import uuid, dataclasses, enum, hashlib, json, datetime, base64")
     reached = packages(ours - bare)
     assert not reached & {"asyncio", "socket", "ssl", "subprocess", "time", "threading", "google", "requests"}
+
+
+def google_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names]
+        yield from (
+            n for n in names if n.startswith(("google.cloud", "google.auth", "google.api_core", "google.oauth2"))
+        )
+
+
+def test_nothing_but_the_cloud_and_its_simulator_imports_googles_sdk() -> None:
+    """import-linter knows outer packages by their first name only, and google.protobuf is everybody's."""
+    root = Path(__file__).parents[4]
+    found = {
+        path.relative_to(root).parts[:2]
+        for room in ("adaptor", "providers", "podvm_images")
+        for path in (root / room).rglob("*.py")
+        if list(google_imports(path))
+    }
+    assert ("providers", "gcp") in found
+    assert found <= {("providers", "gcp"), ("providers", "simcloud")}
