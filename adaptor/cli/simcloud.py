@@ -11,9 +11,9 @@ from adaptor.cli.verbs import Verbs
 from adaptor.errors import AdaptorError
 
 _DESCRIPTION: Final = """\
-A cloud on loopback that the real SDKs talk to: EC2's API, made as strict as the real one, and instances that really
-boot, as network namespaces with a metadata service of their own. Nothing leaves this machine, nothing costs anything,
-and all of it is gone when this command ends.
+A cloud on loopback that the real SDKs talk to: EC2's API, or with --cloud another one's, made as strict as the real
+one, and instances that really boot, as network namespaces with a metadata service of their own. Nothing leaves this
+machine, nothing costs anything, and all of it is gone when this command ends.
 """
 _FAULTS: Final = """\
 faults, at the start with --fault, or later with `peerpods simcloud fault URL FAULT`:
@@ -22,6 +22,7 @@ faults, at the start with --fault, or later with `peerpods simcloud fault URL FA
   next delay=2s                                                 a slow call; delay_reply= is after the deed
   capacity instance_type=m6a.large zone=us-east-1a free=2       two more, then InsufficientInstanceCapacity
   quota vcpus=32                                                then VcpuLimitExceeded
+  deny permission=Microsoft.Compute/virtualMachines/write       the caller's role lacks it (Azure)
   boot fate=dies times=2                                        how instances start: dies, deaf, unreachable
   kill instance=i-...                                           a host fails
   cut instance=i-... seconds=10s                                its network cable is out for a while
@@ -91,6 +92,7 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
     for name, meaning in (
         ("boot-delay", "from launch to running: 8s, or 8s±3s for a spread"),
         ("os-delay", "from running to the first instruction of its program"),
+        ("agent-delay", "from running until Azure counts a VM with an agent as made"),
         ("shutdown-delay", "from terminate to terminated"),
         ("visible-after", "how long Describe* does not know a new instance yet"),
     ):
@@ -151,6 +153,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "network": arguments.network,
         "boot_delay": arguments.boot_delay,
         "os_delay": arguments.os_delay,
+        "agent_delay": arguments.agent_delay,
         "shutdown_delay": arguments.shutdown_delay,
         "visible_after": arguments.visible_after,
         "rate_limits": None if limits is None else float(limits),
