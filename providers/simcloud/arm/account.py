@@ -11,6 +11,7 @@ from providers.simcloud.arm.identity import CLIENT_ID, OBJECT_ID
 from providers.simcloud.arm.listing import page
 from providers.simcloud.arm.quotas import Load
 from providers.simcloud.arm.state import (
+    ADDRESS,
     ENCRYPTION_SET,
     GROUP,
     HOST,
@@ -44,6 +45,14 @@ _SINGLE: Final = {
     "DiskEncryptionSets.Get": ENCRYPTION_SET,
     "UserAssignedIdentities.Get": IDENTITY,
 }
+# What a subscription may have in a region, as Azure's page on limits has it; not enforced.
+_NETWORK_LIMITS: Final = (
+    ("VirtualNetworks", VNET, 1000, "Virtual Networks"),
+    ("NetworkInterfaces", NIC, 65536, "Network Interfaces"),
+    ("NetworkSecurityGroups", NSG, 5000, "Network Security Groups"),
+    ("PublicIPAddresses", ADDRESS, 1000, "Public IP Addresses"),
+    ("StandardSkuPublicIpAddresses", ADDRESS, 1000, "Public IP Addresses - Standard"),
+)
 # What this cloud plays of each provider; both are registered.
 _PROVIDERS: Final = ("Microsoft.Compute", "Microsoft.Network")
 
@@ -81,6 +90,7 @@ class Account:
             "Providers.Get": self._provider,
             "ResourceSkus.List": self._skus,
             "Usage.List": self._usages,
+            "NetworkUsages.List": self._network_usages,
             "VirtualMachineSizes.List": self._sizes,
             "Operations.Get": self._operation,
             "NetworkOperations.Get": self._operation,
@@ -162,6 +172,16 @@ class Account:
         self._check_location(asked)
         machines = sum(1 for _ in self._world.all(VM))
         return Reply(body={"value": quotas.usages(self._loads(), machines, self._desk.faults.vcpus)})
+
+    def _network_usages(self, asked: Asked) -> Reply:
+        self._check_location(asked)
+        base = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Network/locations/{self._world.region}/usages/"
+        found = []
+        for name, kind, limit, shown_as in _NETWORK_LIMITS:
+            used = sum(1 for _ in self._world.all(kind))
+            words = {"value": name, "localizedValue": shown_as}
+            found.append({"id": base + name, "unit": "Count", "currentValue": used, "limit": limit, "name": words})
+        return page(asked, found)
 
     def _sizes(self, asked: Asked) -> Reply:
         self._check_location(asked)
