@@ -257,6 +257,7 @@ class Network:
 
     def attach(self, nic: Resource, vm: str, *, primary: bool) -> None:
         """It is this VM's."""
+        self._reserved.pop(nic.id.lower(), None)
         mac = nic.properties.get("macAddress") or _mac(nic.id)
         nic.properties.update({"virtualMachine": {"id": vm}, "primary": primary, "macAddress": mac})
         nic.revision += 1

@@ -22,6 +22,7 @@ class Vm:
     size: Size
     spot: bool
     zone: str
+    visible_at: float = 0.0  # from when on it is shown
     user_data: str = ""
     agent: bool = True  # whether Azure waits for the operating system's word
     life: Life | None = None  # None: it never found a place

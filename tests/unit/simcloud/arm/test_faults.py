@@ -179,3 +179,26 @@ def test_a_failure_comes_after_the_time_that_a_launch_takes() -> None:
         assert account.put("vm", body).result().provisioning_state == "Creating"
         eventually(lambda: account.show().provisioning_state == "Failed")
         assert time.monotonic() - began >= 0.2
+
+
+def test_a_vm_whose_boot_failed_can_be_put_again(account: Account) -> None:
+    account.cloud.faults.boot("dies")
+    fails(account)
+    before = account.show().etag
+    nic = account.network.network_interfaces.get(GROUP, "vm-nic").id
+    again = account.compute.virtual_machines.begin_create_or_update(
+        GROUP, "vm", account.request(nic), polling_interval=0.02
+    )
+    assert again.result().provisioning_state == "Succeeded"
+    assert account.show().etag != before
+    assert len(account.disks()) == 1
+
+
+def test_a_new_vm_may_not_be_shown_yet() -> None:
+    with running_in_thread(cloud="arm", visible_after="200ms") as cloud, clients(cloud) as account:
+        account.put("vm", account.request(account.nic()))
+        assert account.names() == []
+        with refused("ResourceNotFound", status=404):
+            account.show()
+        eventually(lambda: account.names() == ["vm"])
+        assert account.show().name == "vm"
