@@ -4,9 +4,10 @@ The first clauses are upstream's own texts, which people and tests search for. A
 Kubernetes event (1,024 characters, of which kata's own prefix takes some 150), however long the catalog is.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from adaptor.catalog.select import RULES, Choice, Rejection, Requirements
@@ -27,8 +28,10 @@ class Try:
     offering: Offering
     mark: Mark
 
-    def __str__(self) -> str:
-        return f"{place(self.offering)}: {_cut(self.mark.said, _WORDS)}"
+    @property
+    def alike(self) -> tuple[str, Purchase, str]:
+        """Tries that differ in their zone only are told as one."""
+        return self.offering.instance_type, self.offering.purchase, self.mark.kind
 
 
 def refusal(choice: Choice, wanted: Requirements) -> str:
@@ -60,11 +63,23 @@ def no_room(cloud: str, tries: Sequence[Try], left_out: Sequence[Rejection], not
 
 
 def tried(tries: Sequence[Try]) -> str:
-    """`2 offerings: m6a.large in us-east-1a: no room: ...; ...`."""
-    shown = "; ".join(map(str, tries[:_TRIES]))
-    counted = Counter(SAID[each.mark.kind] for each in tries[_TRIES:])
+    """`3 offerings: m6a.large in us-east-1a, us-east-1b: the cloud's words; m6a.xlarge in ...`."""
+    groups: dict[tuple[str, Purchase, str], list[Try]] = {}
+    for each in tries:
+        groups.setdefault(each.alike, []).append(each)
+    told = list(groups.values())
+    shown = "; ".join(_told(group) for group in told[:_TRIES])
+    counted = Counter(SAID[each.mark.kind] for group in told[_TRIES:] for each in group)
     more = "".join(f"; {count} more {said}" for said, count in counted.items())
     return f"{_count(len(tries), 'offering')}: {shown}{more}"
+
+
+def _told(group: Sequence[Try]) -> str:
+    """The first one's words speak for all; what they say of the machine's name and type is said already."""
+    first = group[0]
+    zones = ", ".join(dict.fromkeys(each.offering.zone for each in group if each.offering.zone))
+    words = re.sub(r"^cannot launch \S+ \([^)]*\): ", "", first.mark.said)
+    return f"{place(replace(first.offering, zone=zones))}: {_cut(words, _WORDS)}"
 
 
 def place(offering: Offering) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -72,8 +73,8 @@ class World:
             self._boot_delay,
             *options,
         )
-        url = await self._logged("simcloud", "http://127.0.0.1:")
-        self.cloud = json.loads(await _fetch(url))
+        url = await self._introduced("simcloud")
+        self.cloud = json.loads(await _fetch(f"{url}/_simcloud"))
 
     async def start_adaptor(self) -> None:
         """The adaptor, which brings up the relay; returns when it serves."""
@@ -224,14 +225,16 @@ class World:
                 raise WorldBroken(f"{name} did not come up within {_PATIENCE:g} s:\n{self.log_of(name)}")
             await asyncio.sleep(_POLL)
 
-    async def _logged(self, name: str, start: str) -> str:
-        """The first word in `name`'s log that begins with `start`; waits for it."""
+    async def _introduced(self, name: str) -> str:
+        """Where `name` says in its log's first line that it listens; waits for that."""
 
-        def words() -> list[str]:
-            return [word for word in self.log_of(name).split() if word.startswith(start)]
+        def found() -> re.Match[str] | None:
+            return re.search(r"at (http://127\.0\.0\.1:\d+)", (self.directory / f"{name}.log").read_text())
 
-        await self._until(name, words)
-        return f"{words()[0].rstrip('/.,')}/_simcloud"
+        await self._until(name, found)
+        said = found()
+        assert said is not None
+        return said[1]
 
 
 async def _fetch(url: str, data: bytes | None = None) -> bytes:

@@ -18,7 +18,7 @@ from adaptor.sandbox.model import LaunchAccepted, LaunchIntended, LaunchRefused
 from adaptor.sandbox.patience import whole
 from adaptor.sandbox.work import Work
 from adaptor.telemetry.spans import span
-from providers.base import Instance, Offering, SupportsBatchCreate
+from providers.base import Instance, InstanceState, Offering, SupportsBatchCreate
 from providers.errors import (
     Capacity,
     Denied,
@@ -168,6 +168,9 @@ async def _ask_once(work: Work, intent: LaunchIntended, *, lost: bool) -> Instan
             await work.record(LaunchRefused(str(error)))
         raise
     await work.record(LaunchAccepted(instance.id, instance.addresses))
+    if instance.state is InstanceState.GONE:
+        reason = instance.reason or "the cloud gives no reason"
+        raise StartFailed(f"the VM {instance.id} ended while it was starting: {reason}")
     return instance
 
 

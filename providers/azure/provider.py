@@ -64,6 +64,7 @@ class AzureProvider:
         self._images: _Answers[images.Image] = _Answers()  # an image version never changes
         self._key: _Answers[str] = _Answers()
         self._looked = Together(Throttle(), Rank.READ, self._look_at, MOST, "")  # the calls themselves are paced by Arm
+        self._deleted: set[str] = set()  # machines whose deletion ARM has taken; a name is never used twice
         self._looks: dict[str, tuple[float, asyncio.Task[Instance | None]]] = {}
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
@@ -74,7 +75,11 @@ class AzureProvider:
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         """See Provider.get: looks that come together share a call for each of a few machines, or one for all of many."""
         self._check_open()
-        return await self._looked.ask({id for id in ids if requests.is_name(id)})
+        wanted = {id for id in ids if requests.is_name(id)}
+        found = await self._looked.ask(wanted)
+        # ARM took the deletion of these, so their absence is no delay in its knowledge: they are gone for good.
+        gone = (wanted & self._deleted) - found.keys()
+        return {**found, **{id: Instance(id, InstanceState.GONE) for id in gone}}
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
@@ -99,6 +104,8 @@ class AzureProvider:
             was_there = False
         self._looks.pop(instance_id, None)
         self._launches.forget(instance_id)
+        if was_there:
+            self._deleted.add(instance_id)
         if not was_there and await self._left_an_interface(instance_id):
             await self._launches.discard(instance_id, doing)
 

@@ -111,7 +111,12 @@ class GcpProvider:
         """See Provider.get: one list for 150 of them, shared with whoever asks at the same moment."""
         known = [id for id in ids if requests.place(id)]
         found = await self._described.ask(known) if known else {}
-        return {id: self._instance(shape) for id, shape in found.items()}
+        # Google took the deletion of these, so their absence is no delay in its knowledge: they are gone for good.
+        gone = [id for id in known if id in self._deleted and id not in found]
+        return {
+            **{id: self._instance(shape) for id, shape in found.items()},
+            **{id: Instance(id, InstanceState.GONE, zone=id.partition("/")[0]) for id in gone},
+        }
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list: by label at Google, exactly here."""
@@ -131,11 +136,11 @@ class GcpProvider:
         asked = requests.one(self._config, *place)
         try:
             await self._api.ask(doing, "instances", "delete_unary", asked, takes=MUTATE, rank=Rank.DELETE)
+            self._deleted = {**_young(self._deleted, LEAVING), instance_id: _now()}
         except NotFound as error:
             if instance_id in _young(self._launched, SETTLING):
                 raise Transient(f"{doing}: it is so new that Google does not know it yet", code=error.code) from error
         self._launched.pop(instance_id, None)
-        self._deleted = {**_young(self._deleted, LEAVING), instance_id: _now()}
         if self._config.reserve_address:
             self._addresses.free_later(place[1])
 
@@ -254,8 +259,15 @@ class GcpProvider:
             if operation.get("status") != "DONE":
                 operation = await self._operation(doing, id, operation)
             fault = of_operation(operation, doing)
-            if id in self._deleted or (isinstance(fault, NotFound) and requests.last(id) in fault.message):
-                return None  # the second: it was deleted before it had come up
+            if id in self._deleted:
+                return None
+            if (
+                fault is not None
+                and requests.last(id) in fault.message
+                and (isinstance(fault, NotFound) or fault.code == "CONFLICT")
+            ):  # it was there, and was deleted before it had come up
+                self._deleted[id] = _now()
+                return None
             if fault is not None:
                 self._launched.pop(id, None)
                 self._attempts[token] = self._attempts.get(token, 0) + 1

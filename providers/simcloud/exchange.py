@@ -33,7 +33,7 @@ class InstanceView:
     """An instance as people and tests want to see it."""
 
     id: str
-    state: str
+    state: str  # as fleet.State, whatever the cloud calls it; one that has been forgotten is terminated
     instance_type: str
     zone: str
     address: str

@@ -120,8 +120,8 @@ async def test_the_error_tells_every_try_and_stays_short(node: Node) -> None:
             await launch(registry, node)
     said = str(caught.value)
     assert said.startswith(
-        "memory has no room for this pod's VM. Tried 9 offerings: m6a.large in a: no m6a.large left in a "
-        "(InsufficientInstanceCapacity); m6a.large in b: "
+        "memory has no room for this pod's VM. Tried 9 offerings: m6a.large in a, b, c: no m6a.large left in a "
+        "(InsufficientInstanceCapacity); "
     )
     assert "2 more no room; 1 more not sold so" in said
     assert len(said) < 850

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from providers.simcloud.exchange import Answer, Call, InstanceView
 from providers.simcloud.faults import Faults
-from providers.simcloud.fleet import Fleet, Life
-from providers.simcloud.gce import errors, iam, instance, limits, metadata, paths, schema
+from providers.simcloud.fleet import Fleet, Life, State
+from providers.simcloud.gce import errors, iam, limits, metadata, paths, schema
 from providers.simcloud.gce.addresses import Addresses
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.billing import Billing
@@ -189,10 +189,10 @@ class Gce:
         raise KeyError(name)
 
     def _view(self, vm: Vm) -> InstanceView:
-        status = "DELETED" if vm.gone else instance.status(vm, self.project.now(), self._instances.preparing)
+        state = State.TERMINATED if vm.gone else vm.life.state if vm.life else State.PENDING
         return InstanceView(
             id=f"{vm.zone}/{vm.name}",
-            state=status,
+            state=state.value,
             instance_type=vm.machine_type.name,
             zone=vm.zone,
             address=str(vm.address),

@@ -88,7 +88,7 @@ def test_a_failed_host_leaves_the_instance_terminated_when_it_is_not_to_be_resta
     owner.cloud.faults.kill("podvm-1", "the host failed")
     owner.becomes("TERMINATED")
     (view,) = owner.cloud.instances()
-    assert (view.state, view.reason) == ("TERMINATED", "the host failed")
+    assert (view.state, view.reason) == ("terminated", "the host failed")
     owner.done(owner.ask("Instances", "start_unary", instance="podvm-1"))
     assert owner.show().status == "RUNNING"
 

@@ -26,7 +26,7 @@ def test_the_quick_start_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
             names[client].transport.close()
         (instance,) = cloud.instances()
         assert capsys.readouterr().out == f"errors: []\nmy-first-pod has the address {instance.address}\n"
-        assert (instance.id, instance.state) == ("us-central1-a/my-first-pod", "DELETED")
+        assert (instance.id, instance.state) == ("us-central1-a/my-first-pod", "terminated")
 
 
 def test_every_fault_of_the_cookbook_is_understood() -> None:
