@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, get_args
 from unittest.mock import patch
@@ -28,9 +28,9 @@ from tests.sim.faults.run import Verdict, run
 
 # Rows whose absence loses nothing, and why.
 HARMLESS: Final = {"instance-deleted": "the next adaptor deletes again, which may be repeated"}
-# Runs that are tried before a mutation counts as not found: every operation undisturbed, two of
+# Runs that are tried before a mutation counts as not found: every operation undisturbed, three of
 # them killed at every row of the journal, then drawn ones.
-LIMIT: Final = 250
+LIMIT: Final = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,36 @@ def _new_tokens() -> AbstractContextManager[Any]:
         return await create(self, spec, secrets.token_hex(32))
 
     return patch.object(CloudLine, "create", other_token)
+
+
+def _not_left() -> AbstractContextManager[Any]:
+    return patch.object(CloudLine, "leave", lambda self, token: None)
+
+
+def _no_clearing() -> AbstractContextManager[Any]:
+    return patch.object(recovery, "unseated", lambda *_args: [])
+
+
+def _another_count() -> AbstractContextManager[Any]:
+    """A repeat asks for as many as have come again."""
+    launch = CloudLine.launch
+
+    async def fewer(self: CloudLine, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        again = token in self.cloud.launches
+        return await launch(self, spec, token, max(1, count - 1) if again else count)
+
+    return patch.object(CloudLine, "launch", fewer)
+
+
+def _mixed_up() -> AbstractContextManager[Any]:
+    """Each gets the machine of the seat beside his."""
+    launch = CloudLine.launch
+
+    async def shifted(self: CloudLine, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        made = await launch(self, spec, token, count)
+        return {index: made[(index + 1) % len(made)] for index in made}
+
+    return patch.object(CloudLine, "launch", shifted)
 
 
 def _no_following() -> AbstractContextManager[Any]:
@@ -151,6 +181,10 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation("no resume", "resuming: a link that is being re-dialled counts as lost", _no_resume),
     Mutation("no recovery", "the recovery plan of a restart", _no_plan),
     Mutation("no claim", "the look for running pods that no shim came for", _no_claim),
+    Mutation("seat not left", "leaving a seat whose create will not come", _not_left),
+    Mutation("no clearing", "the look for VMs whose seat nobody holds", _no_clearing),
+    Mutation("another count", "a shared call is repeated as it was", _another_count),
+    Mutation("mixed up", "each has the VM of its own seat", _mixed_up),
     Mutation("no forgetting", "the end of a sandbox in the journal", _no_forgetting),
 )
 
@@ -167,7 +201,7 @@ def find(mutation: Mutation, limit: int = LIMIT) -> Found | None:
 
 def _order() -> Iterator[str]:
     yield from OPERATIONS
-    for operation in ("start-stop", "give-up"):
+    for operation in ("start-stop", "give-up", "together"):
         yield from (
             seed for seed in listed(operation) if seed.startswith(f"{operation}/journal-") and seed.count("/") == 1
         )

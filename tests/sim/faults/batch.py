@@ -23,6 +23,7 @@ KINDS: Final = frozenset(
         "shim dies between CreateVM and StartVM",
         "kubelet gave up during StartVM",
         "guest never answers",
+        "create call shared",
         "StopVM came to nothing",
         "killed at journal: before",
         "killed at journal: after",

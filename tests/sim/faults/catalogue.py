@@ -28,6 +28,14 @@ def _pod(**changes: object) -> Scenario:
     return Scenario("", (_BYSTANDER, dataclasses.replace(_POD, **changes)))  # type: ignore[arg-type]
 
 
+def _three(*faults: CallFault | Window | Blow, patience: float = 240.0, lag: float = 0.0) -> Scenario:
+    """Three pods that begin at the same moment; `patience` is the second one's."""
+    whole = _with(*faults, lag=lag)
+    three = (dataclasses.replace(_POD, name=name, lives=2.0) for name in ("one", "two", "three"))
+    pods = [dataclasses.replace(pod, patience=patience if pod.name == "two" else 240.0) for pod in three]
+    return dataclasses.replace(whole, pods=(_BYSTANDER, *pods))
+
+
 def _with(*faults: CallFault | Window | Blow, lag: float = 0.0, **changes: object) -> Scenario:
     return dataclasses.replace(
         _pod(**changes),
@@ -69,6 +77,12 @@ OPERATIONS: Final[dict[str, Scenario]] = {
     "reboot-in-start": _with(Blow(_BEGIN + 1.5, "node reboot", 0, 10.0), ending="never"),
     "upgrade": _with(Blow(_MIDDLE, "adaptor upgraded"), ending="never"),
     "upgrade-in-start": _with(Blow(_BEGIN + 1.5, "adaptor upgraded"), ending="never"),
+    "together": _three(),
+    "together-lost-reply": _three(CallFault("create", 2, "reply lost", 3.0), lag=10.0),
+    "together-throttled": _three(CallFault("create", 2, "throttled")),
+    "together-partly": _three(CallFault("create", 2, "partly filled")),
+    "together-give-up": _three(patience=1.0),
+    "together-leave": _three(Window("disk full", _BEGIN + 0.042, 1.0)),  # one has written down its seat by then
 }
 # Killed twice: the second time in what the next adaptor does about the first.
 _TWICE: Final = ("start-stop", "lost-reply", "shim-killed")

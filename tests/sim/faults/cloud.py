@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from providers import tags
 from providers.base import Instance, InstanceState, LaunchSpec, Offering
+from providers.batch import Seats
 from providers.errors import Capacity, Denied, ProviderError, Throttled, Transient
+from providers.throttle import Rank, Rate, Throttle
 from tests.sim.faults.process import Process
 from tests.sim.faults.scenario import CallFault, Crash
 from tests.sim.faults.stage import Stage, short
@@ -19,6 +21,7 @@ T = TypeVar("T")
 
 # One way of a call, seconds: with other calls' in between, never in step.
 _LATENCY = (0.005, 0.08)
+_AT_ONCE = 1.0  # second: two calls
 _REFUSALS: Mapping[str, ProviderError] = {
     "throttled": Throttled("RequestLimitExceeded", retry_after=2.0),
     "transient": Transient("HTTP 503"),
@@ -36,6 +39,7 @@ class SimCloud(Cloud):
         self.call_seconds = 0.0
         self.ended: Callable[[str], None] = lambda instance_id: None
         self.known: set[str] = set()
+        self.wanted: dict[str, LaunchSpec] = {}  # by token, of every create that was asked for
         self._stage = stage
 
     def kill(self, instance_id: str, reason: str) -> None:
@@ -53,13 +57,29 @@ class SimCloud(Cloud):
         self._stage.tell(f"cloud: {instance_id} has stopped: {reason}")
         self.ended(instance_id)
 
-    async def create(self, spec: LaunchSpec, token: str) -> Instance:
-        instance = await super().create(spec, token)
-        if instance.id not in self.known:
-            self.known.add(instance.id)
-            self._stage.tell(f"cloud: {instance.id} is created for {short(spec.tags[tags.SANDBOX])}")
-            self._check_twin(instance)
-        return instance
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        made = await super().launch(spec, token, count)
+        if count > 1 and not self.known & {instance.id for instance in made.values()}:
+            self._stage.happened("create call shared", f"{len(made)} of {count} machines")
+        for index, instance in made.items():
+            if instance.id not in self.known:
+                self.known.add(instance.id)
+                if count == 1:
+                    self.wanted[token] = spec
+                wish = self.wish(instance) if count > 1 else spec
+                whose = short(wish.tags[tags.SANDBOX]) if wish else f"nobody, seat {index}"
+                self._stage.tell(f"cloud: {instance.id} is created for {whose}")
+                self._check_twin(instance)
+                if wish is None:
+                    self._stage.spawn(self._check_left(instance.id))
+        return made
+
+    def mistaken(self, what: str) -> None:
+        self._stage.violated(what)
+
+    def wish(self, instance: Instance) -> LaunchSpec | None:
+        """What was asked for by whoever this machine is for; None: nobody asked with its token."""
+        return self.wanted.get(instance.tags[tags.TOKEN])
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         found = await super().get(ids)
@@ -77,27 +97,59 @@ class SimCloud(Cloud):
     def seen(self, instance_id: str) -> bool:
         return self._stage.clock.now() >= self.made_at.get(instance_id, 0.0) + self._stage.scenario.lag
 
+    async def _check_left(self, instance_id: str) -> None:
+        """A machine that is launched for nobody is deleted at once by whoever had it launched, where nothing is in the
+        way: the patrol would find it a minute later."""
+        plan = self._stage.scenario
+        if plan.crashes or plan.calls or plan.blows or plan.lag or {each.kind for each in plan.windows} - {"disk full"}:
+            return
+        await self._stage.sleep(_AT_ONCE)
+        if instance_id in self.living:
+            self._stage.violated(f"{instance_id} was launched for nobody and lives after {_AT_ONCE:g} s")
+
     def _check_twin(self, new: Instance) -> None:
-        sandbox = new.tags[tags.SANDBOX]
+        wish = self.wish(new)
+        if wish is None:
+            return
         for each in map(self.instances.__getitem__, self.living):
-            if each.id != new.id and each.tags[tags.SANDBOX] == sandbox:
-                self._stage.violated(f"duplicate: {each.id} and {new.id} live for one sandbox, {short(sandbox)}")
+            other = self.wish(each)
+            if each.id != new.id and other and other.tags[tags.SANDBOX] == wish.tags[tags.SANDBOX]:
+                whose = short(wish.tags[tags.SANDBOX])
+                self._stage.violated(f"duplicate: {each.id} and {new.id} live for one sandbox, {whose}")
 
 
 @dataclasses.dataclass
 class CloudLine:
-    """One adaptor's Provider."""
+    """One adaptor's Provider. Its create calls are shared, as EC2's are."""
 
     cloud: SimCloud
     stage: Stage
     process: Process
     name: str = "memory"
     launched: set[str] = dataclasses.field(default_factory=set)
+    offered: Sequence[Offering] = ()
+
+    def __post_init__(self) -> None:
+        self.throttle = Throttle({"create": Rate(5, 2)}, random=self.stage.rng)
+        self.seats = Seats(self.throttle, self, "create")
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
-        instance = await self._call("create", lambda: self.cloud.create(spec, token))
-        self.launched.add(instance.id)
-        return instance
+        self.cloud.wanted[token] = spec
+        return await self.seats.create(spec, token)
+
+    async def seat(self, spec: LaunchSpec, token: str) -> str:
+        return await self.seats.seat(spec, token)
+
+    def leave(self, token: str) -> None:
+        self.seats.leave(token)
+
+    async def launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
+        made = await self._call("create", lambda: self.cloud.launch(spec, token, count))
+        self.launched |= {instance.id for instance in made.values()}
+        return made
+
+    async def label(self, instance: Instance) -> None:
+        await self._call("label", lambda: self.cloud.label(instance))
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         return await self._call("get", lambda: self.cloud.get(ids))
@@ -114,12 +166,20 @@ class CloudLine:
             raise Transient(f"cannot delete {instance_id}: it is so new that the cloud does not know it everywhere")
 
     async def offerings(self) -> Sequence[Offering]:
-        return await self._call("offerings", self.cloud.offerings)
+        if not self.offered:
+            self.offered = await self._call("offerings", self.cloud.offerings)
+        return self.offered
 
     async def aclose(self) -> None:
         pass
 
     async def _call(self, verb: str, deed: Callable[[], Awaitable[T]]) -> T:
+        if verb == "create":  # it has its turn
+            return await self._send(verb, deed)
+        async with self.throttle.turn(verb, Rank.DELETE if verb == "delete" else Rank.READ):
+            return await self._send(verb, deed)
+
+    async def _send(self, verb: str, deed: Callable[[], Awaitable[T]]) -> T:
         crash = self.stage.pass_border("cloud", self.process, verb)
         fault = self._fault(verb)
         on_its_way = self.stage.spawn(self._carry(verb, deed, fault, crash))
@@ -140,6 +200,8 @@ class CloudLine:
             await stage.sleep(crash.late)
         if kind == "request delayed":
             await stage.sleep(seconds)
+        if kind == "partly filled":
+            self.cloud.short = 1
         if kind == "accepted in vain":
             await self._travel()
             return None  # type: ignore[return-value] # a delete's

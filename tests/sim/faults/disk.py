@@ -13,12 +13,16 @@ from tests.sim.faults.stage import Stage, short
 
 T = TypeVar("T")
 
+# Seconds of a flush: pods that start together are written down one after the other.
+_FLUSH = 0.002
+
 
 class SimJournal(Journal):
     """The real one, real SQLite: what is added stands around its calls."""
 
     stage: Stage
     process: Process
+    _disk: asyncio.Lock  # one flush after the other
     _mounted = False
     _writing = False
 
@@ -28,6 +32,7 @@ class SimJournal(Journal):
         journal = await cls.open(path, stage.clock)
         assert isinstance(journal, cls)
         journal.stage, journal.process, journal._mounted = stage, process, True
+        journal._disk = asyncio.Lock()
         return journal
 
     async def append_all(self, entries: Sequence[tuple[str, Event]]) -> None:
@@ -44,14 +49,16 @@ class SimJournal(Journal):
 
     async def _write(self, what: str, who: str, write: Callable[[], Awaitable[None]]) -> None:
         crash = self.stage.pass_border("journal", self.process, what)
-        self._writing = True
-        try:
-            await write()
-            self.stage.tell(f"journal: {who} {what}")
-        finally:
-            self._writing = False
-            if crash is not None and crash.side == "after":  # also after a refusal
-                self.stage.crash(crash, what)
+        async with self._disk:
+            await self.stage.sleep(_FLUSH)
+            self._writing = True
+            try:
+                await write()
+                self.stage.tell(f"journal: {who} {what}")
+            finally:
+                self._writing = False
+                if crash is not None and crash.side == "after":  # also after a refusal
+                    self.stage.crash(crash, what)
         self.process.check()
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -202,8 +202,10 @@ class _Run:
         return self._ready[instance_id]
 
     def _boot(self, instance_id: str) -> float | None:
-        name = self.cloud.specs[instance_id].tags[tags.POD_NAME]
-        pod = next(each for each in self.pods if each.plan.name == name)
+        wish = self.cloud.wish(self.cloud.instances[instance_id])
+        if wish is None:  # nobody's: nobody dials it either
+            return None
+        pod = next(each for each in self.pods if each.plan.name == wish.tags[tags.POD_NAME])
         pod.vms += 1
         if pod.vms <= pod.plan.mute and not self.stage.calm:
             self.stage.strike("guest never answers", instance_id)

@@ -4,7 +4,7 @@
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # -- how a pod's sandbox ends, and what else its shim and kubelet may do ---------------------------
@@ -25,6 +25,7 @@ CALL_FAULTS: Final = (
     "throttled",
     "transient",
     "capacity",  # creates only
+    "partly filled",  # creates only: of a call for several machines one is made
     "denied",
     "accepted in vain",  # deletes only: the answer is good, and nothing is done
 )
@@ -133,7 +134,7 @@ _STAGE: Final = 120.0
 # cloud together. Seconds.
 _LATEST: Final = 20.0
 _LAGS: Final = (0.0, 0.0, 2.0, 10.0, 30.0)
-_ONLY: Final = {"capacity": "create", "accepted in vain": "delete"}
+_ONLY: Final = {"capacity": "create", "partly filled": "create", "accepted in vain": "delete"}
 _VERBS: Final = ("create", "create", "delete", "delete", "list", "get", "offerings")
 
 
@@ -141,7 +142,7 @@ def draw(seed: int) -> Scenario:
     """The scenario of a seed: the same one in every process and every version of Python."""
     rng = random.Random(seed)
     pods = tuple(_pod(rng, number) for number in range(rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6))))
-    return Scenario(
+    drawn = Scenario(
         seed=str(seed),
         pods=pods,
         calls=tuple(_call_fault(rng) for _ in range(rng.choice((0, 0, 1, 2, 3)))),
@@ -150,6 +151,13 @@ def draw(seed: int) -> Scenario:
         crashes=tuple(_crash(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 1, 2)))),
         lag=rng.choice(_LAGS),
     )
+    return replace(drawn, pods=_together(rng, pods)) if rng.random() < 0.5 else drawn
+
+
+def _together(rng: random.Random, pods: tuple[PodPlan, ...]) -> tuple[PodPlan, ...]:
+    """All begin within a tenth of a second, and wish for the same."""
+    first = pods[0]
+    return tuple(replace(pod, begins=round(first.begins + _time(rng, 0, 0.1), 2), vcpus=first.vcpus) for pod in pods)
 
 
 def _pod(rng: random.Random, number: int) -> PodPlan:

@@ -44,6 +44,11 @@ class Stage:
     def tell(self, what: str) -> None:
         self.timeline.append(f"{self.now:9.3f}  {what}")
 
+    def happened(self, kind: str, what: str) -> None:
+        """Something that is no fault, and that enough runs must meet: counted and told."""
+        self.tally[kind] += 1
+        self.tell(f"{kind}: {what}")
+
     def strike(self, kind: str, what: str = "") -> None:
         """A fault happens: `kind` is counted, the rest is for people."""
         self.tally[kind] += 1
