@@ -17,6 +17,7 @@ RESERVED_TAGS: Final = ("aws:", "peerpods-")  # Amazon's own; ours (providers.ta
 PUBLIC_IPS: Final = ("none", "auto", "elastic")
 TENANCIES: Final = ("default", "dedicated", "host")
 VOLUME_TYPES: Final = ("gp3", "gp2", "io1", "io2")
+UPSTREAMS_TEMPLATE: Final = "kata"
 SERVICES: Final = ("sts", "pricing", "service-quotas")  # besides EC2
 
 _subnet: Final = forms.matching(r"subnet-[0-9a-f]{8,17}", "a subnet's id: subnet-0123456789abcdef0")
@@ -184,7 +185,9 @@ class AwsConfig:
         "launch by a template; what peerpods sets itself (image, type, TEE, place, user data, tags, IMDS) wins over it",
         env=("USE_PODVM_LAUNCHTEMPLATE",),
     )
-    launch_template: str = setting(_template, "kata", "the template's name or id", env=("PODVM_LAUNCHTEMPLATE_NAME",))
+    launch_template: str = setting(
+        _template, UPSTREAMS_TEMPLATE, "the template's name or id", env=("PODVM_LAUNCHTEMPLATE_NAME",)
+    )
     launch_template_version: str = setting(_version, "$Default", "which version of it")
     placement_group: str | None = setting(
         forms.optional(forms.nonempty), None, "a placement group's name or id (pg-...)"
@@ -249,7 +252,7 @@ class AwsConfig:
 def parse(table: Mapping[str, Any], env: Mapping[str, str], faults: Faults) -> AwsConfig:
     """Settings from the `[aws]` table and the environment; what is wrong goes to `faults`, nothing is raised."""
     config = read(AwsConfig, table, where="aws", env=env, faults=faults)
-    if "launch_template" in table and not config.use_launch_template:
+    if table.get("launch_template", UPSTREAMS_TEMPLATE) != UPSTREAMS_TEMPLATE and not config.use_launch_template:
         faults.append(Fault("aws.launch_template", "is not used", "use_launch_template = true with it, or neither"))
     faults.extend(contradictions(config))
     return config
