@@ -341,7 +341,11 @@ async def test_closing_does_not_wait_for_news_of_room() -> None:
         await scarce(world)
         provider = opened(world, allocation_check=60.0)
         under_way = asyncio.create_task(provider.create(world.spec(), "token-2"))
-        await called(world, VM)
+
+        async def accepted() -> bool:
+            return world.calls(Verb.CREATE) == 2
+
+        await eventually(accepted)
         async with asyncio.timeout(2):
             await provider.aclose()
         assert (await under_way).id
