@@ -184,6 +184,17 @@ async def test_a_create_given_up_at_any_call_is_undone_or_found_again(world: Azu
     assert await left(world) == {}
 
 
+async def test_taking_back_does_not_overtake_what_it_takes_back(world: AzureWorld) -> None:
+    world.cloud.faults.next(action=NIC, delay=0.2)  # Azure is slow to make the interface, and it is given up meanwhile
+    waiting = asyncio.create_task(world.provider.create(world.spec(), "token-1"))
+    await called(world, NIC)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await world.provider.aclose()  # which waits for what is under way
+    await asyncio.sleep(0.3)
+    assert await left(world) == {}
+
+
 async def test_a_create_given_up_before_its_turn_asks_nothing(world: AzureWorld) -> None:
     provider = opened(world)
     await provider.offerings()
