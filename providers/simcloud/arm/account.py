@@ -45,14 +45,6 @@ _SINGLE: Final = {
     "DiskEncryptionSets.Get": ENCRYPTION_SET,
     "UserAssignedIdentities.Get": IDENTITY,
 }
-# What a subscription may have in a region, as Azure's page on limits has it; not enforced.
-_NETWORK_LIMITS: Final = (
-    ("VirtualNetworks", VNET, 1000, "Virtual Networks"),
-    ("NetworkInterfaces", NIC, 65536, "Network Interfaces"),
-    ("NetworkSecurityGroups", NSG, 5000, "Network Security Groups"),
-    ("PublicIPAddresses", ADDRESS, 1000, "Public IP Addresses"),
-    ("StandardSkuPublicIpAddresses", ADDRESS, 1000, "Public IP Addresses - Standard"),
-)
 # What this cloud plays of each provider; both are registered.
 _PROVIDERS: Final = ("Microsoft.Compute", "Microsoft.Network")
 
@@ -175,13 +167,8 @@ class Account:
 
     def _network_usages(self, asked: Asked) -> Reply:
         self._check_location(asked)
-        base = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Network/locations/{self._world.region}/usages/"
-        found = []
-        for name, kind, limit, shown_as in _NETWORK_LIMITS:
-            used = sum(1 for _ in self._world.all(kind))
-            words = {"value": name, "localizedValue": shown_as}
-            found.append({"id": base + name, "unit": "Count", "currentValue": used, "limit": limit, "name": words})
-        return page(asked, found)
+        interfaces, addresses = (sum(1 for _ in self._world.all(kind)) for kind in (NIC, ADDRESS))
+        return Reply(body={"value": quotas.network_usages(interfaces, addresses)})
 
     def _sizes(self, asked: Asked) -> Reply:
         self._check_location(asked)

@@ -66,6 +66,15 @@ def _used(loads: Iterable[Load]) -> dict[str, int]:
     return used
 
 
+def network_usages(interfaces: int, addresses: int) -> list[dict[str, Any]]:
+    """As `Microsoft.Network/locations/.../usages` lists them; the limits that every subscription begins with."""
+    return [
+        _usage("NetworkInterfaces", interfaces, 65536, "Network Interfaces"),
+        _usage("PublicIPAddresses", addresses, 1000, "Public IP Addresses"),
+        _usage("StandardSkuPublicIpAddresses", addresses, 1000, "Static Public IP Addresses - Standard"),
+    ]
+
+
 def _usage(name: str, used: int, limit: int, long: str) -> dict[str, Any]:
     return {"unit": "Count", "currentValue": used, "limit": limit, "name": {"value": name, "localizedValue": long}}
 
