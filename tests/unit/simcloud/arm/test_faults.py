@@ -202,3 +202,15 @@ def test_a_new_vm_may_not_be_shown_yet() -> None:
             account.show()
         eventually(lambda: account.names() == ["vm"])
         assert account.show().name == "vm"
+
+
+def test_an_interface_that_outlives_a_failed_vm_is_kept_too(account: Account) -> None:
+    account.cloud.faults.capacity(SIZE, free=1)
+    account.launch("first")
+    body = account.request(account.nic())
+    body["properties"]["networkProfile"]["networkInterfaces"][0].pop("properties")
+    account.put("vm", body)
+    eventually(lambda: account.show().provisioning_state == "Failed")
+    account.delete()
+    with refused("NicReservedForAnotherVm", "virtualMachines/vm"):
+        account.network.network_interfaces.begin_delete(GROUP, "nic", polling=False)
