@@ -11,18 +11,18 @@ from adaptor.cli.verbs import Verbs
 from adaptor.errors import AdaptorError
 
 _DESCRIPTION: Final = """\
-A cloud on loopback that the real SDKs talk to: EC2's API, or with --cloud another one's, made as strict as the real
-one, and instances that really boot, as network namespaces with a metadata service of their own. Nothing leaves this
-machine, nothing costs anything, and all of it is gone when this command ends.
+A cloud on loopback that the real SDKs talk to: EC2's API, made as strict as the real one, and instances that really
+boot, as network namespaces with a metadata service of their own. Nothing leaves this machine, nothing costs anything,
+and all of it is gone when this command ends.
 """
 _FAULTS: Final = """\
 faults, at the start with --fault, or later with `peerpods simcloud fault URL FAULT`:
   next action=RunInstances error=RequestLimitExceeded times=3   refuse calls; also http_status=, garbage=true
   next action=RunInstances lose_reply=true                      the deed is done, its answer never comes
   next delay=2s                                                 a slow call; delay_reply= is after the deed
+  deny permission=compute.instances.create                      the caller's role lacks it (not on ec2)
   capacity instance_type=m6a.large zone=us-east-1a free=2       two more, then InsufficientInstanceCapacity
   quota vcpus=32                                                then VcpuLimitExceeded
-  deny permission=Microsoft.Compute/virtualMachines/write       the caller's role lacks it (Azure)
   boot fate=dies times=2                                        how instances start: dies, deaf, unreachable
   kill instance=i-...                                           a host fails
   cut instance=i-... seconds=10s                                its network cable is out for a while
