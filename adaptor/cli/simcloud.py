@@ -20,6 +20,7 @@ faults, at the start with --fault, or later with `peerpods simcloud fault URL FA
   next action=RunInstances error=RequestLimitExceeded times=3   refuse calls; also http_status=, garbage=true
   next action=RunInstances lose_reply=true                      the deed is done, its answer never comes
   next delay=2s                                                 a slow call; delay_reply= is after the deed
+  deny permission=compute.instances.create                      the caller's role lacks it (not on ec2)
   capacity instance_type=m6a.large zone=us-east-1a free=2       two more, then InsufficientInstanceCapacity
   quota vcpus=32                                                then VcpuLimitExceeded
   boot fate=dies times=2                                        how instances start: dies, deaf, unreachable
@@ -91,6 +92,7 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
     for name, meaning in (
         ("boot-delay", "from launch to running: 8s, or 8s±3s for a spread"),
         ("os-delay", "from running to the first instruction of its program"),
+        ("agent-delay", "from running until Azure counts a VM with an agent as made"),
         ("shutdown-delay", "from terminate to terminated"),
         ("visible-after", "how long Describe* does not know a new instance yet"),
     ):
@@ -151,6 +153,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "network": arguments.network,
         "boot_delay": arguments.boot_delay,
         "os_delay": arguments.os_delay,
+        "agent_delay": arguments.agent_delay,
         "shutdown_delay": arguments.shutdown_delay,
         "visible_after": arguments.visible_after,
         "rate_limits": None if limits is None else float(limits),

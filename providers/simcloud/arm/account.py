@@ -7,11 +7,13 @@ from typing import Any, Final
 from providers.simcloud.arm import quotas, skus
 from providers.simcloud.arm.desk import Asked, Desk, Handlers, Reply
 from providers.simcloud.arm.errors import Refused
+from providers.simcloud.arm.identity import CLIENT_ID, OBJECT_ID
 from providers.simcloud.arm.listing import page
 from providers.simcloud.arm.quotas import Load
 from providers.simcloud.arm.state import (
     ADDRESS,
     ENCRYPTION_SET,
+    GROUP,
     HOST,
     HOST_GROUP,
     IDENTITY,
@@ -45,6 +47,18 @@ _SINGLE: Final = {
 }
 # What this cloud plays of each provider; both are registered.
 _PROVIDERS: Final = ("Microsoft.Compute", "Microsoft.Network")
+
+
+def stock(world: World) -> None:
+    """What a launch may refer to, one of each kind."""
+    at = {"location": world.region}
+    world.add(PROXIMITY, GROUP, "near", **at, properties={"proximityPlacementGroupType": "Standard"})
+    world.add(RESERVATION_GROUP, GROUP, "reserved", **at)
+    world.add(HOST_GROUP, GROUP, "hosts", **at, properties={"platformFaultDomainCount": 1})
+    world.add(HOST, GROUP, "hosts", "host", **at, sku={"name": "DCasv5-Type1"})
+    world.add(ENCRYPTION_SET, GROUP, "key", **at, properties={"encryptionType": "EncryptionAtRestWithCustomerKey"})
+    identity = {"tenantId": TENANT, "principalId": OBJECT_ID, "clientId": CLIENT_ID}
+    world.add(IDENTITY, GROUP, "podvm", **at, properties=identity)
 
 
 class Account:

@@ -114,7 +114,7 @@ class Network:
             existing.revision += 1
             nic = existing
         else:
-            more = {"location": self._world.region, "tags": body.get("tags") or {}, "kind": "Regular"}
+            more = {"location": self._world.region, "tags": body.get("tags") or {}}
             nic = self._world.add(NIC, group, name, **more, properties=properties)
         self._hold(nic)
         return nic
@@ -257,6 +257,7 @@ class Network:
 
     def attach(self, nic: Resource, vm: str, *, primary: bool) -> None:
         """It is this VM's."""
+        self._reserved.pop(nic.id.lower(), None)
         mac = nic.properties.get("macAddress") or _mac(nic.id)
         nic.properties.update({"virtualMachine": {"id": vm}, "primary": primary, "macAddress": mac})
         nic.revision += 1
@@ -402,7 +403,6 @@ def _interface(nic: str, wanted: Mapping[str, Any], configurations: list[dict[st
         "hostedWorkloads": [],
         "tapConfigurations": [],
         "nicType": "Standard",
-        "allowPort25Out": False,
         "auxiliaryMode": "None",
     }
     if group := wanted.get("networkSecurityGroup"):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from providers.simcloud.arm import images, metadata, nics, permissions, prices, routes, skus
+from providers.simcloud.arm import account, images, metadata, nics, permissions, prices, routes, skus
 from providers.simcloud.arm.account import Account
 from providers.simcloud.arm.desk import Asked, Desk, Reply
 from providers.simcloud.arm.disks import Disks
@@ -49,6 +49,7 @@ class Arm:
         self.title = f"Azure's {self._region}"
         self.world = World(self._region)
         self.issuer = Issuer()
+        account.stock(self.world)
         images.stock(self.world)
         nics.stock(self.world, host.network)
         desk = Desk(self.world, Operations(self._region), faults, options, seeded(options.seed))
@@ -60,8 +61,8 @@ class Arm:
         self.fleet = self.machines.fleet = Fleet(host, faults, options, self.machines.note_change)
         self._name_instances_freely(faults)
         self._limits = Limits(options.rate_limits)
-        account = Account(desk, lambda: [load for vm in self.machines.known.values() if (load := vm.load)])
-        rooms = (self.machines, self.network, disks, Images(desk), account)
+        whole = Account(desk, lambda: [load for vm in self.machines.known.values() if (load := vm.load)])
+        rooms = (self.machines, self.network, disks, Images(desk), whole)
         self._handlers = {action: handler for room in rooms for action, handler in room.handlers().items()}
 
     def facts(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from providers.simcloud.arm import disks
 from providers.simcloud.arm.disks import Disks
+from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.nics import Network
 from providers.simcloud.arm.state import ADDRESS, NIC, Resource, World
 from providers.simcloud.arm.vm_rules import Plan
@@ -42,6 +43,7 @@ class Belongings:
     def _inline(self, plan: Plan, name: str, wanted: Mapping[str, Any]) -> Resource:
         """An interface that the VM describes. Its name is not the description's: nobody may guess it."""
         suffix = uuid4().hex[:8]
+        addresses: list[Resource] = []
         configurations = []
         for each in wanted.get("ipConfigurations") or []:
             inner = dict(copy.deepcopy(each.get("properties") or {}))
@@ -49,6 +51,7 @@ class Belongings:
             if public:
                 body = {"location": self._world.region, "sku": public.get("sku"), "tags": plan.body.get("tags") or {}}
                 address = self.network.make_address(plan.group, f"{public['name']}-{suffix}", body, None)
+                addresses.append(address)
                 option = (public.get("properties") or {}).get("deleteOption", "Detach")
                 address.properties["deleteOption"] = option
                 inner["publicIPAddress"] = {"id": address.id}
@@ -59,7 +62,12 @@ class Belongings:
             "tags": wanted.get("tags") or plan.body.get("tags") or {},
             "properties": {**kept, "ipConfigurations": configurations},
         }
-        return self.network.make(plan.group, f"{name}-{suffix}", body)
+        try:
+            return self.network.make(plan.group, f"{name}-{suffix}", body)
+        except Refused:
+            for address in addresses:
+                self._world.remove(address)
+            raise
 
     def take(self, plan: Plan, vm: Resource) -> None:
         """Interfaces and disks become the VM's; those that are to be made with it are made."""
@@ -87,12 +95,17 @@ class Belongings:
             vm=vm.id,
         )
 
-    def release(self, vm: Resource) -> None:
-        """Everything is free again, and what had been made with the VM is removed: the launch is tried anew."""
+    def release(self, vm: Resource, *, with_interfaces: bool) -> None:
+        """Everything is free again, and what had been made with the VM is removed: the launch is tried anew.
+
+        `with_interfaces`: they had been made with it too.
+        """
         for each in vm.properties["networkProfile"]["networkInterfaces"]:
             nic = self._world.find(each["id"], NIC)
             if nic is not None:
                 self.network.detach(nic)
+                if with_interfaces:
+                    self._remove(nic.id)
         storage = vm.properties["storageProfile"]
         for each in [storage["osDisk"], *storage["dataDisks"]]:
             disk = self._world.find(each["managedDisk"]["id"])

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from providers.simcloud.arm import images, skus, vm_disks, vm_login
+from providers.simcloud.arm.disks import holders
 from providers.simcloud.arm.errors import Refused, no_reference
 from providers.simcloud.arm.images import Image
 from providers.simcloud.arm.nics import Network, check_location
 from providers.simcloud.arm.skus import Size
 from providers.simcloud.arm.state import (
+    DISK,
     ENCRYPTION_SET,
     HOST,
     HOST_GROUP,
@@ -282,6 +284,9 @@ def _os_disk(plan: Plan, world: World) -> None:
             " explicit size.",
             target="osDisk.diskSizeGB",
         )
+    for each in [disk, *(_in(plan.properties, "storageProfile", "dataDisks") or [])]:
+        if each["createOption"] != "Attach":
+            _new_disk(plan, world, str(each.get("name") or ""))
     kind = _in(disk, "managedDisk", "storageAccountType")
     if kind is not None and kind not in _OS_DISK_KINDS:
         raise Refused(
@@ -293,6 +298,17 @@ def _os_disk(plan: Plan, world: World) -> None:
         _ephemeral(plan, disk)
     _exists(world, plan, _in(disk, "managedDisk", "diskEncryptionSet", "id"), ENCRYPTION_SET)
     _exists(world, plan, _in(disk, "managedDisk", "securityProfile", "diskEncryptionSet", "id"), ENCRYPTION_SET)
+
+
+def _new_disk(plan: Plan, world: World, name: str) -> None:
+    """A disk that is made with the VM takes nobody's place."""
+    found = world.find(id_of(DISK, plan.group, name)) if name else None
+    if found is not None and plan.vm_id.lower() not in [user.lower() for user in holders(found)]:
+        raise Refused(
+            "ConflictingUserInput",
+            f"Disk {name} already exists in resource group {plan.group}. Only CreateOption.Attach is supported.",
+            target=name,
+        )
 
 
 def _ephemeral(plan: Plan, disk: Body) -> None:

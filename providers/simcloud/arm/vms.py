@@ -18,7 +18,7 @@ from providers.simcloud.arm.vm_launch import Launcher
 from providers.simcloud.arm.vm_login import USER_DATA_LIMIT, check_data
 from providers.simcloud.arm.vm_rules import Plan
 from providers.simcloud.arm.vm_view import Vm
-from providers.simcloud.fleet import Cause, Fleet, Life, State
+from providers.simcloud.fleet import ENDED, Cause, Fleet, Life, State
 
 _PREEMPTED: Final = Outcome(
     Refused("OperationPreempted", "Operation execution has been preempted by a more recent operation."), canceled=True
@@ -42,7 +42,7 @@ class Machines:
         return {
             "VirtualMachines.CreateOrUpdate": self._put,
             "VirtualMachines.Update": self._update,
-            "VirtualMachines.Get": lambda asked: Reply(body=self._shown(self._named(asked), asked)),
+            "VirtualMachines.Get": lambda asked: Reply(body=self._shown(self._visible(asked), asked)),
             "VirtualMachines.Delete": self._delete,
             "VirtualMachines.List": self._list,
             "VirtualMachines.ListAll": self._list,
@@ -67,7 +67,7 @@ class Machines:
         self._refuse_if_deleted(vm, "PUT")
         profile = (body.get("properties") or {}).get("osProfile") or {}
         vm_shape.refuse_change(vm.resource.body, body, profile.get("customData"))
-        if vm.provisioning(self._desk.now()) == "Failed" and vm.life is None:
+        if vm.provisioning(self._desk.now()) == "Failed" and (vm.life is None or vm.life.state in ENDED):
             return self._create(asked, body, again=vm)
         return self._change(asked, vm, body)
 
@@ -83,8 +83,10 @@ class Machines:
                 network.reserve(nic, plan.vm_id)
             raise
         if again is not None:
-            self._forget_failed(again)
+            self._forget_failed(again, plan)
         vm = self._make(plan)
+        if again is not None:
+            vm.resource.revision = again.resource.revision + 1
         self._launcher.launch(vm, plan, self.fleet)
         operation = vm.creation = self._desk.operations.begin(
             vm.resource.id, self._until_created(vm), left=lambda: self._launcher.left(vm)
@@ -105,17 +107,18 @@ class Machines:
             plan.size,
             plan.spot,
             plan.zone,
+            visible_at=self._desk.now() + self._desk.options.visible_after.draw(self._desk.random),
             user_data=plan.properties.get("userData") or "",
             agent=linux.get("provisionVMAgent", True) and not plan.image.specialized,
         )
         self.known[resource.id.lower()] = self.all[vm_id] = vm
         return vm
 
-    def _forget_failed(self, vm: Vm) -> None:
+    def _forget_failed(self, vm: Vm, plan: Plan) -> None:
         """A launch that found no place is tried anew: what it had taken is free for the next."""
         if vm.creation is not None:
             vm.creation.look()
-        self._belongings.release(vm.resource)
+        self._belongings.release(vm.resource, with_interfaces=not plan.nics)
         vm.gone = True
 
     def _until_created(self, vm: Vm) -> Callable[[], Outcome | None]:
@@ -199,14 +202,14 @@ class Machines:
         if asked.names.get("location", self._desk.world.region).lower() != self._desk.world.region:
             return page(asked, [])
         wanted = asked.group.lower()
-        found = [vm for vm in self.known.values() if wanted in ("", vm.resource.group.lower())]
+        found = [vm for vm in self.known.values() if wanted in ("", vm.resource.group.lower()) and now >= vm.visible_at]
         expand = (
             "instanceView" if asked.query.get("statusonly", "").lower() == "true" else asked.query.get("$expand", "")
         )
         return page(asked, [vm_view.shown(vm, now, expand) for vm in found])
 
     def _instance_view(self, asked: Asked) -> Reply:
-        return Reply(body=vm_view.instance_view(self._named(asked), self._desk.now()))
+        return Reply(body=vm_view.instance_view(self._visible(asked), self._desk.now()))
 
     def _shown(self, vm: Vm, asked: Asked) -> dict[str, Any]:
         return vm_view.shown(vm, self._desk.now(), asked.query.get("$expand", ""))
@@ -315,6 +318,13 @@ class Machines:
     def _named(self, asked: Asked) -> Vm:
         vm = self._find(asked)
         if vm is None:
+            raise no_resource(VM, asked.name, asked.group)
+        return vm
+
+    def _visible(self, asked: Asked) -> Vm:
+        """As _named, for whoever only looks: a new one may not be shown yet."""
+        vm = self._named(asked)
+        if self._desk.now() < vm.visible_at:
             raise no_resource(VM, asked.name, asked.group)
         return vm
 

@@ -37,6 +37,12 @@ def test_sizes_are_listed_with_zones_families_and_capabilities(lasting: Account)
         list(lasting.compute.resource_skus.list(filter="name eq 'x'"))
 
 
+def test_the_networks_usages_count_what_there_is(lasting: Account) -> None:
+    told = {each.name.value: (each.current_value, each.limit) for each in lasting.network.usages.list("eastus")}
+    assert told["NetworkInterfaces"] == (1, 65536)
+    assert told["PublicIPAddresses"] == (0, 1000)
+
+
 def test_images_are_read_in_all_their_places(lasting: Account) -> None:
     compute = lasting.compute
     definition = compute.gallery_images.get(GROUP, "peerpods", "podvm")

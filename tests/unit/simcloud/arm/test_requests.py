@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from azure.identity import ManagedIdentityCredential
 
+from providers.simcloud.arm import routes
 from tests.unit.simcloud.arm.arm_client import GROUP, Account, arm, refused
 
 VM = "/providers/Microsoft.Compute/virtualMachines/vm?api-version=2024-07-01"
@@ -120,6 +121,10 @@ def test_paths_and_ids_do_not_mind_case(account: Account) -> None:
     account.launch()
     status, body, _ = send(account, (group(account) + VM.partition("?")[0]).upper() + "?api-version=2024-07-01")
     assert (status, body["name"]) == (200, "vm")
+
+
+def test_every_path_that_is_known_is_answered(lasting: Account) -> None:
+    assert set(arm(lasting.cloud)._handlers) == routes.ACTIONS - {"Identity.Token", "Prices.List"}
 
 
 def test_what_is_not_played_says_so(lasting: Account) -> None:

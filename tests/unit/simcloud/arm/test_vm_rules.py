@@ -228,3 +228,46 @@ def test_a_resize_keeps_to_what_the_vm_is(account: Account) -> None:
     )
     with refused("OperationNotAllowed", "Unable to resize", status=409):
         account.put("vm", account.request(nic, **size("Standard_D2s_v5")))
+
+
+def test_a_vm_may_refer_to_what_there_is(account: Account) -> None:
+    group = account.cloud.facts["image"].partition("/Microsoft.Compute/")[0]
+
+    def known(kind: str) -> dict[str, str]:
+        return {"id": f"{group}/{kind}"}
+
+    identity: dict[str, Any] = {f"{group}/Microsoft.ManagedIdentity/userAssignedIdentities/podvm": {}}
+    body = account.request(
+        account.nic(),
+        proximityPlacementGroup=known("Microsoft.Compute/proximityPlacementGroups/near"),
+        capacityReservation={"capacityReservationGroup": known("Microsoft.Compute/capacityReservationGroups/reserved")},
+        host=known("Microsoft.Compute/hostGroups/hosts/hosts/host"),
+        root={"identity": {"type": "UserAssigned", "userAssignedIdentities": identity}},
+    )
+    vm = account.put("vm", body).result()
+    assert list(vm.identity.user_assigned_identities) == list(identity)
+    assert vm.host.id.endswith("/host")
+    with refused("BadRequest", "'host' and 'hostGroup'"):
+        body["properties"]["hostGroup"] = known("Microsoft.Compute/hostGroups/hosts")
+        account.put("other", body)
+
+
+def test_a_new_disk_takes_nobodys_place(account: Account) -> None:
+    body = account.request(account.nic("a"), **disk(name="root"))
+    account.put("one", body).result()
+    with refused("ConflictingUserInput", "Disk root already exists in resource group peerpods", status=409):
+        account.put("two", account.request(account.nic("b"), **disk(name="root")))
+
+
+def test_an_interface_that_cannot_be_made_leaves_no_address(account: Account) -> None:
+    place = {
+        "subnet": {"id": account.cloud.facts["subnet"] + "x"},
+        "publicIPAddressConfiguration": {"name": "ip"},
+    }
+    configuration = {"name": "front", "properties": {"ipConfigurations": [{"name": "one", "properties": place}]}}
+    profile = {"networkInterfaces": None, "networkInterfaceConfigurations": [configuration]}
+    with refused("InvalidParameter", "networkApiVersion"):
+        account.put("vm", account.request(networkProfile=profile))
+    with refused("InvalidResourceReference"):
+        account.put("vm", account.request(networkProfile={**profile, "networkApiVersion": "2022-11-01"}))
+    assert (account.nics(), list(account.network.public_ip_addresses.list(GROUP)), account.disks()) == ([], [], [])
