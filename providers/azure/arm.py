@@ -44,7 +44,6 @@ PUT_VM: Final = "Microsoft.Compute/PutVMSubscriptionMaximum"
 DELETE_VM: Final = "Microsoft.Compute/DeleteVMSubscriptionMaximum"
 GET_VM: Final = "Microsoft.Compute/LowCostGetSubscriptionMaximum"
 LIST_VMS: Final = "Microsoft.Compute/HighCostGetSubscriptionMaximum"
-LOOK: Final = "Microsoft.Compute/GetOperationSubscriptionMaximum"
 WRITE_NETWORK: Final = "Microsoft.Network/Writes5Min"
 READ_NETWORK: Final = "Microsoft.Network/Reads5Min"
 RATES: Final = {
@@ -55,7 +54,6 @@ RATES: Final = {
     DELETE_VM: Rate(1500, 500 / _MINUTE),
     GET_VM: Rate(24_000, 8000 / _MINUTE),
     LIST_VMS: Rate(900, 300 / _MINUTE),
-    LOOK: Rate(15_000, 5000 / _MINUTE),
     WRITE_NETWORK: Rate(1000, 1000 / _FIVE_MINUTES),
     READ_NETWORK: Rate(10_000, 10_000 / _FIVE_MINUTES),
 }
@@ -105,6 +103,14 @@ class Arm:
             return await client.virtual_machines.get(group, name, expand="instanceView", cls=_response)
 
         return await self._call(doing, {GET_VM: 1, READ: 1}, Rank.READ, ask)
+
+    async def view_machine(self, name: str, doing: str) -> Answer:
+        """Its instance view alone: how its creation goes, and whether it is switched on."""
+
+        async def ask(client: Any) -> Any:
+            return await client.virtual_machines.instance_view(self._config.resource_group, name, cls=_response)
+
+        return await self._call(doing, {GET_VM: 1, READ: 1}, Rank.CREATE, ask)
 
     async def delete_machine(self, name: str, doing: str) -> Answer:
         """Delete it without a shutdown; returns once that is accepted. Status 204: there was none."""

@@ -211,10 +211,13 @@ class AzureConfig:
         "another Azure Resource Manager: a sovereign cloud's, or simcloud; plain http never gets credentials",
         env=("AZURE_ENDPOINT_URL",),
     )
-    # Allocation failures come seconds after Azure has accepted a VM, and no guest boots faster: looking once, this
-    # long after, costs a start nothing and lets it go on with another offering. 0: at once.
+    # Allocation failures come seconds after Azure has accepted a VM, and no guest boots faster: a look this long after
+    # costs a start nothing and lets it go on with another offering.
     allocation_check: float = setting(
-        forms.duration, 5.0, "how long after a VM was accepted Azure is asked whether it found room for it"
+        forms.duration,
+        5.0,
+        "how long after a VM was accepted Azure is asked whether it found room; again after twice as long, while it"
+        " has not, for a minute; 0: at once, and no more",
     )
 
     @property

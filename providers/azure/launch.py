@@ -1,6 +1,6 @@
-"""One launch: the interface, then the VM, then one look at whether Azure found room for it; nothing left of a refusal.
+"""One launch: the interface, then the VM, then a look at whether Azure found room for it; nothing left of a refusal.
 
-    PUT interface ──► its address ──► PUT VM, if there is none ──► accepted ──► look at the operation once
+    PUT interface ──► its address ──► PUT VM, if there is none ──► accepted ──► look whether it has a place
          └ refused: nothing made          ├ refused: delete the interface          ├ no room: delete the VM, which
                                           └ there is one: it is this token's,        takes all of its along; Capacity
                                             or another spec's (InvalidSpec)        └ else: an Instance, with its address
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from providers.azure import arm, requests
-from providers.azure.arm import Answer, Arm
+from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
 from providers.azure.errors import EXISTS, NIC_RESERVED, refused
 from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Tee
@@ -32,6 +32,8 @@ ADDRESS: Final = "Microsoft.Network/publicIPAddresses"
 RESERVED: Final = 185.0
 # Tokens remembered: a node launches some hundred VMs a day, and a create is repeated within minutes.
 REMEMBERED: Final = 4096
+# Times `allocation_check` that a VM without a place is looked at: a minute by default. Azure has been seen to take 40 s.
+LOOKING: Final = 12
 # Looks for a public address that Azure has not chosen yet, and seconds between them; it takes one or two.
 ADDRESS_LOOKS, ADDRESS_PAUSE = 10, 1.0
 
@@ -68,6 +70,7 @@ class Launches:
         self._past: OrderedDict[str, Past] = OrderedDict()
         self._under_way: dict[str, _Joined] = {}
         self._behind: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         """See Provider.create. Who asks while the same launch is under way waits for it. Given up by all who wait, it
@@ -95,8 +98,9 @@ class Launches:
             await self._delete_part(kind, name, doing)
 
     async def aclose(self) -> None:
-        """Return when the launches under way have ended. Interfaces that Azure will not delete yet are left to the
+        """Return when the launches under way have ended, with no further looks at theirs. Interfaces that Azure will not delete yet are left to the
         sweep."""
+        self._closing.set()
         tasks = [joined.task for joined in self._under_way.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in self._behind:
@@ -159,7 +163,11 @@ class Launches:
             raise
         with arm.reading(doing):
             past.made = requests.instance(answer.body)
-        await self._look(past, answer, doing)
+        try:
+            await self._look(past.vm, doing)
+        except (Capacity, Quota, Unsupported):
+            past.made = None
+            raise
         return past.made
 
     async def _found(self, spec: LaunchSpec, token: str, past: Past, doing: str) -> Instance | None:
@@ -198,29 +206,43 @@ class Launches:
             answer = await self._arm.get(path, arm.NETWORK_API, doing)
         raise Transient(f"{doing}: Azure has not chosen one yet")
 
-    async def _look(self, past: Past, answer: Answer, doing: str) -> None:
-        """Raises what went wrong, if that is known already, and has the VM deleted then.
+    async def _look(self, vm: str, doing: str) -> None:
+        """Raises Capacity, Quota or Unsupported if Azure finds no place for the VM, and has it deleted then.
 
-        Whether there is room is decided after the PUT has been accepted. Only a create that fails makes the start go on
-        with another offering, so it is worth one call; what fails later shows in `get`.
+        That is decided after the PUT has been accepted, in seconds mostly, in up to forty where there is a shortage. Only
+        a create that fails makes the start go on with another offering. So: one look, and more of them while nothing
+        says that the VM has a place. What fails later shows in `get`.
         """
-        url = answer.headers.get("Azure-AsyncOperation")
-        if not url:
-            return
-        await asyncio.sleep(self._config.allocation_check)
-        try:
-            seen = (await self._arm.get(url, arm.COMPUTE_API, doing, bucket=arm.LOOK)).body
-        except ProviderError as error:
-            LOG.warning("%s; it goes on unlooked at", error)
-            return
-        if not isinstance(seen, dict) or seen.get("status") != "Failed":
-            return
-        failure = refused(seen.get("error") or {}, doing)
-        if not isinstance(failure, (Capacity, Quota, Unsupported)):
-            return  # it exists, and may live: a guest that does not report to Azure "fails" too
-        await self._arm.delete_machine(past.vm, doing)  # what it raises leaves the launch open, and so it is
-        past.made, past.asked = None, True
-        raise failure
+        pause = self._config.allocation_check
+        until = asyncio.get_running_loop().time() + LOOKING * pause
+        while not await self._closes_within(pause):
+            try:
+                view = (await self._arm.view_machine(vm, doing)).body
+                with arm.reading(doing):
+                    failed, placed = requests.creation(view)
+            except ProviderError as error:
+                LOG.warning("%s; it goes on unlooked at", error)
+                return
+            if failed is not None:
+                await self._give_up(vm, failed, doing)
+                return
+            pause = 2 * self._config.allocation_check  # Azure asks for ten seconds
+            if placed or asyncio.get_running_loop().time() + pause > until:
+                return
+
+    async def _closes_within(self, seconds: float) -> bool:
+        """False after so long; True as soon as nobody waits for news any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._closing.wait()
+        return False
+
+    async def _give_up(self, vm: str, failed: Mapping[str, str], doing: str) -> None:
+        failure = refused(failed, doing)
+        if isinstance(failure, (Capacity, Quota, Unsupported)):
+            await self._arm.delete_machine(vm, doing)  # what it raises leaves the launch open, and so it is
+            raise failure
+        LOG.warning("%s; it exists, and may live: a guest that does not report to Azure fails too", failure)
 
     # -- taking back --------------------------------------------------------------------------------
 

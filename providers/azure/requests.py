@@ -323,6 +323,16 @@ def instance(shape: Shape) -> Instance:
     )
 
 
+def creation(view: Shape) -> tuple[Mapping[str, str] | None, bool]:
+    """Of an instance view: the error object of a creation that has failed, and whether the VM has a place."""
+    statuses = view["statuses"]
+    for status in statuses:
+        before, _, code = status["code"].partition("/failed/")
+        if before == "ProvisioningState" and code:
+            return {"code": code, "message": status.get("message") or status.get("displayStatus") or ""}, False
+    return None, any(status["code"] in _POWERED for status in statuses)
+
+
 def has_failed(shape: Shape) -> bool:
     """Whether its creation, or a later deed, went wrong: that says nothing yet of whether it runs."""
     return bool(shape["properties"].get("provisioningState") == "Failed")

@@ -107,14 +107,17 @@ class Simcloud:
 def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
     """Imports one cloud only: moto alone takes half a second."""
     match options.cloud:
+        case "arm":
+            try:
+                from providers.simcloud.arm.service import Arm
+            except ModuleNotFoundError as error:
+                raise SimcloudError(f"playing arm needs {error.name}: pip install 'peerpods[sim,azure]'") from error
+
+            return Arm(options, host, faults)
         case "ec2":
             from providers.simcloud.ec2.service import Ec2
 
             return Ec2(options, host, faults)
-        case "arm":
-            from providers.simcloud.arm.service import Arm
-
-            return Arm(options, host, faults)
         case "gce":
             try:
                 from providers.simcloud.gce.service import Gce

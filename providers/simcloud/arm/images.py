@@ -213,9 +213,9 @@ class Images:
 
     def _one(self, kind: str, asked: Asked, *names: str) -> Reply:
         if kind == IMAGE or len(names) == 1:
-            return Reply(body=_seen(self._world.named(kind, asked.group, *(asked.names[n] for n in names))))
+            return Reply(body=shown(self._world.named(kind, asked.group, *(asked.names[n] for n in names))))
         self._parent(kind, asked, names)
-        return Reply(body=_seen(self._world.named(kind, asked.group, *(asked.names[n] for n in names))))
+        return Reply(body=shown(self._world.named(kind, asked.group, *(asked.names[n] for n in names))))
 
     def _parent(self, kind: str, asked: Asked, names: tuple[str, ...]) -> None:
         parents = [asked.names[name] for name in names[:-1]]
@@ -228,12 +228,12 @@ class Images:
             )
 
     def _list(self, kind: str, asked: Asked) -> Reply:
-        return Reply(body={"value": [_seen(each) for each in self._world.all(kind, asked.group)]})
+        return Reply(body={"value": [shown(each) for each in self._world.all(kind, asked.group)]})
 
     def _versions(self, asked: Asked) -> Reply:
         definition = self._world.named(GALLERY_IMAGE, asked.group, asked.name, asked.names["image"])
         found = [
-            _seen(each)
+            shown(each)
             for each in self._world.all(GALLERY_VERSION, asked.group)
             if each.id.lower().startswith(definition.id.lower() + "/")
         ]
@@ -289,10 +289,3 @@ class Images:
     def _sku(self, asked: Asked) -> Image | None:
         words = (asked.names["publisher"].lower(), asked.names["offer"].lower(), asked.names["sku"].lower())
         return _MARKETPLACE.get(words)
-
-
-def _seen(resource: Any) -> dict[str, Any]:
-    """Images have no etag."""
-    body = shown(resource)
-    body.pop("etag")
-    return body

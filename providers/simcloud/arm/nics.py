@@ -114,7 +114,7 @@ class Network:
             existing.revision += 1
             nic = existing
         else:
-            more = {"location": self._world.region, "tags": body.get("tags") or {}, "kind": "Regular"}
+            more = {"location": self._world.region, "tags": body.get("tags") or {}}
             nic = self._world.add(NIC, group, name, **more, properties=properties)
         self._hold(nic)
         return nic
@@ -403,7 +403,6 @@ def _interface(nic: str, wanted: Mapping[str, Any], configurations: list[dict[st
         "hostedWorkloads": [],
         "tapConfigurations": [],
         "nicType": "Standard",
-        "allowPort25Out": False,
         "auxiliaryMode": "None",
     }
     if group := wanted.get("networkSecurityGroup"):

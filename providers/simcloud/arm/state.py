@@ -31,6 +31,8 @@ NSG_RULE: Final = "Microsoft.Network/networkSecurityGroups/securityRules"
 ADDRESS: Final = "Microsoft.Network/publicIPAddresses"
 IDENTITY: Final = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
+_TIMELESS: Final = (PROXIMITY, RESERVATION_GROUP, HOST_GROUP)  # they are there at once
+
 
 @dataclass(frozen=True, slots=True)
 class ResourceId:
@@ -120,7 +122,9 @@ class World:
         """A new resource, or another in its place; `properties` says that it has succeeded unless told otherwise."""
         resource_id = id_of(resource_type, group, *names)
         made = {"name": names[-1], "id": resource_id, "type": resource_type, **body}
-        made.setdefault("properties", {}).setdefault("provisioningState", "Succeeded")
+        made.setdefault("properties", {})
+        if resource_type not in _TIMELESS:
+            made["properties"].setdefault("provisioningState", "Succeeded")
         resource = self._resources[resource_id.lower()] = Resource(resource_id, resource_type, made)
         return resource
 
@@ -155,5 +159,6 @@ def id_of(resource_type: str, group: str, *names: str) -> str:
 
 
 def shown(resource: Resource) -> dict[str, Any]:
-    """As GET shows it."""
-    return {**resource.body, "etag": resource.etag}
+    """As GET shows it; of what compute keeps, only VMs have an etag."""
+    tagged = resource.type == VM or not resource.type.startswith("Microsoft.Compute/")
+    return {**resource.body, "etag": resource.etag} if tagged else resource.body

@@ -95,12 +95,17 @@ class Belongings:
             vm=vm.id,
         )
 
-    def release(self, vm: Resource) -> None:
-        """Everything is free again, and what had been made with the VM is removed: the launch is tried anew."""
+    def release(self, vm: Resource, *, with_interfaces: bool) -> None:
+        """Everything is free again, and what had been made with the VM is removed: the launch is tried anew.
+
+        `with_interfaces`: they had been made with it too.
+        """
         for each in vm.properties["networkProfile"]["networkInterfaces"]:
             nic = self._world.find(each["id"], NIC)
             if nic is not None:
                 self.network.detach(nic)
+                if with_interfaces:
+                    self._remove(nic.id)
         storage = vm.properties["storageProfile"]
         for each in [storage["osDisk"], *storage["dataDisks"]]:
             disk = self._world.find(each["managedDisk"]["id"])

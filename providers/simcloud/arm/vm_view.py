@@ -1,6 +1,5 @@
 """A virtual machine as it is, and as GET and instanceView show it."""
 
-import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -75,14 +74,12 @@ class Vm:
 
 def shown(vm: Vm, now: float, expand: str = "") -> dict[str, Any]:
     """As GET shows it. `expand`: instanceView or userData."""
-    body = copy.deepcopy(vm.resource.body)
-    body["etag"] = vm.resource.etag
-    body["properties"]["provisioningState"] = vm.provisioning(now)
+    properties = {**vm.resource.properties, "provisioningState": vm.provisioning(now)}
     if "instanceview" in expand.lower():
-        body["properties"]["instanceView"] = instance_view(vm, now)
+        properties["instanceView"] = instance_view(vm, now)
     if "userdata" in expand.lower() and vm.user_data:
-        body["properties"]["userData"] = vm.user_data
-    return body
+        properties["userData"] = vm.user_data
+    return {**vm.resource.body, "etag": vm.resource.etag, "properties": properties}
 
 
 def instance_view(vm: Vm, now: float) -> dict[str, Any]:

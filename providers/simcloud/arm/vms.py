@@ -83,7 +83,7 @@ class Machines:
                 network.reserve(nic, plan.vm_id)
             raise
         if again is not None:
-            self._forget_failed(again)
+            self._forget_failed(again, plan)
         vm = self._make(plan)
         if again is not None:
             vm.resource.revision = again.resource.revision + 1
@@ -114,11 +114,11 @@ class Machines:
         self.known[resource.id.lower()] = self.all[vm_id] = vm
         return vm
 
-    def _forget_failed(self, vm: Vm) -> None:
+    def _forget_failed(self, vm: Vm, plan: Plan) -> None:
         """A launch that found no place is tried anew: what it had taken is free for the next."""
         if vm.creation is not None:
             vm.creation.look()
-        self._belongings.release(vm.resource)
+        self._belongings.release(vm.resource, with_interfaces=not plan.nics)
         vm.gone = True
 
     def _until_created(self, vm: Vm) -> Callable[[], Outcome | None]:

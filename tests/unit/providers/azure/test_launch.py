@@ -17,7 +17,7 @@ from tests.contract import azure_world
 from tests.contract.azure_world import AzureWorld
 from tests.contract.world import Verb, arrival
 
-NIC, VM, LOOK = "NetworkInterfaces.CreateOrUpdate", "VirtualMachines.CreateOrUpdate", "Operations.Get"
+NIC, VM, LOOK = "NetworkInterfaces.CreateOrUpdate", "VirtualMachines.CreateOrUpdate", "VirtualMachines.InstanceView"
 MADE = (ResourceKind.INSTANCE, ResourceKind.INTERFACE, ResourceKind.ADDRESS, ResourceKind.DISK)
 
 
@@ -78,8 +78,9 @@ async def test_the_address_is_known_when_the_create_returns_and_is_the_interface
 
 async def test_a_create_does_not_wait_for_the_guest_to_report() -> None:
     async with azure_world.world(boot_delay="1h", agent_delay="1h") as world:
-        async with asyncio.timeout(5):
-            await world.provider.create(world.spec(), "token-1")
+        async with asyncio.timeout(2):
+            await opened(world, allocation_check=0.5).create(world.spec(), "token-1")
+    assert list(world.cloud.calls).count(LOOK) == 1
 
 
 async def test_disk_interface_and_public_address_go_with_the_vm(world: AzureWorld) -> None:
@@ -183,6 +184,17 @@ async def test_a_create_given_up_at_any_call_is_undone_or_found_again(world: Azu
     assert await left(world) == {}
 
 
+async def test_taking_back_does_not_overtake_what_it_takes_back(world: AzureWorld) -> None:
+    world.cloud.faults.next(action=NIC, delay=0.2)  # Azure is slow to make the interface, and it is given up meanwhile
+    waiting = asyncio.create_task(world.provider.create(world.spec(), "token-1"))
+    await called(world, NIC)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await world.provider.aclose()  # which waits for what is under way
+    await asyncio.sleep(0.3)
+    assert await left(world) == {}
+
+
 async def test_a_create_given_up_before_its_turn_asks_nothing(world: AzureWorld) -> None:
     provider = opened(world)
     await provider.offerings()
@@ -280,6 +292,19 @@ async def test_the_look_comes_as_late_as_the_settings_say() -> None:
             await opened(world, allocation_check=0.3).create(world.spec(), "token-3")
 
 
+async def test_a_vm_without_a_place_is_looked_at_until_it_has_one_or_never_will() -> None:
+    async with azure_world.world(boot_delay="0.2s") as world:
+        await scarce(world)
+        with pytest.raises(Capacity):
+            await opened(world, allocation_check=0.04).create(world.spec(), "token-2")
+        assert list(world.cloud.calls).count(LOOK) > 2
+    async with azure_world.world(boot_delay="1h") as world:
+        await scarce(world)
+        provider = opened(world, allocation_check=0.02)
+        assert (await provider.create(world.spec(), "token-2")).state is InstanceState.PENDING  # no longer than that
+        assert list(world.cloud.calls).count(LOOK) < launch.LOOKING
+
+
 async def test_an_allocation_that_fails_after_the_look_shows_as_a_stopped_machine_with_the_reason() -> None:
     async with azure_world.world(boot_delay="0.1s") as world:
         await scarce(world)
@@ -320,6 +345,21 @@ async def test_nodes_with_the_same_token_get_machines_of_their_own(world: AzureW
     first = await world.provider.create(world.spec(), "token-1")
     second = await world.connect(replace(world.owner, node="node-2")).create(world.spec(), "token-1")
     assert first.id != second.id
+
+
+async def test_closing_does_not_wait_for_news_of_room() -> None:
+    async with azure_world.world(boot_delay="1h") as world:
+        await scarce(world)
+        provider = opened(world, allocation_check=60.0)
+        under_way = asyncio.create_task(provider.create(world.spec(), "token-2"))
+
+        async def accepted() -> bool:
+            return world.calls(Verb.CREATE) == 2
+
+        await eventually(accepted)
+        async with asyncio.timeout(2):
+            await provider.aclose()
+        assert (await under_way).id
 
 
 async def test_closing_lets_the_launch_under_way_finish(world: AzureWorld) -> None:

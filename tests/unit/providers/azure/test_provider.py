@@ -184,6 +184,16 @@ async def test_what_azure_says_is_left_holds_calls_back(world: AzureWorld) -> No
     assert provider.throttle.free(arm.PUT_VM)
 
 
+async def test_what_others_have_used_up_is_heard_of_before_a_refusal() -> None:
+    async with azure_world.world(rate_limits=0.02) as world:  # five reads, and a sixth in two seconds
+        for _ in range(4):
+            await world.names(ResourceKind.INSTANCE)
+        provider = opened(world)
+        assert provider.throttle.free(arm.READ)
+        await provider.list()
+        assert not provider.throttle.free(arm.READ)
+
+
 async def test_at_azures_real_limits_no_call_of_many_pods_is_refused() -> None:
     async with azure_world.world(rate_limits=1) as world:
         specs = [world.spec(name=f"podvm-{number}") for number in range(40)]

@@ -137,6 +137,33 @@ def test_after_a_failed_launch_its_interface_is_kept_for_that_vm(account: Accoun
     account.put("other", account.request(nic, **other))
 
 
+def test_an_interface_that_was_kept_is_free_once_its_vm_has_lived(account: Account) -> None:
+    nic = account.nic()
+    account.cloud.faults.capacity(SIZE, free=0)
+    with refused("SkuNotAvailable", status=409):
+        account.put("vm", account.request(nic))
+    body = account.request(nic, hardwareProfile={"vmSize": "Standard_DC4as_v5"})
+    body["properties"]["networkProfile"]["networkInterfaces"][0].pop("properties")
+    account.put("vm", body)
+    account.delete()
+    eventually(lambda: not account.names())
+    account.network.network_interfaces.begin_delete(GROUP, "nic").result()
+    assert account.nics() == []
+
+
+def test_trying_anew_leaves_no_interface_of_the_first_try(account: Account) -> None:
+    place = {"name": "one", "properties": {"subnet": {"id": account.cloud.facts["subnet"]}}}
+    inline = [{"name": "front", "properties": {"deleteOption": "Delete", "ipConfigurations": [place]}}]
+    profile = {"networkInterfaces": None, "networkApiVersion": "2022-11-01", "networkInterfaceConfigurations": inline}
+    body = account.request(networkProfile=profile)
+    account.cloud.faults.boot("dies")
+    account.put("vm", body)
+    eventually(lambda: account.show().provisioning_state == "Failed")
+    account.put("vm", body)
+    eventually(lambda: account.show().provisioning_state == "Succeeded")
+    assert len(account.nics()) == 1
+
+
 def test_a_quota_of_a_family_counts_what_is_allocated(account: Account) -> None:
     account.cloud.faults.quota(vcpus=4)
     account.launch("one")
@@ -202,3 +229,15 @@ def test_a_new_vm_may_not_be_shown_yet() -> None:
             account.show()
         eventually(lambda: account.names() == ["vm"])
         assert account.show().name == "vm"
+
+
+def test_an_interface_that_outlives_a_failed_vm_is_kept_too(account: Account) -> None:
+    account.cloud.faults.capacity(SIZE, free=1)
+    account.launch("first")
+    body = account.request(account.nic())
+    body["properties"]["networkProfile"]["networkInterfaces"][0].pop("properties")
+    account.put("vm", body)
+    eventually(lambda: account.show().provisioning_state == "Failed")
+    account.delete()
+    with refused("NicReservedForAnotherVm", "virtualMachines/vm"):
+        account.network.network_interfaces.begin_delete(GROUP, "nic", polling=False)
