@@ -380,3 +380,18 @@ async def test_what_a_repeat_does_not_see_at_once_is_not_taken_for_gone() -> Non
             await world.provider.create(world.spec(), "token-1")
         made = await opened(world).create(world.spec(), "token-1")
         assert made.state is not InstanceState.GONE
+
+
+async def test_labels_alone_make_nothing_ours(world: GcpWorld) -> None:
+    """Anybody may copy labels: an instance template does. The exact tags decide."""
+    body = {
+        "name": "forged",
+        "machineType": f"zones/{ZONES[0]}/machineTypes/e2-medium",
+        "labels": marks.of_owner(world.owner),
+        "networkInterfaces": [{"network": "global/networks/default"}],
+        "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": world.config.image}}],
+    }
+    await world.ask("POST", f"zones/{ZONES[0]}/instances", body)
+    assert isinstance(world.provider, GcpProvider)
+    assert list(await world.provider.list()) == []
+    assert list(await world.provider.resources()) == []
