@@ -1,4 +1,4 @@
-"""`peerpods check` and `peerpods config`: is the configuration right, and what could it say?"""
+"""`peerpods check` and `peerpods config`: is the configuration right, will the cloud take it, and what could it say?"""
 
 import os
 import sys
@@ -12,11 +12,15 @@ def add_parser(verbs: Verbs) -> None:
     """Declare both."""
     check = verbs.add_parser(
         "check",
-        help="say what is wrong with the configuration, or what it comes to",
+        help="say what is wrong with the configuration, or what it comes to; --cloud: whether the cloud will take it",
         description="Reads the file and the environment as `peerpods adaptor` would and starts nothing. Prints every "
-        "fault (exit status 1), or every setting in force and where it comes from (0).",
+        "fault (exit status 1), or every setting in force and where it comes from (0). With --cloud it then asks the "
+        "cloud, by dry runs and descriptions that change nothing, whether pod VMs could be launched with these "
+        "settings: credentials, permissions, image, network, quotas, TEE; each finding with its remedy.",
     )
     check.add_argument("--config", metavar="FILE", help=f"settings (default: {names.CONFIG_FILE} if there is one)")
+    check.add_argument("--cloud", action="store_true", help="ask the cloud too; prints its findings only")
+    check.add_argument("--json", action="store_true", help="with --cloud: the findings for programs")
     check.set_defaults(run=run_check)
     config = verbs.add_parser(
         "config",
@@ -28,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run_check(arguments: Namespace) -> int:
-    """0 when `peerpods adaptor` would accept the configuration."""
+    """0 when `peerpods adaptor` would accept the configuration, and the cloud its launches where it is asked."""
     from adaptor.cli import reference
     from adaptor.config import ConfigError, load
 
@@ -37,6 +41,12 @@ def run_check(arguments: Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+    if arguments.cloud:
+        import asyncio
+
+        from adaptor.cli import preflight  # loads the cloud's SDK
+
+        return asyncio.run(preflight.check(config, as_json=arguments.json))
     rows = [("setting", "value", "from"), *reference.in_force(config)]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for key, value, source in rows:

@@ -2,21 +2,37 @@
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from adaptor.telemetry import metrics
-from providers.base import Instance, LaunchSpec, Offering, Provider, Resource, SupportsSweep
+from providers.base import (
+    Device,
+    Disk,
+    Finding,
+    Headroom,
+    Instance,
+    LaunchSpec,
+    Offering,
+    Provider,
+    Resource,
+    SupportsBatchCreate,
+    SupportsPreflight,
+    SupportsQuota,
+    SupportsSweep,
+    SupportsVolumes,
+    Volume,
+)
 from providers.errors import ProviderError
 
 T = TypeVar("T")
 
 
 class Metered:
-    """`provider`, with its calls counted in `telemetry.metrics`."""
+    """`provider`, with its calls counted in `telemetry.metrics`. Made by `metered`, with the abilities it has."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Any) -> None:
         self._provider = provider
-        self.name = provider.name
+        self.name: str = provider.name
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         return await self._count("create", self._provider.create(spec, token))
@@ -51,20 +67,56 @@ class Metered:
             metrics.CLOUD_CALL_SECONDS.labels(cloud=self.name, verb=verb).observe(monotonic() - began)
 
 
-class MeteredSweep(Metered):
-    """A Metered whose provider can sweep."""
-
-    def __init__(self, provider: Provider, cloud: SupportsSweep) -> None:
-        super().__init__(provider)
-        self._cloud = cloud
-
+class _Sweep(Metered):
     async def resources(self) -> Sequence[Resource]:
-        return await self._count("resources", self._cloud.resources())
+        return await self._count("resources", self._provider.resources())
 
     async def remove(self, resource: Resource) -> None:
-        await self._count("remove", self._cloud.remove(resource))
+        await self._count("remove", self._provider.remove(resource))
 
 
-def metered(provider: Provider) -> Metered:
-    """`provider` counted, with the abilities it has."""
-    return MeteredSweep(provider, provider) if isinstance(provider, SupportsSweep) else Metered(provider)
+class _Volumes(Metered):
+    async def disks(self, ids: Collection[str]) -> Mapping[str, Disk]:
+        return await self._count("disks", self._provider.disks(ids))
+
+    async def attach(self, instance_id: str, volumes: Sequence[Volume]) -> None:
+        await self._count("attach", self._provider.attach(instance_id, volumes))
+
+    def device(self, spec: LaunchSpec, index: int) -> Device:
+        found: Device = self._provider.device(spec, index)
+        return found
+
+
+class _Batch(Metered):
+    async def seat(self, spec: LaunchSpec, token: str) -> str:  # no call of the cloud's: nothing to count
+        seat: str = await self._provider.seat(spec, token)
+        return seat
+
+    def leave(self, token: str) -> None:
+        self._provider.leave(token)
+
+
+class _Preflight(Metered):
+    async def preflight(self, port: int, tunnel_port: int) -> Sequence[Finding]:
+        return await self._count("preflight", self._provider.preflight(port, tunnel_port))
+
+
+class _Quota(Metered):
+    async def quota(self) -> Sequence[Headroom]:
+        return await self._count("quota", self._provider.quota())
+
+
+_ABILITIES: Final[tuple[tuple[type, type[Metered]], ...]] = (
+    (SupportsSweep, _Sweep),
+    (SupportsVolumes, _Volumes),
+    (SupportsBatchCreate, _Batch),
+    (SupportsPreflight, _Preflight),
+    (SupportsQuota, _Quota),
+)
+
+
+def metered(provider: Provider) -> Provider:
+    """`provider` counted, with the abilities it has and no others: callers ask by isinstance."""
+    able = tuple(ours for ability, ours in _ABILITIES if isinstance(provider, ability))
+    made: Provider = type("Metered", able or (Metered,), {})(provider)
+    return made

@@ -1,0 +1,67 @@
+"""What `peerpods check --cloud` does and prints; apart from its declaration, for it loads a cloud's SDK."""
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Final
+
+from adaptor import daemon
+from adaptor.config import Config
+from providers.base import Finding, Grade, Ownership, Provider, SupportsPreflight
+from providers.errors import ProviderError
+
+_FAILED: Final = 1
+_WIDTH: Final = 110  # of a finding's text
+_ORDER: Final = (Grade.FAULT, Grade.WARNING, Grade.OK)
+_NODE: Final = "preflight"  # nothing is made, so nothing will carry this mark
+
+
+async def check(config: Config, *, as_json: bool) -> int:
+    """Ask the cloud, print its findings; 0 when pods would start. Raises: Unavailable (no SDK installed)."""
+    provider = await daemon.open_provider(config, Ownership(config.node.cluster or _NODE, config.node.name))
+    try:
+        findings = await _findings(provider, config)
+    finally:
+        await provider.aclose()
+    print(_json(findings) if as_json else report(provider.name, findings))
+    return _FAILED if any(finding.grade is Grade.FAULT for finding in findings) else 0
+
+
+async def _findings(provider: Provider, config: Config) -> Sequence[Finding]:
+    """At least that the credentials work and the configured types exist: every provider can tell that."""
+    try:
+        offers = await provider.offerings()
+    except ProviderError as error:
+        offered = Finding("instance types", Grade.FAULT, str(error), "correct the setting or the credentials")
+    else:
+        zones = sorted({offer.zone for offer in offers if offer.zone})
+        kinds = sorted({offer.tee.value for offer in offers})
+        message = f"{len({offer.instance_type for offer in offers})} in {', '.join(zones) or 'no zone'}; TEE: {', '.join(kinds)}"
+        offered = Finding("instance types", Grade.OK, message)
+    if isinstance(provider, SupportsPreflight):
+        return [offered, *await provider.preflight(config.guest.port, config.network.vxlan_port)]
+    unasked = f"the {provider.name} provider has no preflight: permissions, network and quotas were not looked at"
+    return [offered, Finding("preflight", Grade.WARNING, unasked, "launch one pod to find out")]
+
+
+def report(cloud: str, findings: Sequence[Finding]) -> str:
+    """The findings for people, the worst first, and what they come to."""
+    lines = []
+    for finding in sorted(findings, key=lambda each: _ORDER.index(each.grade)):
+        lines.append(f"{finding.grade.value:8} {finding.subject}: {finding.message}")
+        lines += textwrap.wrap(finding.fix, _WIDTH, initial_indent=f"{'':9}fix: ", subsequent_indent=f"{'':14}")
+    count = {grade: sum(finding.grade is grade for finding in findings) for grade in Grade}
+    verdict = "pods will not start" if count[Grade.FAULT] else "pods can start"
+    summary = (
+        f"{_several(count[Grade.FAULT], 'fault')}, {_several(count[Grade.WARNING], 'warning')}, {count[Grade.OK]} ok"
+    )
+    return "\n".join([*lines, f"{cloud}: {verdict} ({summary})"])
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _json(findings: Sequence[Finding]) -> str:
+    return json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2)
