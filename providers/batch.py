@@ -10,15 +10,25 @@ dealt a place has come or has left; what it makes for those who left is deleted.
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from providers import tags
 from providers.base import Instance, LaunchSpec, Seat
-from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
-from providers.retry import attempts, insisting, retrying
+from providers.errors import (
+    Capacity,
+    Denied,
+    InvalidSpec,
+    NotFound,
+    ProviderError,
+    Quota,
+    Throttled,
+    Transient,
+    Unsupported,
+)
+from providers.retry import insisting
 from providers.throttle import Rank, Throttle
 
 R = TypeVar("R")
@@ -32,7 +42,8 @@ _BEHIND_ANOTHER: Final = 0.5
 MOST: Final = 50
 # Seconds for everybody who was dealt a place to write that down and come. Who comes later repeats the call.
 _PATIENCE: Final = 2.0
-_LABEL_TRIES: Final = 5
+_LABEL_TRIES: Final = 8
+_LONGEST_LABEL_PAUSE: Final = 60.0  # seconds
 _CALL_BYTES: Final = 16  # of a call's own token: nobody ever draws it again
 
 
@@ -210,6 +221,8 @@ class Seats:
         self._takes = dict.fromkeys(filter(None, (calls, machines)), 1.0)
         self._pools: dict[Shape, _Pool] = {}
         self._calls: dict[str, _Call] = {}
+        self._short = False  # the last answer to a launch was that there is no room
+        self._unlabelled: deque[Instance] = deque()
         self._behind: set[asyncio.Task[None]] = set()
 
     async def seat(self, spec: LaunchSpec, token: str) -> str:
@@ -221,10 +234,10 @@ class Seats:
         try:
             return await place.dealt
         except asyncio.CancelledError:
-            if not place.dealt.cancelled():  # it had just been dealt
-                self.leave(place.dealt.result())
-            elif place in pool.places:
+            if place in pool.places:
                 pool.places.remove(place)
+            if not place.dealt.cancelled() and place.dealt.exception() is None:  # it had just been dealt
+                self.leave(place.dealt.result())
             raise
 
     def leave(self, token: str) -> None:
@@ -283,8 +296,9 @@ class Seats:
     async def _round(self, pool: _Pool) -> Mapping[int, Instance]:
         """Gather, wait for the throttle, deal, and make the call."""
         await asyncio.sleep(WINDOW)
-        if pool.under_way and len(pool.places) < MOST:
-            await asyncio.wait(pool.under_way, timeout=_BEHIND_ANOTHER, return_when=asyncio.FIRST_COMPLETED)
+        if pool.under_way and (self._short or len(pool.places) < MOST):
+            patience = None if self._short else _BEHIND_ANOTHER
+            await asyncio.wait(pool.under_way, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         async with self._throttle.turn(self._takes, Rank.CREATE) as turn:
             call = self._deal(pool)
             if call is not None:
@@ -300,7 +314,7 @@ class Seats:
         """Close the round: a place for each, as many as fit in; the others gather anew."""
         pool.gathering = False
         pool.places = [place for place in pool.places if not place.dealt.done()]  # else its caller has just given up
-        chosen = _fairly(pool.places)[:MOST]
+        chosen = _fairly(pool.places)[: 1 if self._short else MOST]
         pool.places = [place for place in pool.places if place not in chosen]
         if pool.places:
             self._gather(pool)
@@ -354,9 +368,14 @@ class Seats:
             call.lost = True
             raise
         except ProviderError as error:
+            if isinstance(error, (Capacity, Quota, Unsupported)):
+                self._no_room(call, error)
             if call.lost and call.count > 1:  # not everybody who gets this was there when it was lost
                 raise _unclear(error) from error
             raise
+        self._short = len(made) < call.count
+        if self._short:
+            self._no_room(call, Capacity(f"of {call.count} {spec.instance_type} asked for, {len(made)} came"))
         for index, instance in made.items():
             if index in call.left:
                 self._discard(instance)
@@ -365,6 +384,16 @@ class Seats:
                     _individual(instance, call.specs[index], str(Seat(call.token, index, call.count)), call.count)
                 )
         return made
+
+    def _no_room(self, call: _Call, error: ProviderError) -> None:
+        """Who waits for the same need not ask. Until the cloud has room again, one machine is asked for at a time: what
+        it refuses counts against the limit of machines as well, and a full zone refuses fifty as readily as one."""
+        self._short = True
+        if pool := self._pools.get(call.shape):
+            for place in pool.places:
+                if not place.dealt.done():
+                    place.dealt.set_exception(error)
+            pool.places = []
 
     def _settle(self, call: _Call, index: int) -> None:
         """This place is done with."""
@@ -388,12 +417,28 @@ class Seats:
         self._spawn(discard())
 
     def _label(self, instance: Instance) -> None:
-        async def label() -> None:
-            async for attempt in retrying(asyncio.sleep, attempts(_LABEL_TRIES)):
-                with attempt:
-                    await self._cloud.label(instance)
+        self._unlabelled.append(instance)
+        if len(self._unlabelled) == 1:
+            self._spawn(self._label_all())
 
-        self._spawn(label())
+    async def _label_all(self) -> None:
+        """One after the other, and the slower the more the cloud refuses: nobody waits for it, and the account's other
+        nodes do the same."""
+        pause, tries = 0.0, 0
+        while self._unlabelled:
+            tries += 1
+            try:
+                await self._cloud.label(self._unlabelled[0])
+            except (Throttled, Transient):
+                pause = min(max(2 * pause, 1.0), _LONGEST_LABEL_PAUSE)
+            except ProviderError:  # it is gone, or may not be tagged; it has the tags of its call
+                tries = _LABEL_TRIES
+            else:
+                pause, tries = pause / 2, _LABEL_TRIES
+            if tries == _LABEL_TRIES:
+                self._unlabelled.popleft()
+                tries = 0
+            await asyncio.sleep(pause * (0.5 + self._throttle.random.random()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="cloud-behind")
