@@ -227,8 +227,6 @@ class GcpProvider:
         except InvalidSpec as error:
             if error.code != ALREADY_EXISTS:
                 self._launched.pop(id, None)
-                if elsewhere := _perhaps_elsewhere(asked, error):
-                    raise elsewhere from error
                 raise
         except (Denied, NotFound):
             self._launched.pop(id, None)
@@ -245,10 +243,17 @@ class GcpProvider:
         """
         done = operation is None or operation.get("status") == "DONE"
         found: Shape | None = None
+        lost: ProviderError | None = None  # what became of the last look: asking it again costs less than the insert
         early = done or self._config.reserve_address  # there is something to see at once
         for pause in (0.0, *LOOKS) if early else LOOKS:
             await asyncio.sleep(pause)
-            found = await self._look(id)
+            try:
+                found, lost = await self._look(id), None
+                if found is None and operation is not None and operation.get("status") != "DONE":
+                    operation = await self._operation(doing, id, operation)
+            except (Throttled, Transient) as error:
+                lost = error
+                continue
             if found is not None:
                 self._launched.pop(id, None)
                 if self._config.reserve_address or requests.has_hardware(found, self._config):
@@ -256,8 +261,6 @@ class GcpProvider:
                 continue
             if operation is None:
                 raise Transient(f"{doing}: an instance of its name was there, and has gone meanwhile")
-            if operation.get("status") != "DONE":
-                operation = await self._operation(doing, id, operation)
             fault = of_operation(operation, doing)
             if id in self._deleted:
                 return None
@@ -272,8 +275,8 @@ class GcpProvider:
                 self._launched.pop(id, None)
                 self._attempts[token] = self._attempts.get(token, 0) + 1
                 raise fault
-        if found is None and not done:
-            raise Transient(f"{doing}: Google has accepted it, and does not show it yet")
+        if found is None and (lost or not done):
+            raise lost or Transient(f"{doing}: Google has accepted it, and does not show it yet")
         return found  # what was done long ago and has not been seen in all this time is gone
 
     async def _look(self, id: str) -> Shape | None:
@@ -374,16 +377,6 @@ class GcpProvider:
 
 class _Unseen(Exception):
     """What was accepted may not be looked at."""
-
-
-def _perhaps_elsewhere(asked: requests.Request, error: InvalidSpec) -> Unsupported | None:
-    """What Google refuses of a TEE in a place that is not known to have it, may do elsewhere."""
-    resource = asked["instance_resource"]
-    wish = resource.get("confidential_instance_config", {}).get("confidential_instance_type")
-    tee = next((tee for tee, name in tees.API_NAMES.items() if name == wish), None)
-    if tee is None or tees.known_in(requests.last(resource["machine_type"]), tee, asked["zone"]):
-        return None
-    return Unsupported(error.message, code=error.code, request_id=error.request_id)
 
 
 def _now() -> float:

@@ -7,8 +7,8 @@ As Google's pages had it on 2026-11-21:
   configuring-clusters/confidential-compute), which prints the same list of types.
 
 SEV-SNP and TDX are sold in some places only. Those are from memory of the first page's older editions, and grow: a
-place that is not here is a warning of the preflight, never a refusal. When Google refuses such a launch there, the
-next offering is tried.
+place that is not here is a warning of the preflight, never a refusal. To Google a zone without the TEE is one that has
+no room left (Capacity), so the next offering is tried.
 """
 
 import re

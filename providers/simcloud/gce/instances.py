@@ -8,7 +8,7 @@ from providers.simcloud.gce import checks, instance
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.checks import check_labels, check_metadata, check_network_tags
 from providers.simcloud.gce.disks import STALE_LABELS
-from providers.simcloud.gce.errors import Refused, not_ready
+from providers.simcloud.gce.errors import Failed, Refused, not_ready
 from providers.simcloud.gce.images import Images
 from providers.simcloud.gce.launch import Launcher
 from providers.simcloud.gce.operations import Operation, Operations
@@ -22,7 +22,8 @@ from providers.simcloud.options import Options
 # that it has none left; at most half of the boot.
 _PREPARING: Final = 3.0
 _STOPPED: Final = frozenset({State.STOPPED, State.TERMINATED})
-_MOVING: Final = frozenset({State.STOPPING, State.SHUTTING_DOWN})
+_MOVING: Final = frozenset({State.PENDING, State.STOPPING, State.SHUTTING_DOWN})
+_REPAIR: Final = 0.5  # seconds from a host's failure to the next start; Google takes minutes
 
 
 class Instances:
@@ -148,16 +149,23 @@ class Instances:
     def _ended(self, vm: Vm, life: Life) -> None:
         """Deleted, or its host has failed: before it ever ran, it is no more; afterwards as its scheduling says."""
         scheduling = vm.body["scheduling"]
+        stopped = [each for each in vm.waiting if life.state in each.until]
+        for each in stopped:
+            vm.waiting.remove(each)
+            self._operations.finish(each.operation)
         unborn = any(each.operation.verb == "insert" for each in vm.waiting)
         reason = life.reason or ("" if vm.deleting else "INTERNAL_ERROR: Internal error on launch")
         if vm.deleting or unborn or scheduling.get("instanceTerminationAction") == "DELETE":
             self._launcher.forget(vm, reason if not vm.deleting else "deleted")
             return
         vm.reason = life.reason or "the instance's host has failed"
+        for each in list(vm.waiting):  # a start that came to nothing
+            vm.waiting.remove(each)
+            self._operations.finish(each.operation, Failed("INTERNAL_ERROR", vm.reason))
         vm.body["lastStopTimestamp"] = timestamp()
         if scheduling["automaticRestart"] and life.cause is Cause.HOST:
             vm.restarting = True
-            self._operations.soon(lambda: self._restart(vm))
+            self._launcher.later(_REPAIR, lambda: self._restart(vm))
 
     def _restart(self, vm: Vm) -> None:
         """As Google does after a host's failure, unless the instance's scheduling forbids it."""

@@ -46,7 +46,7 @@ class Launcher:
         self._disks = disks
         self._networks = networks
         self._quotas = quotas
-        self._later = later
+        self.later = later
 
     def run(self, plan: Plan, asked: Asked, visible_after: float, preparing: float) -> Json:
         """The operation of an insert that is sound. Raises Refused, having done nothing.
@@ -62,7 +62,7 @@ class Launcher:
             self._disks.made_for(plan, vm)
             self.give_birth(vm, operation)
         else:
-            self._later(preparing, lambda: self._vanish(vm, operation, failure, address))
+            self.later(preparing, lambda: self._vanish(vm, operation, failure, address))
         return operation.shown()
 
     def give_birth(self, vm: Vm, operation: Operation) -> None:

@@ -55,6 +55,24 @@ async def test_a_zone_that_takes_its_time_costs_one_look_more(monkeypatch: pytes
         assert calls(world).total() <= 4, calls(world)
 
 
+async def test_a_throttled_look_is_looked_again_and_nothing_is_inserted_twice(world: GcpWorld) -> None:
+    world.cloud.faults.next(action="instances.get", error="rateLimitExceeded", times=2)
+    made = await world.provider.create(world.spec(), "token-1")
+    assert made.addresses
+    assert calls(world) == {"instances.insert": 1, "instances.get": 3}
+
+
+async def test_looks_that_are_never_answered_are_not_taken_for_an_end(
+    world: GcpWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("providers.gcp.provider.LOOKS", (0.01, 0.01))
+    made = await world.provider.create(world.spec(), "token-1")
+    world.cloud.faults.next(action="instances.get", http_status=503, times=3)
+    with pytest.raises(Transient):  # a repeat: its operation is done already
+        await opened(world).create(world.spec(), "token-1")
+    assert (await opened(world).create(world.spec(), "token-1")).id == made.id
+
+
 async def test_creates_that_wait_together_look_together(world: GcpWorld) -> None:
     await world.provider.create(world.spec(), "first")
     before = calls(world)
@@ -125,7 +143,7 @@ async def test_a_restarted_node_finds_what_the_second_attempt_made(world: GcpWor
 
 async def test_a_tee_that_only_google_knows_the_zone_lacks_is_another_offerings_turn(world: GcpWorld) -> None:
     provider = opened(world, machine_types=("a3-highgpu-1g",), zones=("us-central1-c",))
-    with pytest.raises(Unsupported, match="us-central1-c"):
+    with pytest.raises(Capacity, match="us-central1-c"):
         await provider.create(world.spec(instance_type="a3-highgpu-1g", tee=Tee.TDX, zone="us-central1-c"), "token-1")
     assert list(await provider.list()) == []
 
@@ -362,3 +380,18 @@ async def test_what_a_repeat_does_not_see_at_once_is_not_taken_for_gone() -> Non
             await world.provider.create(world.spec(), "token-1")
         made = await opened(world).create(world.spec(), "token-1")
         assert made.state is not InstanceState.GONE
+
+
+async def test_labels_alone_make_nothing_ours(world: GcpWorld) -> None:
+    """Anybody may copy labels: an instance template does. The exact tags decide."""
+    body = {
+        "name": "forged",
+        "machineType": f"zones/{ZONES[0]}/machineTypes/e2-medium",
+        "labels": marks.of_owner(world.owner),
+        "networkInterfaces": [{"network": "global/networks/default"}],
+        "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": world.config.image}}],
+    }
+    await world.ask("POST", f"zones/{ZONES[0]}/instances", body)
+    assert isinstance(world.provider, GcpProvider)
+    assert list(await world.provider.list()) == []
+    assert list(await world.provider.resources()) == []

@@ -105,6 +105,7 @@ def test_a_reserved_address_is_its_instances_for_a_while_and_stays(owner: Owner)
         owner.insert(name="podvm-2", network_interfaces=[nic])
     owner.done(owner.ask("Instances", "delete_unary", instance="podvm-1"))
     assert owner.ask("Addresses", "get", address="ip-1").status == "RESERVED"
+    assert owner.launch("podvm-3").network_interfaces[0].network_i_p != address
     owner.done(owner.ask("Addresses", "delete_unary", address="ip-1"))
     assert [a.name for a in owner.ask("Addresses", "list")] == []
     assert reserve(owner, "ip-2") == address

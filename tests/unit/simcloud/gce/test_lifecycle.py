@@ -83,6 +83,30 @@ def test_an_instance_on_its_way_is_not_ready_for_other_orders() -> None:
             owner.ask("Instances", "start_unary", instance="podvm-1")
 
 
+def test_an_instance_that_has_not_come_up_yet_is_not_ready_to_be_stopped(slow: Owner) -> None:
+    slow.insert()
+    with refused("resourceNotReady", "is not ready"):
+        slow.ask("Instances", "stop_unary", instance="podvm-1")
+
+
+def test_a_start_that_comes_to_nothing_fails(owner: Owner) -> None:
+    owner.launch(scheduling={"automatic_restart": False})
+    owner.done(owner.ask("Instances", "stop_unary", instance="podvm-1"))
+    owner.cloud.faults.boot("dies", reason="the host went up in smoke")
+    failed = owner.done(owner.ask("Instances", "start_unary", instance="podvm-1"))
+    assert [(e.code, e.message) for e in failed.error.errors] == [("INTERNAL_ERROR", "the host went up in smoke")]
+    assert owner.show().status == "TERMINATED"
+
+
+def test_a_start_finds_out_that_there_is_no_room(owner: Owner) -> None:
+    owner.launch(scheduling={"automatic_restart": False})
+    owner.cloud.faults.kill("podvm-1")
+    owner.becomes("TERMINATED")
+    owner.cloud.faults.capacity(free=0)
+    failed = owner.done(owner.ask("Instances", "start_unary", instance="podvm-1"))
+    assert failed.error.errors[0].code == "ZONE_RESOURCE_POOL_EXHAUSTED"
+
+
 def test_a_failed_host_leaves_the_instance_terminated_when_it_is_not_to_be_restarted(owner: Owner) -> None:
     owner.launch(scheduling={"automatic_restart": False})
     owner.cloud.faults.kill("podvm-1", "the host failed")
