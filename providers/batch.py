@@ -10,7 +10,7 @@ dealt a place has come or has left; what it makes for those who left is deleted.
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from providers import tags
 from providers.base import Instance, LaunchSpec, Seat
 from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
-from providers.retry import attempts, insisting, retrying
+from providers.retry import insisting
 from providers.throttle import Rank, Throttle
 
 R = TypeVar("R")
@@ -32,7 +32,8 @@ _BEHIND_ANOTHER: Final = 0.5
 MOST: Final = 50
 # Seconds for everybody who was dealt a place to write that down and come. Who comes later repeats the call.
 _PATIENCE: Final = 2.0
-_LABEL_TRIES: Final = 5
+_LABEL_TRIES: Final = 8
+_LONGEST_LABEL_PAUSE: Final = 60.0  # seconds
 _CALL_BYTES: Final = 16  # of a call's own token: nobody ever draws it again
 
 
@@ -210,6 +211,7 @@ class Seats:
         self._takes = dict.fromkeys(filter(None, (calls, machines)), 1.0)
         self._pools: dict[Shape, _Pool] = {}
         self._calls: dict[str, _Call] = {}
+        self._unlabelled: deque[Instance] = deque()
         self._behind: set[asyncio.Task[None]] = set()
 
     async def seat(self, spec: LaunchSpec, token: str) -> str:
@@ -388,12 +390,28 @@ class Seats:
         self._spawn(discard())
 
     def _label(self, instance: Instance) -> None:
-        async def label() -> None:
-            async for attempt in retrying(asyncio.sleep, attempts(_LABEL_TRIES)):
-                with attempt:
-                    await self._cloud.label(instance)
+        self._unlabelled.append(instance)
+        if len(self._unlabelled) == 1:
+            self._spawn(self._label_all())
 
-        self._spawn(label())
+    async def _label_all(self) -> None:
+        """One after the other, and the slower the more the cloud refuses: nobody waits for it, and the account's other
+        nodes do the same."""
+        pause, tries = 0.0, 0
+        while self._unlabelled:
+            tries += 1
+            try:
+                await self._cloud.label(self._unlabelled[0])
+            except (Throttled, Transient):
+                pause = min(max(2 * pause, 1.0), _LONGEST_LABEL_PAUSE)
+            except ProviderError:  # it is gone, or may not be tagged; it has the tags of its call
+                tries = _LABEL_TRIES
+            else:
+                pause, tries = pause / 2, _LABEL_TRIES
+            if tries == _LABEL_TRIES:
+                self._unlabelled.popleft()
+                tries = 0
+            await asyncio.sleep(pause * (0.5 + self._throttle.random.random()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="cloud-behind")

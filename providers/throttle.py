@@ -98,7 +98,7 @@ class Throttle:
         self.observer = Observer()
         self._rate = rates if callable(rates) else lambda bucket: rates.get(bucket, Rate())
         self._at_once = at_once
-        self._random = random or SystemRandom()
+        self.random = random or SystemRandom()
         self._buckets: dict[str, _Bucket] = {}
         self._waiting: list[Turn] = []  # in the order of their arrival
         self._under_way = 0
@@ -173,7 +173,7 @@ class Throttle:
 
     def _bucket(self, name: str) -> "_Bucket":
         if name not in self._buckets:
-            self._buckets[name] = _Bucket(self._rate(name), _now(), self._random)
+            self._buckets[name] = _Bucket(self._rate(name), _now(), self.random)
         return self._buckets[name]
 
     def _begin(self, turn: Turn) -> None:

@@ -43,8 +43,9 @@ async def resolve(work: Work) -> None:
     """What became of a create that was never answered: the same call with the same token finds out."""
     intent = work.state.launch
     if intent is not None and work.state.launch_unresolved:
-        async with work.rooms.creates.turn(work.state.spec.pod_namespace):
-            await _ask_for_it(work, intent, lost=True)
+        with _told(work, intent):
+            async with work.rooms.creates.turn(work.state.spec.pod_namespace):
+                await _ask_for_it(work, intent, lost=True)
 
 
 async def create(work: Work, offering: Offering, still: Callable[[], bool] = lambda: True) -> bool:
@@ -57,7 +58,7 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
     launch_token = rooms.tokens.current(rooms.clock.now()) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
     intent = LaunchIntended(
-        token=launch.client_token(rooms.owner, spec.id, work.state.launches + 1),
+        token="",
         name=launch.vm_name(spec),
         instance_type=offering.instance_type,
         zone=offering.zone,
@@ -70,18 +71,29 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
         scratch_gib=wish.scratch_gib,
         volumes=launch.volume_ids(spec),
     )
-    async with rooms.creates.turn(spec.pod_namespace):
-        if not still():
+    with _told(work, intent):
+        async with rooms.creates.turn(spec.pod_namespace):
+            async for attempt in retrying(rooms.clock.sleep, until(rooms.clock.now, work.deadline)):
+                with attempt:
+                    return still() and await _launch(work, intent, still)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _launch(work: Work, intent: LaunchIntended, still: Callable[[], bool]) -> bool:
+    """One seat, and the call for it. Raises Throttled when nothing was made: a new seat may be one of more."""
+    provider, owner = work.rooms.provider, work.rooms.owner
+    token = launch.client_token(owner, work.state.spec.id, work.state.launches + 1)
+    if isinstance(provider, SupportsBatchCreate):
+        token = await provider.seat(launch.launch_spec(work.state.spec, replace(intent, token=token)), token)
+    intent = replace(intent, token=token, at=work.rooms.clock.wall())
+    try:
+        if not still():  # it may have waited long for its seat
             return False
-        intent = replace(intent, token=await _seat(work, intent), at=rooms.clock.wall())
-        try:
-            if not still():  # it may have waited long for its seat
-                return False
-            await work.record(intent)
-            await _ask_for_it(work, intent, lost=False)
-        finally:
-            if work.state.launch != intent:  # it was not written down, or is not open any more
-                leave(work, intent)
+        await work.record(intent)
+        await _ask_for_it(work, intent, lost=False)
+    finally:
+        if work.state.launch != intent:  # it was not written down, or is not open any more
+            leave(work, intent)
     return True
 
 
@@ -91,25 +103,9 @@ def leave(work: Work, intent: LaunchIntended) -> None:
         work.rooms.provider.leave(intent.token)
 
 
-async def _seat(work: Work, intent: LaunchIntended) -> str:
-    """The token to create this with. Raises as `_ask_for_it`; nothing has been spent then."""
-    provider, clock = work.rooms.provider, work.rooms.clock
-    if not isinstance(provider, SupportsBatchCreate):
-        return intent.token
-    wanted = launch.launch_spec(work.state.spec, intent)
-    with _told(work, intent):
-        async for attempt in retrying(clock.sleep, until(clock.now, work.deadline)):
-            with attempt:
-                return await provider.seat(wanted, intent.token)
-    raise AssertionError("the last attempt returns or raises")
-
-
 async def _ask_for_it(work: Work, intent: LaunchIntended, *, lost: bool) -> None:
-    """Make the create call of the launch intended. `lost`: an earlier one was never answered.
-
-    Raises Capacity, Quota, Unsupported, StartFailed.
-    """
-    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note, _told(work, intent):
+    """Make the create call of the launch intended. `lost`: an earlier one was never answered. Raises ProviderError."""
+    with span(work.log, "instance.create", type=intent.instance_type, zone=intent.zone) as note:
         instance = await _until_answered(work, intent, lost=lost)
         note.note(instance=instance.id)
 
@@ -130,10 +126,12 @@ def _told(work: Work, intent: LaunchIntended) -> Iterator[None]:
 
 async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> Instance:
     """The create call, repeated with its token while repeating is right and there is time."""
-    clock = work.rooms.clock
+    clock, shared = work.rooms.clock, isinstance(work.rooms.provider, SupportsBatchCreate)
     refused: Throttled | None = None  # the last word, and it says that nothing was made
     try:
         async for attempt in retrying(clock.sleep, until(clock.now, work.deadline)):
+            if shared and refused is not None:
+                raise refused
             with attempt:
                 refused = None
                 try:
@@ -150,7 +148,7 @@ async def _until_answered(work: Work, intent: LaunchIntended, *, lost: bool) -> 
             raise _unclear(error) from error
         raise
     finally:
-        if refused is not None:  # and there was no time to ask again
+        if refused is not None:  # and it is not asked again
             await work.record(LaunchRefused(str(refused)))
     raise AssertionError("the last attempt returns or raises")
 

@@ -25,6 +25,7 @@ from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
 from adaptor.sandbox import create, disks, launch, placing, recovery
 from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
+from adaptor.sandbox.watch import BOOTING
 from adaptor.sandbox.work import Step, Work
 from adaptor.telemetry.spans import span
 from providers.errors import ProviderError
@@ -168,7 +169,7 @@ async def bind_vm(work: Work) -> None:
 async def _unless_it_dies(work: Work, doing: Awaitable[T]) -> T:
     """`doing`, or StartFailed with the cloud's reason when the VM ends first."""
     task = asyncio.ensure_future(doing)
-    death = asyncio.create_task(work.rooms.watch.death(work.state.instance_id))
+    death = asyncio.create_task(work.rooms.watch.death(work.state.instance_id, BOOTING))
     waiting: set[asyncio.Future[Any]] = {task, death}
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -13,8 +13,11 @@ from providers.base import Instance, InstanceState, Provider
 from providers.errors import ProviderError
 from providers.retry import insisting
 
-# Seconds between describes while a start waits. Its readiness does not (the dial finds the guest); only bad news does.
+# Seconds between describes while somebody waits for news of a VM that should be there.
 INTERVAL: Final = 2.0
+# Seconds between describes while a start waits. Its readiness does not (the dial finds the guest); only bad news does,
+# and a boot of 25 s then costs a node five calls, however many pods start on it.
+BOOTING: Final = 5.0
 # Seconds between describes of a VM whose deletion was accepted. Clouds take from seconds to minutes, and nobody waits.
 GONE_INTERVAL: Final = 10.0
 # Looks in a row, GONE_INTERVAL apart, that do not know the VM until it counts as gone: one may come too early for an
@@ -55,10 +58,10 @@ class InstanceWatch:
         finally:
             self._asked.discard(asked)
 
-    async def death(self, instance_id: str) -> Instance:
-        """Return once the cloud calls the VM stopped or gone."""
+    async def death(self, instance_id: str, every: float = INTERVAL) -> Instance:
+        """Return once the cloud calls the VM stopped or gone; it is asked so often, in seconds."""
         while True:
-            seen = await self.look(instance_id, INTERVAL)
+            seen = await self.look(instance_id, every)
             if seen is not None and seen.state in (InstanceState.STOPPED, InstanceState.GONE):
                 return seen
 

@@ -28,9 +28,9 @@ from tests.sim.faults.run import Verdict, run
 
 # Rows whose absence loses nothing, and why.
 HARMLESS: Final = {"instance-deleted": "the next adaptor deletes again, which may be repeated"}
-# Runs that are tried before a mutation counts as not found: every operation undisturbed, two of
+# Runs that are tried before a mutation counts as not found: every operation undisturbed, three of
 # them killed at every row of the journal, then drawn ones.
-LIMIT: Final = 250
+LIMIT: Final = 400
 
 
 @dataclasses.dataclass(frozen=True)

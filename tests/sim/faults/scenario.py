@@ -141,8 +141,8 @@ _VERBS: Final = ("create", "create", "delete", "delete", "list", "get", "offerin
 def draw(seed: int) -> Scenario:
     """The scenario of a seed: the same one in every process and every version of Python."""
     rng = random.Random(seed)
-    pods = _together(rng, [_pod(rng, number) for number in range(rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6)))])
-    return Scenario(
+    pods = tuple(_pod(rng, number) for number in range(rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6))))
+    drawn = Scenario(
         seed=str(seed),
         pods=pods,
         calls=tuple(_call_fault(rng) for _ in range(rng.choice((0, 0, 1, 2, 3)))),
@@ -151,15 +151,13 @@ def draw(seed: int) -> Scenario:
         crashes=tuple(_crash(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 1, 2)))),
         lag=rng.choice(_LAGS),
     )
+    return replace(drawn, pods=_together(rng, pods)) if rng.random() < 0.5 else drawn
 
 
-def _together(rng: random.Random, pods: list[PodPlan]) -> tuple[PodPlan, ...]:
-    """In half of all runs, all that wish for the same begin within a tenth of a second."""
-    if rng.random() < 0.5:
-        return tuple(pods)
-    return tuple(
-        replace(pod, begins=round(pods[0].begins + _time(rng, 0, 0.1), 2), vcpus=pods[0].vcpus) for pod in pods
-    )
+def _together(rng: random.Random, pods: tuple[PodPlan, ...]) -> tuple[PodPlan, ...]:
+    """All begin within a tenth of a second, and wish for the same."""
+    first = pods[0]
+    return tuple(replace(pod, begins=round(first.begins + _time(rng, 0, 0.1), 2), vcpus=first.vcpus) for pod in pods)
 
 
 def _pod(rng: random.Random, number: int) -> PodPlan:
