@@ -32,6 +32,13 @@ _LUKS: Final = "luks2"
 def for_relay(rooms: Rooms, spec: SandboxSpec) -> list[relay_pb2.DirectVolume]:
     """What CreateContainer shall say of the pod's volumes. Raises InvalidRequest where the cloud gives no disks."""
     cloud = _cloud(rooms, spec) if spec.volumes else None
+    if rooms.guest.flavor == "upstream" and (
+        strange := [v.disk for _, v, d in _devices(cloud, spec) if not _stock(v, d)]
+    ):
+        raise InvalidRequest(
+            f"stock pod VM images cannot tell the disks of {rooms.provider.name} apart ({', '.join(strange)}): pods with "
+            "volumes need the peerpods image there (guest.flavor)"
+        )
     return [
         relay_pb2.DirectVolume(
             name=_name(index),
@@ -164,6 +171,11 @@ def _devices(cloud: SupportsVolumes | None, spec: SandboxSpec) -> list[tuple[int
         return []
     machine = LaunchSpec(launch.vm_name(spec), spec.instance_type or "", b"", volumes=plan.attached(spec.volumes))
     return [(index, volume, cloud.device(machine, index)) for index, volume in enumerate(spec.volumes)]
+
+
+def _stock(volume: DirectVolume, device: Device) -> bool:
+    """Whether a stock guest can find it, which goes by LUN (Azure), or by the disk's id as serial (AWS)."""
+    return device.lun is not None or device.serial == volume.disk.replace("-", "")
 
 
 def _name(index: int) -> str:

@@ -14,6 +14,7 @@ bind the worker: its entry `volumes.toml` with `encrypted = true`, or with the `
 import asyncio
 import os
 import re
+import time
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ _LOOK: Final = 0.2
 # Of a worker's own deadline, or seconds where it names none: making a file system on a large disk, the key's release,
 # and changing the group of many files all count.
 DEFAULT_TIMEOUT: Final = 240.0
-# Seconds that flushing and unmounting a volume get at the pod's end: the VM is deleted next, whatever comes of it.
-_FLUSH, _UNMOUNT = 20.0, 5.0
+# Seconds for all volumes to be flushed and unmounted at the pod's end. The shim waits 60 for DestroySandbox, and the VM
+# is deleted next, whatever has come of it.
+_RELEASE: Final = 50.0
 _NAME: Final = re.compile(r"vol-\d{1,3}")
 _KEY: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+){2}")
 _MAPPER: Final = "peerpods-"
@@ -84,14 +86,15 @@ class Volumes:
 
     def release(self) -> None:
         """Flush and unmount everything, the last first. What fails is logged: the VM is at its end either way."""
+        deadline = time.monotonic() + _RELEASE
         while self._mounted:
             mounted = self._mounted.pop()
-            steps = [(("sync", "-f", mounted.target), _FLUSH), (("umount", mounted.target), _UNMOUNT)]
+            steps = [("sync", "-f", mounted.target), ("umount", mounted.target)]
             if mounted.mapper:
-                steps.append((("cryptsetup", "close", mounted.mapper), _UNMOUNT))
-            for command, timeout in steps:
+                steps.append(("cryptsetup", "close", mounted.mapper))
+            for command in steps:
                 try:
-                    self._programs.run_now(command, timeout)
+                    self._programs.run_now(command, max(0.5, deadline - time.monotonic()))
                 except StatusError as error:
                     log.warning("a volume could not be let go of in order", target=mounted.target, reason=error)
             log.info("a volume was let go of", target=mounted.target)

@@ -29,6 +29,7 @@ from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
 from adaptor.telemetry import logs
+from adaptor.volumes.node import NodeVolumes
 from providers.base import Instance, LaunchSpec, Offering, Ownership, Purchase, Tee
 from providers.errors import Capacity, Denied
 from tests.bench._report import Target, load, quantile
@@ -190,7 +191,7 @@ async def _start(catalog: tuple[Offering, ...], pods: int, directory: Path) -> l
         creates=FairGate(16),
     )
     registry = Registry(rooms)
-    service, call = Hypervisor(registry, Networks()), None
+    service, call = Hypervisor(registry, Networks(), NodeVolumes("/nowhere", "/nowhere")), None
     seen: list[float] = []
     try:
         for number in range(pods):

@@ -10,7 +10,7 @@ from adaptor.errors import InvalidRequest, StartFailed
 from adaptor.sandbox.model import Phase, SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.volumes.records import DirectVolume
-from providers.base import Offering, Volume
+from providers.base import Device, Offering, Volume
 from providers.errors import Denied, Transient
 from tests.worlds.cloud import Cloud
 from tests.worlds.node import Node, spec
@@ -166,6 +166,18 @@ async def test_a_cloud_without_disks_refuses_at_create_vm(node: Node) -> None:
         ):
             await registry.create(WEB)
         await node.gone(registry)
+
+
+async def test_a_stock_guest_is_refused_disks_that_it_could_only_guess_at(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.guest = dataclasses.replace(node.guest, flavor="upstream")
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        assert not node.relay.rewrites[WEB.id]["volumes"][0].guest_path
+        monkeypatch.setattr(node.cloud, "device", lambda spec, index: Device(serial=f"disk-{index}"))
+        with pytest.raises(InvalidRequest, match="stock pod VM images cannot tell the disks of memory apart"):
+            await registry.create(OTHER)
 
 
 async def test_the_next_pod_waits_for_the_last_ones_machine_to_let_go(node: Node) -> None:
