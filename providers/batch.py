@@ -17,7 +17,17 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from providers import tags
 from providers.base import Instance, LaunchSpec, Seat
-from providers.errors import Capacity, Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
+from providers.errors import (
+    Capacity,
+    Denied,
+    InvalidSpec,
+    NotFound,
+    ProviderError,
+    Quota,
+    Throttled,
+    Transient,
+    Unsupported,
+)
 from providers.retry import insisting
 from providers.throttle import Rank, Throttle
 
@@ -211,6 +221,7 @@ class Seats:
         self._takes = dict.fromkeys(filter(None, (calls, machines)), 1.0)
         self._pools: dict[Shape, _Pool] = {}
         self._calls: dict[str, _Call] = {}
+        self._short = False  # the last answer to a launch was that there is no room
         self._unlabelled: deque[Instance] = deque()
         self._behind: set[asyncio.Task[None]] = set()
 
@@ -223,10 +234,10 @@ class Seats:
         try:
             return await place.dealt
         except asyncio.CancelledError:
-            if not place.dealt.cancelled():  # it had just been dealt
-                self.leave(place.dealt.result())
-            elif place in pool.places:
+            if place in pool.places:
                 pool.places.remove(place)
+            if not place.dealt.cancelled() and place.dealt.exception() is None:  # it had just been dealt
+                self.leave(place.dealt.result())
             raise
 
     def leave(self, token: str) -> None:
@@ -285,8 +296,9 @@ class Seats:
     async def _round(self, pool: _Pool) -> Mapping[int, Instance]:
         """Gather, wait for the throttle, deal, and make the call."""
         await asyncio.sleep(WINDOW)
-        if pool.under_way and len(pool.places) < MOST:
-            await asyncio.wait(pool.under_way, timeout=_BEHIND_ANOTHER, return_when=asyncio.FIRST_COMPLETED)
+        if pool.under_way and (self._short or len(pool.places) < MOST):
+            patience = None if self._short else _BEHIND_ANOTHER
+            await asyncio.wait(pool.under_way, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         async with self._throttle.turn(self._takes, Rank.CREATE) as turn:
             call = self._deal(pool)
             if call is not None:
@@ -302,7 +314,7 @@ class Seats:
         """Close the round: a place for each, as many as fit in; the others gather anew."""
         pool.gathering = False
         pool.places = [place for place in pool.places if not place.dealt.done()]  # else its caller has just given up
-        chosen = _fairly(pool.places)[:MOST]
+        chosen = _fairly(pool.places)[: 1 if self._short else MOST]
         pool.places = [place for place in pool.places if place not in chosen]
         if pool.places:
             self._gather(pool)
@@ -356,9 +368,14 @@ class Seats:
             call.lost = True
             raise
         except ProviderError as error:
+            if isinstance(error, (Capacity, Quota, Unsupported)):
+                self._no_room(call, error)
             if call.lost and call.count > 1:  # not everybody who gets this was there when it was lost
                 raise _unclear(error) from error
             raise
+        self._short = len(made) < call.count
+        if self._short:
+            self._no_room(call, Capacity(f"of {call.count} {spec.instance_type} asked for, {len(made)} came"))
         for index, instance in made.items():
             if index in call.left:
                 self._discard(instance)
@@ -367,6 +384,16 @@ class Seats:
                     _individual(instance, call.specs[index], str(Seat(call.token, index, call.count)), call.count)
                 )
         return made
+
+    def _no_room(self, call: _Call, error: ProviderError) -> None:
+        """Who waits for the same need not ask. Until the cloud has room again, one machine is asked for at a time: what
+        it refuses counts against the limit of machines as well, and a full zone refuses fifty as readily as one."""
+        self._short = True
+        if pool := self._pools.get(call.shape):
+            for place in pool.places:
+                if not place.dealt.done():
+                    place.dealt.set_exception(error)
+            pool.places = []
 
     def _settle(self, call: _Call, index: int) -> None:
         """This place is done with."""

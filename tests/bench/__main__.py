@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _choice, _crowd, _daemon, _handover, _relay, _report, _start, _tunnels
+from tests.bench import _choice, _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -105,12 +105,20 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _choice.run(given.offerings, given.rounds, given.pods))
 
 
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda given: _fleet.run())
+
+
 _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
     "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
     "handover": ("what shims notice when their relay is replaced, beside a restart of it", _add_handover),
     "start": ("how soon a VM that listens is noticed and its pod started, beside the incumbent's dialling", _add_start),
     "daemon": ("time until adaptor and relay are ready, and their memory, beside plain Python and boto3", _add_daemon),
+    "fleet": (
+        "a thousand pods on fifty nodes at EC2's limits, in virtual time, with batched creates and without",
+        _add_fleet,
+    ),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
     "choice": ("the choice of a machine out of a thousand offerings, beside a plain sort", _add_choice),
 }

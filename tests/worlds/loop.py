@@ -47,6 +47,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jump = _Jump(start)
         super().__init__(self._jump)
 
+    @classmethod
+    def running(cls) -> "VirtualLoop":
+        """The one that this runs on."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, cls)
+        return loop
+
     def time(self) -> float:
         return self._jump.now
 

@@ -28,6 +28,8 @@ class Account:
         self.asked: dict[str, tuple[LaunchSpec, int]] = {}
         self.labels: dict[str, Instance] = {}
         self.deleted: list[str] = []
+        self.tagging: list[float] = []  # when it was tried
+        self.untaggable: list[ProviderError] = []
         self.refuse: list[ProviderError] = []
         self.lose: list[ProviderError] = []
         self.room = 10_000
@@ -52,6 +54,9 @@ class Account:
         return self.made[token]
 
     async def label(self, instance: Instance) -> None:
+        self.tagging.append(round(now() - self._began, 3))
+        if self.untaggable:
+            raise self.untaggable.pop(0)
         self.labels[instance.id] = instance
 
     async def delete(self, instance_id: str) -> None:
@@ -107,6 +112,7 @@ async def test_pods_that_start_together_are_one_call_and_each_has_its_own_machin
     made = await asyncio.gather(*node.starts(*range(20)))
     assert [(when, count) for when, _, count in node.account.launches] == [(WINDOW + 0.01, 20)]
     assert len({instance.id for instance in made}) == 20
+    await asyncio.sleep(1)  # tags are written behind
     for pod, instance in enumerate(made):
         seat = Seat.parse(node.tokens[pod])
         assert seat is not None
@@ -243,6 +249,41 @@ async def test_where_fewer_came_than_were_asked_for_the_last_hear_that_there_is_
     made = await asyncio.gather(*node.starts(*range(5)), return_exceptions=True)
     assert [type(each) for each in made] == [Instance] * 3 + [Capacity] * 2
     assert "3 came" in str(made[4])
+
+
+@virtually
+async def test_who_waits_for_what_the_cloud_has_no_room_for_hears_it_without_a_call_of_his_own() -> None:
+    node = Node(Account())
+    node.account.refuse.append(Capacity("full"))
+    starts = node.starts(0, 1)
+    await asyncio.sleep(_CALL)
+    starts += node.starts(2, 3)  # they gather while the first two are being refused
+    made = await asyncio.gather(*starts, return_exceptions=True)
+    assert [str(each) for each in made] == ["full"] * 4
+    assert len(node.account.launches) == 1
+
+
+@virtually
+async def test_after_a_refusal_for_lack_of_room_one_machine_is_asked_for_until_there_is_some() -> None:
+    node = Node(Account())
+    node.account.refuse += [Capacity("full"), Capacity("full")]
+    for zone in "ab":
+        await asyncio.gather(*(node.start(pod, zone=zone) for pod in range(20)), return_exceptions=True)
+    await asyncio.gather(*(node.start(pod, zone="c") for pod in range(20)))
+    assert [count for _, _, count in node.account.launches] == [20, 1, 1, 19]
+
+
+@virtually
+async def test_tags_are_written_the_slower_the_more_the_cloud_refuses_and_in_the_end_not_at_all() -> None:
+    node = Node(Account())
+    node.account.untaggable = [*[Throttled("slow down")] * 6, Denied("may not be tagged"), *[Transient("HTTP 503")] * 8]
+    made = await asyncio.gather(*node.starts(*range(4)))
+    await asyncio.sleep(1000)
+    pauses = [later - sooner for sooner, later in zip(node.account.tagging, node.account.tagging[1:], strict=False)]
+    assert [2**n / 2 <= pause <= 2**n * 1.5 for n, pause in enumerate(pauses[:6])] == [True] * 6
+    assert max(pauses) <= 90
+    assert len(node.account.labels) == 2, "of four: one may not be tagged, one was tried often enough"
+    assert node.account.living == {each.id for each in made}
 
 
 @pytest.mark.parametrize("error", [Capacity("full"), Denied("no"), InvalidSpec("bad")])
