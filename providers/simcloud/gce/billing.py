@@ -1,7 +1,7 @@
 """Cloud Billing's catalogue: list prices of what the machine types here are made of, in us-central1.
 
-Google sells vCPUs and memory of a family apart. The figures are rounded list prices as of November 2026, for programs
-to calculate with, not for people to budget with.
+Google sells vCPUs and memory of a family apart. The figures are near to list prices, from memory: for programs to
+calculate with, not for people to budget with.
 """
 
 from collections.abc import Mapping

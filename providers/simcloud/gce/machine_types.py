@@ -1,8 +1,8 @@
 """Machine types, accelerators and disk types, and where they are sold.
 
-Shapes are those of Google's pages on machine families, zones those of "GPU locations" and "Available regions and zones"
-(docs.cloud.google.com/compute/docs/{general-purpose-machines,accelerator-optimized-machines,regions-zones}), as known
-in November 2026. Zones are true for us-central1; in other regions every zone has everything.
+After Google's pages on machine families, "GPU locations" and "Available regions and zones"
+(docs.cloud.google.com/compute/docs/{general-purpose-machines,accelerator-optimized-machines,regions-zones}), from memory
+and not compared line by line. Zones are near to us-central1's; in other regions every zone has everything.
 """
 
 from collections.abc import Mapping

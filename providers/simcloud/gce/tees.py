@@ -2,7 +2,7 @@
 
 After docs.cloud.google.com/confidential-computing/confidential-vm/docs/supported-configurations (machine types, CPUs
 and zones) and the list by technology at docs.cloud.google.com/dataproc/docs/concepts/configuring-clusters/
-confidential-compute, as known in November 2026. The provider has a table of its own: each checks the other.
+confidential-compute; zones beyond those lists are from memory. The provider has a table of its own: each checks the other.
 """
 
 from collections.abc import Mapping
