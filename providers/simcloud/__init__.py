@@ -1,6 +1,6 @@
 """A cloud on loopback: real SDKs talk to it, it refuses what the real one refuses, and its instances boot.
 
-    boto3, aws-cli ──HTTP──► server.py ─► faults.py ─► ec2/ (moto's EC2, made strict), gce/ (its own)   later: arm/
+    real SDKs ────HTTP──────► server.py ─► faults.py ─► ec2/ (moto's EC2, made strict), arm/, gce/
     curl, tests ─/_simcloud─► control.py                 │ launch, terminate
                                                          ▼
                                            fleet.py: one life per instance, whatever the cloud
