@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from moto.ec2.utils import parse_user_data
 
-from providers.simcloud.ec2 import catalog, checks, metadata, tags
-from providers.simcloud.ec2.account import Account, Note
+from providers.simcloud.ec2 import bought, catalog, checks, metadata, tags
+from providers.simcloud.ec2.account import KMS_KEY, Account, Note
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.request import Plan, fingerprint, resolve, with_template
 from providers.simcloud.faults import Faults
@@ -159,6 +159,7 @@ class Launcher:
             block_device_mappings=_volumes(plan),
         )
         for instance in reservation.instances:
+            bought.record(plan, self._account, instance)
             setattr(instance, "cpu_options", _cpu_options(plan))  # noqa: B010 - moto's class does not know it
             for interface in instance.nics.values():
                 interface.add_tags(given.get("network-interface", {}))
@@ -179,6 +180,10 @@ class Launcher:
                 pools=self._faults.occupy(plan.type_name, subnet.availability_zone),
             )
         )
+        keys = {(each.get("Ebs") or {}).get("KmsKeyId") for each in plan.params.get("BlockDeviceMappings") or []}
+        if keys - {None, KMS_KEY}:  # RunInstances does not look at keys: the instance ends while it starts
+            said = "Client.InvalidKMSKey.InvalidState: The KMS key provided is in an incorrect state"
+            self._fleet.kill(instance.id, said)
 
 
 def _interfaces(plan: Plan, subnet: Any) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def simcloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
         more = ("c6a.large", "m6a.xlarge", "r6a.large", "m6a.2xlarge")
-        place = f'subnet_id = "{cloud.subnet}"\nsecurity_group_ids = ["{cloud.security_group}"]\n'
+        place = f'subnet_ids = ["{cloud.subnet}"]\nsecurity_group_ids = ["{cloud.security_group}"]\n'
         yield f"{place}instance_types = {json.dumps(more)}\n"
 
 
