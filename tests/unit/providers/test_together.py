@@ -52,6 +52,17 @@ async def test_asks_that_wait_for_the_limit_join_and_later_ones_do_not() -> None
 
 
 @virtually
+async def test_one_who_comes_when_the_call_has_begun_has_a_call_of_his_own() -> None:
+    ids = Ids()
+    first = asyncio.create_task(ids.together.ask(["i-1"]))
+    await asyncio.sleep(0.1)
+    assert len(ids.calls) == 1
+    assert await ids.together.ask(["i-2"]) == {"i-2": "what i-2 is"}
+    assert await first
+    assert ids.calls == [["i-1"], ["i-2"]]
+
+
+@virtually
 async def test_more_than_fit_into_a_call_are_several() -> None:
     ids = Ids(most=10)
     answer = await ids.together.ask([f"i-{n}" for n in range(25)])
