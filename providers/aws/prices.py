@@ -34,6 +34,7 @@ _PRODUCT: Final = {
     "licenseModel": "No License required",
 }
 _LINUX: Final = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
+_ONE_BY_ONE: Final = 20  # types, at most, that a call for several has told nothing of
 _TYPES_PER_CALL: Final = 50  # a filter's value is a text of limited length
 
 
@@ -98,9 +99,13 @@ async def read(
 
     async def on_demand() -> dict[str, float]:
         found: dict[str, float] = {}
+        doing = "cannot read the price list"
         for start in range(0, len(types), _TYPES_PER_CALL) if endpoint_region(region) else ():
             request = products(region, types[start : start + _TYPES_PER_CALL])
-            found |= dict(await ask("cannot read the price list", "get_products", request, listed, service="pricing"))
+            found |= dict(await ask(doing, "get_products", request, listed, service="pricing"))
+        # How a list of values is to be written is not in Amazon's reference: where it found nothing, one by one.
+        for name in [each for each in types if each not in found][:_ONE_BY_ONE] if endpoint_region(region) else ():
+            found |= dict(await ask(doing, "get_products", products(region, [name]), listed, service="pricing"))
         return found
 
     async def spot() -> dict[tuple[str, str], float]:

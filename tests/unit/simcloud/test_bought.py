@@ -150,7 +150,7 @@ def test_a_describe_may_be_tried_dry(account: Account, action: str) -> None:
 def neighbour(account: Account, service: str) -> Iterator[Any]:
     config = Config(retries={"total_max_attempts": 1})
     where = {"region_name": "us-east-1", "endpoint_url": account.cloud.endpoint_url}
-    client = _session().client(service, config=config, **where)  # type: ignore[call-overload]
+    client = _session().client(service, config=config, **where)
     try:
         yield client
     finally:

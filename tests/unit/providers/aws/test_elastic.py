@@ -116,6 +116,7 @@ async def test_an_allocation_whose_call_is_late_is_waited_for_by_the_delete(
     (made,) = await provider.list()
     await provider.delete(made.id)
     await asyncio.gather(creating, return_exceptions=True)
+    await asyncio.sleep(HELD)  # by now the deed is done, whether the delete waited for it or not
     assert await addresses(world) == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from providers.aws import knowledge, prices
+from providers.aws.config import AwsConfig
 from providers.base import Purchase, Tee
 from tests.contract.aws_world import AwsWorld
 from tests.unit.providers.aws.conftest import Opened
@@ -59,6 +60,20 @@ def test_what_is_no_price_in_dollars_per_hour_is_unknown(price: dict[str, Any]) 
 )
 def test_the_price_list_is_asked_for_where_it_is_served(region: str, served: str) -> None:
     assert prices.endpoint_region(region) == served
+
+
+async def test_types_that_a_call_for_several_tells_nothing_of_are_asked_for_one_by_one() -> None:
+    asked: list[str] = []
+
+    async def ask(doing: str, method: str, request: Any, read: Any, /, *, service: str = "ec2") -> Any:
+        kind, name = next((f["Type"], f["Value"]) for f in request["Filters"] if f["Field"] == "instanceType")
+        asked.append(name)
+        return [(name, 0.1)] if kind == "TERM_MATCH" else []
+
+    config = AwsConfig(image="ami-0123456789abcdef0", prices=True)
+    table = await prices.read(ask, config, "us-east-2", ["m6a.large", "c6a.large"], ["us-east-2a"], set())
+    assert table.on_demand == {"m6a.large": 0.1, "c6a.large": 0.1}
+    assert asked == ["m6a.large,c6a.large", "m6a.large", "c6a.large"]
 
 
 async def test_every_offering_has_the_price_of_its_type_zone_and_way_to_pay(world: AwsWorld, opened: Opened) -> None:

@@ -54,6 +54,7 @@ async def test_every_volume_gets_a_name_of_its_own_and_is_not_deleted_with_the_i
     instance = await running(world)
     await attach(world, instance, ids[0])
     await attach(world, instance, *ids)
+    assert list(world.cloud.calls).count("AttachVolume") == 3
     found = await attachments(world, *ids)
     names = [name for held in found.values() for name, _ in held]
     assert len(set(names)) == 3
