@@ -10,7 +10,7 @@ from providers.base import Offering, Purchase, Tee
 from providers.errors import InvalidSpec
 
 SNP_FEATURE: Final = "amd-sev-snp"  # as ProcessorInfo.SupportedFeatures spells it
-# Of the on-demand price, for SNP, however the instance is paid for: AWS's page on AMD SEV-SNP, read in 2025.
+# Of the on-demand price, for SNP, however the instance is paid for: from memory of AWS's page on AMD SEV-SNP.
 SNP_SURCHARGE: Final = 0.10
 
 # A type may list several (i386 too on old x86 families); the first of ours that it has is what an image must be.

@@ -15,7 +15,7 @@ from providers.aws.shape import Place
 from providers.base import Finding, Grade, Headroom, LaunchSpec, Offering, Tee
 from providers.errors import Denied, NotFound, ProviderError, Throttled
 
-# AWS's page on AMD SEV-SNP for EC2 names these regions only (read in 2025; the API decides, this warns).
+# From memory of AWS's page on AMD SEV-SNP for EC2; the API decides what is offered, this only warns.
 SNP_REGIONS: Final = ("us-east-2", "eu-west-1")
 _NOBODY: Final = "i-00000000000000000"  # of the right form
 _FEW: Final = 16  # free addresses: about what a worker starts at once

@@ -175,8 +175,10 @@ class AwsProvider:
             await self._elastic.give(made.id, made.name)
         except NotFound:
             return (await self.get([made.id])).get(made.id, made)
-        except (Throttled, Transient):
+        except Transient:
             raise
+        except Throttled as error:  # of a create this would say that nothing was made
+            raise Transient(f"{made.id} has no address yet: {error.message}", code=error.code) from error
         except ProviderError:
             # Refused for good. The caller may take it that a refused create has made nothing.
             try:

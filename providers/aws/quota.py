@@ -12,7 +12,7 @@ from providers.errors import NotFound
 
 PAGE: Final = 1000
 
-# Service Quotas' codes, as the console and the SDK's examples show them in 2025. Names come from the answer.
+# Service Quotas' codes, six confirmed in public sources, the others from memory. Names come from the answer.
 # First word of a type's family: code on demand, code as spot.
 _STANDARD: Final = ("L-1216C47A", "L-34B43A08")
 _CODES: Final[Mapping[str, tuple[str, str]]] = {

@@ -189,8 +189,8 @@ def _is(name: str, value: str) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[AwsWorld]:
-    """A fresh EC2 with a default network, and one node's provider for it."""
+async def world(**options: Any) -> AsyncIterator[AwsWorld]:
+    """A fresh EC2 with a default network, and one node's provider for it. `options`: simcloud's."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -198,7 +198,7 @@ async def world() -> AsyncIterator[AwsWorld]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setattr(boto3, "Session", _session)
-        async with running(instances="api-only") as cloud, AsyncExitStack() as closing:
+        async with running(instances="api-only", **options) as cloud, AsyncExitStack() as closing:
             admin = await asyncio.to_thread(_admin().client, "ec2", endpoint_url=cloud.endpoint_url)
             closing.callback(admin.close)
             yield AwsWorld(cloud, admin, await _settings(admin, cloud.endpoint_url), closing)

@@ -80,11 +80,11 @@ class Launcher:
 
     def _room(self, plan: Plan) -> tuple[Any, int]:
         """Where, and how many. Raises Refused when there is no room for the least that was asked for."""
-        self._check_quota(plan)
+        most = self._quota(plan)
         for subnet in plan.subnets:
             if not subnet.cidr.subnet_of(self._network) and self._options.instances == "namespace":
                 raise Refused("Unsupported", f"simcloud boots instances in its default VPC only ({self._network})")
-            count = self._faults.room(plan.type_name, subnet.availability_zone, plan.most)
+            count = self._faults.room(plan.type_name, subnet.availability_zone, most)
             if count >= plan.least:
                 return subnet, self._addresses(plan, subnet, count)
         zone = plan.subnets[0].availability_zone
@@ -101,18 +101,21 @@ class Launcher:
             f" {plan.type_name} capacity by not specifying an Availability Zone in your request{elsewhere}.",
         )
 
-    def _check_quota(self, plan: Plan) -> None:
+    def _quota(self, plan: Plan) -> int:
+        """How many of those asked for the account may have. Raises Refused for less than the least."""
         limit = self._faults.vcpus
         if limit is None:
-            return
+            return plan.most
         up = (note.instance.instance_type for id, note in self._account.notes.items() if self._is_up(id))
-        if sum(map(catalog.vcpus, up)) + plan.least * catalog.vcpus(plan.type_name) > limit:
+        fit = (limit - sum(map(catalog.vcpus, up))) // catalog.vcpus(plan.type_name)
+        if fit < plan.least:
             raise Refused(
                 "VcpuLimitExceeded",
                 f"You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance"
                 " bucket that the specified instance type belongs to. Please visit"
                 " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
             )
+        return int(min(plan.most, fit))
 
     def _is_up(self, instance_id: str) -> bool:
         return self._fleet.lives[instance_id].state not in OFF
