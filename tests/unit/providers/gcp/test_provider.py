@@ -212,6 +212,25 @@ async def test_a_type_that_the_zone_does_not_sell_is_unsupported_and_costs_nothi
     assert not calls(world)["instances.insert"]
 
 
+@pytest.mark.parametrize(
+    ("image", "wish", "complaint"),
+    [
+        ("projects/peerpods-simcloud/global/images/peerpods-podvm-arm64", {}, "arm64"),
+        (
+            "projects/debian-cloud/global/images/debian-12-bookworm-v20261103",
+            {"tee": Tee.SNP},
+            "SEV_SNP_CAPABLE",
+        ),
+    ],
+)
+async def test_an_image_that_the_machine_cannot_boot_costs_nothing(
+    world: GcpWorld, image: str, wish: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=complaint):
+        await world.provider.create(world.spec(image=image, **wish), "token-1")
+    assert not calls(world)["instances.insert"]
+
+
 # -- options against the simulator's rules -----------------------------------------------------------------
 
 
