@@ -70,7 +70,8 @@ class GcpProvider:
         self._attempts: dict[str, int] = {}  # tokens whose insert failed in the operation: the next attempt's number
         self._images: Answers[requests.Image] = Answers(IMAGE_LIFE)
         self._catalog: Answers[tuple[Offering, ...]] = Answers()  # a type never changes
-        throttle, most = self._api.throttle, requests.IDS_PER_CALL
+        self.throttle = throttle = self._api.throttle
+        most = requests.IDS_PER_CALL
         self._described: Together[Shape] = Together(throttle, Rank.READ, self._describe, most, LIST)
         self._looked: Together[Shape] = Together(throttle, Rank.CREATE, self._look_at, most, LIST)
 

@@ -12,7 +12,9 @@ from providers import tags
 from providers.base import Device, InstanceState, Purchase, ResourceKind, Tee, Volume
 from providers.errors import Capacity, InvalidSpec, Quota, Throttled, Transient, Unsupported
 from providers.gcp import marks
+from providers.gcp.api import LIST
 from providers.gcp.provider import GcpProvider
+from providers.throttle import Observer
 from tests.contract import gcp_world
 from tests.contract.gcp_world import ZONES, GcpWorld
 from tests.contract.world import Verb
@@ -414,3 +416,18 @@ async def test_labels_alone_make_nothing_ours(world: GcpWorld) -> None:
     assert isinstance(world.provider, GcpProvider)
     assert list(await world.provider.list()) == []
     assert list(await world.provider.resources()) == []
+
+
+async def test_whoever_counts_hears_of_a_throttled_call(world: GcpWorld) -> None:
+    heard: list[str] = []
+
+    class Ear(Observer):
+        def backed_off(self, bucket: str) -> None:
+            heard.append(bucket)
+
+    provider = opened(world)
+    provider.throttle.observer = Ear()
+    world.cloud.faults.next(action="instances.aggregatedList", error="rateLimitExceeded")
+    with pytest.raises(Throttled):
+        await provider.list()
+    assert heard == [LIST]
