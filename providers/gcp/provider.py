@@ -70,7 +70,8 @@ class GcpProvider:
         self._attempts: dict[str, int] = {}  # tokens whose insert failed in the operation: the next attempt's number
         self._images: Answers[requests.Image] = Answers(IMAGE_LIFE)
         self._catalog: Answers[tuple[Offering, ...]] = Answers()  # a type never changes
-        throttle, most = self._api.throttle, requests.IDS_PER_CALL
+        self.throttle = throttle = self._api.throttle
+        most = requests.IDS_PER_CALL
         self._described: Together[Shape] = Together(throttle, Rank.READ, self._describe, most, LIST)
         self._looked: Together[Shape] = Together(throttle, Rank.CREATE, self._look_at, most, LIST)
 
@@ -85,8 +86,9 @@ class GcpProvider:
         config, doing = self._config, f"cannot launch {spec.name} ({spec.instance_type})"
         requests.check(spec, token, config)
         zone = requests.zone_of(spec, config)
-        await self._check_offer(spec, zone)
+        architecture = await self._check_offer(spec, zone)
         image = await self._image(spec.image or config.image)
+        requests.check_image(spec, config, image, architecture)
         name, all_tags = marks.resource_name(spec.name, token), requests.tags_of(spec, token, self._owner)
         address = await self._addresses.reserve(name, token, all_tags, doing) if config.reserve_address else ""
         attempt = self._attempts.get(token, 0)
@@ -206,16 +208,18 @@ class GcpProvider:
         await self._addresses.aclose()
         await self._api.aclose()
 
-    async def _check_offer(self, spec: LaunchSpec, zone: str) -> None:
+    async def _check_offer(self, spec: LaunchSpec, zone: str) -> str:
+        """The architecture of what is asked for. Raises Unsupported for what is not sold there."""
         tee = requests.tee_of(spec, self._config)
         found = await self._catalog.get("", self._find_catalog)
-        given = {offer.tee for offer in found if (offer.instance_type, offer.zone) == (spec.instance_type, zone)}
+        given = {o.tee: o for o in found if (o.instance_type, o.zone) == (spec.instance_type, zone)}
         if not given:
             raise Unsupported(f"cannot launch {spec.name}: {spec.instance_type} is not sold in {zone}")
         if tee not in given:
             raise Unsupported(
                 f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee} in {zone}"
             )
+        return given[tee].architecture
 
     async def _insert(self, doing: str, asked: requests.Request, token: str) -> Shape | None:
         """The insert, until its hardware is settled; see _settled."""

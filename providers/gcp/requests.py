@@ -107,6 +107,18 @@ def _volumes_problem(spec: LaunchSpec, config: GcpConfig) -> str:
     return f"it would have {count} disks; this machine takes {limit}" if count > limit else ""
 
 
+def check_image(spec: LaunchSpec, config: GcpConfig, image: Image, architecture: str) -> None:
+    """Refuse an image that this machine cannot boot; `architecture` is the machine type's. Raises: InvalidSpec."""
+    mine, tee = image.architecture.lower(), tee_of(spec, config)
+    problem = ""
+    if mine and mine != architecture:
+        problem = f"is for {mine}, and {spec.instance_type} is {architecture}"
+    elif tee is not Tee.NONE and tees.IMAGE_FEATURES[tee] not in image.features:
+        problem = f"cannot be launched with {tee}: {tees.IMAGE_FEATURES[tee]} is not among its guest OS features"
+    if problem:
+        raise InvalidSpec(f"cannot launch {spec.name}: the image {spec.image or config.image} {problem}")
+
+
 def tee_of(spec: LaunchSpec, config: GcpConfig) -> Tee:
     """What the guest is to get."""
     if spec.tee is not None:

@@ -12,7 +12,9 @@ from providers import tags
 from providers.base import Device, InstanceState, Purchase, ResourceKind, Tee, Volume
 from providers.errors import Capacity, InvalidSpec, Quota, Throttled, Transient, Unsupported
 from providers.gcp import marks
+from providers.gcp.api import LIST
 from providers.gcp.provider import GcpProvider
+from providers.throttle import Observer
 from tests.contract import gcp_world
 from tests.contract.gcp_world import ZONES, GcpWorld
 from tests.contract.world import Verb
@@ -212,6 +214,25 @@ async def test_a_type_that_the_zone_does_not_sell_is_unsupported_and_costs_nothi
     assert not calls(world)["instances.insert"]
 
 
+@pytest.mark.parametrize(
+    ("image", "wish", "complaint"),
+    [
+        ("projects/peerpods-simcloud/global/images/peerpods-podvm-arm64", {}, "arm64"),
+        (
+            "projects/debian-cloud/global/images/debian-12-bookworm-v20261103",
+            {"tee": Tee.SNP},
+            "SEV_SNP_CAPABLE",
+        ),
+    ],
+)
+async def test_an_image_that_the_machine_cannot_boot_costs_nothing(
+    world: GcpWorld, image: str, wish: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=complaint):
+        await world.provider.create(world.spec(image=image, **wish), "token-1")
+    assert not calls(world)["instances.insert"]
+
+
 # -- options against the simulator's rules -----------------------------------------------------------------
 
 
@@ -395,3 +416,18 @@ async def test_labels_alone_make_nothing_ours(world: GcpWorld) -> None:
     assert isinstance(world.provider, GcpProvider)
     assert list(await world.provider.list()) == []
     assert list(await world.provider.resources()) == []
+
+
+async def test_whoever_counts_hears_of_a_throttled_call(world: GcpWorld) -> None:
+    heard: list[str] = []
+
+    class Ear(Observer):
+        def backed_off(self, bucket: str) -> None:
+            heard.append(bucket)
+
+    provider = opened(world)
+    provider.throttle.observer = Ear()
+    world.cloud.faults.next(action="instances.aggregatedList", error="rateLimitExceeded")
+    with pytest.raises(Throttled):
+        await provider.list()
+    assert heard == [LIST]
