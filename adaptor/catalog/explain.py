@@ -53,7 +53,8 @@ def refusal(choice: Choice, wanted: Requirements) -> str:
 
 def no_room(cloud: str, tries: Sequence[Try], left_out: Sequence[Rejection], note: str = "") -> str:
     """What was asked for in vain; for a NoCapacity."""
-    marked = [each for each in left_out if each.filter == "unavailable"]
+    asked = {each.offering for each in tries}
+    marked = [each for each in left_out if each.filter == "unavailable" and each.offering not in asked]
     parts = [f"{cloud} has no room for this pod's VM. Tried {tried(tries)}" if tries else f"{cloud} was not asked"]
     if marked:
         parts.append(f"Not asked again so soon: {_examples(marked)}")

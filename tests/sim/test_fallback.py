@@ -123,7 +123,8 @@ async def test_the_error_tells_every_try_and_stays_short(node: Node) -> None:
         "memory has no room for this pod's VM. Tried 9 offerings: m6a.large in a, b, c: no m6a.large left in a "
         "(InsufficientInstanceCapacity); "
     )
-    assert "2 more no room; 1 more not sold so" in said
+    assert "c6a.xlarge in a, b: no c6a.xlarge left in a" in said
+    assert "c6a.xlarge in c: c6a.xlarge is not sold in c (Unsupported)" in said
     assert len(said) < 850
 
 

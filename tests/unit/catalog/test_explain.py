@@ -114,6 +114,13 @@ def test_so_is_what_was_left_out() -> None:
     assert said.endswith("Not asked again so soon: m6a.xlarge: no room when last asked, left out for 150 s more: full")
 
 
+def test_what_was_tried_is_not_told_again_as_left_out() -> None:
+    left_out = [Rejection(offering, "unavailable", "no room when last asked") for offering in UPSTREAMS[:2]]
+    said = no_room("aws", [Try(UPSTREAMS[0], mark())], left_out)
+    assert said.count(UPSTREAMS[0].instance_type) == 1
+    assert said.endswith(f"Not asked again so soon: {UPSTREAMS[1].instance_type}: no room when last asked")
+
+
 def test_a_hundred_tries_stay_short() -> None:
     tries = [Try(each, mark("w" * 500)) for each in THOUSAND[:100]]
     assert len(no_room("aws", tries, ())) <= LIMIT
