@@ -122,6 +122,18 @@ async def test_the_configured_image_is_the_one_of_a_spec_without(world: AzureWor
     assert (await world.provider.create(world.spec(image=""), "token-1")).image == world.config.image
 
 
+async def test_an_image_of_the_wrong_architecture_is_refused_and_leaves_nothing(world: AzureWorld) -> None:
+    with pytest.raises(InvalidSpec, match="Architecture"):
+        await world.provider.create(world.spec(image=world.cloud.facts["arm_image"]), "token-1")
+    assert [name for kind in ResourceKind for name in await world.names(kind)] == []
+
+
+async def test_a_region_that_does_not_exist_is_named_before_anything_is_made(world: AzureWorld) -> None:
+    with pytest.raises(InvalidSpec, match=r"eastus9.*azure\.region"):
+        await opened(world, region="eastus9").create(world.spec(), "token-1")
+    assert [name for kind in ResourceKind for name in await world.names(kind)] == []
+
+
 async def test_one_machine_is_asked_about_at_most_every_few_seconds(world: AzureWorld) -> None:
     made = await world.provider.create(world.spec(), "token-1")
     for _ in range(5):
