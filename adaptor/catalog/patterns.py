@@ -9,7 +9,7 @@ from typing import Final
 _AZURE: Final = re.compile(r"(standard_[a-z]+)\d+(?:-\d+)?(.*)")
 
 
-@lru_cache(maxsize=65_536)  # a catalog of thousands of names against the few lists of a cluster
+@lru_cache(maxsize=16_384)  # a thousand types against the few lists of a cluster; 3 MiB when full
 def matches(patterns: tuple[str, ...], text: str) -> bool:
     """Whether any of `patterns` is `text`; `*` stands for any characters, `?` for one."""
     return any(_compiled(pattern.lower()).fullmatch(text.lower()) for pattern in patterns)
@@ -20,13 +20,13 @@ def is_wild(pattern: str) -> bool:
     return "*" in pattern or "?" in pattern
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4096)
 def in_family(families: tuple[str, ...], instance_type: str) -> bool:
     """Whether the type belongs to one of these, which may have wildcards: see `families_of`."""
     return any(matches(families, name) for name in families_of(instance_type))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def families_of(instance_type: str) -> tuple[str, ...]:
     """What people call the family of a type, as each cloud builds its names; lower case.
 

@@ -23,7 +23,7 @@ from re import findall
 from typing import Final
 
 from adaptor.catalog.patterns import in_family, is_wild, matches
-from adaptor.catalog.unavailable import Mark, Unavailable
+from adaptor.catalog.unavailable import Unavailable
 from providers.base import Offering, Purchase, Tee
 
 # Of offerings that were refused a short while ago, so many are asked for again when nothing else fits: a pod must not
@@ -194,19 +194,15 @@ def _sieve(offerings: Iterable[Offering], rules: Sequence[Rule]) -> tuple[list[O
 def _without(
     unavailable: Unavailable, now: float, kept: Sequence[Offering], ruled_out: Sequence[tuple[Offering, Rule]]
 ) -> Choice:
-    marked = [(offering, mark) for offering in kept if (mark := unavailable.of(offering, now))]
-    if not marked:
+    marks = {id(offering): mark for offering in kept if (mark := unavailable.of(offering, now))}
+    if not marks:
         return Choice(tuple(kept), tuple(ruled_out))
-    away = {id(offering) for offering, _ in marked}
-    free = tuple(offering for offering in kept if id(offering) not in away)
-    soonest = [] if free else sorted(marked, key=lambda pair: pair[1].until)[:LAST_RESORT]
-    again = {id(offering) for offering, _ in soonest}
-    left_out = [(offering, _marked(mark, now)) for offering, mark in marked if id(offering) not in again]
-    return Choice(free or tuple(offering for offering, _ in soonest), (*ruled_out, *left_out), bool(soonest))
-
-
-def _marked(mark: Mark, now: float) -> Rule:
-    return Rule("unavailable", lambda _: False, lambda _: mark.reason(now))
+    free = tuple(offering for offering in kept if id(offering) not in marks)
+    again = free or tuple(sorted(kept, key=lambda offering: marks[id(offering)].until)[:LAST_RESORT])
+    tried = set(map(id, again))
+    rule = Rule("unavailable", lambda o: id(o) not in marks, lambda o: marks[id(o)].reason(now))
+    left_out = [(offering, rule) for offering in kept if id(offering) not in tried]
+    return Choice(again, (*ruled_out, *left_out), last_resort=not free)
 
 
 def _rules(wanted: Requirements, limits: Constraints, default: Offering) -> Iterator[Rule]:
@@ -340,7 +336,7 @@ def _preference(
     return lambda o: (o.instance_type != kind, last(o), o.instance_type == kind and o.zone != home)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def _position(types: tuple[str, ...], instance_type: str) -> int:
     return next(index for index, pattern in enumerate(types) if matches((pattern,), instance_type))
 

@@ -55,7 +55,8 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
     """
     rooms, spec = work.rooms, work.state.spec
     wish = wishes.parse(f";{spec.wishes}")
-    launch_token = rooms.tokens.current(rooms.clock.now()) if rooms.guest.flavor == "own" else b""
+    shared = isinstance(rooms.provider, SupportsBatchCreate)
+    launch_token = rooms.tokens.draw(rooms.clock.now(), shared=shared) if rooms.guest.flavor == "own" else b""
     user_data = await _user_data(work, launch_token)
     intent = LaunchIntended(
         token="",

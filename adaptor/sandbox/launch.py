@@ -35,7 +35,8 @@ def client_token(owner: Ownership, sandbox_id: str, launch: int) -> str:
 
 
 class LaunchTokens:
-    """The launch token of VMs launched now: the same for some minutes, for VMs of one create call have equal user-data.
+    """The launch token of VMs launched now: where create calls are shared the same for some minutes, for the VMs of one
+    call have equal user-data.
 
     Who reads the token (a VM's root; pods cannot, the metadata service answers no second hop) can pose as another VM
     launched with it, if it also answers at that one's address and does so before that one is bound: the cloud gives an
@@ -47,8 +48,10 @@ class LaunchTokens:
         self._token = b""
         self._until = 0.0
 
-    def current(self, now: float) -> bytes:
+    def draw(self, now: float, *, shared: bool) -> bytes:
         """`now`: seconds of any monotonic scale."""
+        if not shared:
+            return secrets.token_bytes(_TOKEN_BYTES)
         if not self._token or now >= self._until:
             self._token, self._until = secrets.token_bytes(_TOKEN_BYTES), now + _TOKEN_LIFE
         return self._token

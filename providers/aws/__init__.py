@@ -3,8 +3,11 @@
     provider.py ── plain dicts ──► boto3, in threads of its own ──► EC2, or simcloud by `endpoint_url`
         │                            └ its errors ──► errors.py: vendor code → class
         ├─ requests.py   spec, settings → the calls' parameters; their answers → Instance (pure)
+        │    └ shape.py  network, volumes, place, way to pay, launch template · labels.py (pure)
+        ├─ knowledge.py  what is asked once: places, images, types (catalog.py), prices (prices.py)
         ├─ resources.py  what the sweep finds and removes, kind by kind (pure)
-        ├─ catalog.py    the API's instance types → Offerings (pure)
+        ├─ volumes.py · elastic.py   EBS volumes and elastic addresses of one instance
+        ├─ preflight.py · reachability.py · quota.py   would launches succeed, and how many
         ├─ worker.py     what the settings leave open, from this node's own instance metadata
         └─ config.py     settings, with upstream's environment names as aliases
 

@@ -19,6 +19,15 @@ from providers.errors import (
     Unsupported,
 )
 
+UNAUTHORIZED: Final = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")  # the permission is missing
+WOULD_SUCCEED: Final = "DryRunOperation"  # a dry run's good answer comes as an error
+# Operations that are not EC2's own.
+_IAM: Final = {
+    "GetProducts": "pricing:GetProducts",
+    "GetServiceQuota": "servicequotas:GetServiceQuota",
+    "GetAWSDefaultServiceQuota": "servicequotas:GetAWSDefaultServiceQuota",
+    "GetCallerIdentity": "sts:GetCallerIdentity",
+}
 INSTANCE_TERMINATED: Final = "IdempotentInstanceTerminated"  # the token's instance has died; it launches no other
 
 _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
@@ -32,8 +41,16 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "ReservationCapacityExceeded",
         "UnfulfillableCapacity",
         "InsufficientFreeAddressesInSubnet",  # addresses come free as pods end; another subnet may have some
+        "InsufficientCapacityOnHost",
+        "SpotMaxPriceTooLow",  # prices change; on demand there may be some
     ),
-    Unsupported: ("Unsupported",),  # this type is not sold in this zone
+    Unsupported: (
+        "Unsupported",  # this type is not sold in this zone
+        "UnsupportedHostConfiguration",
+        "UnsupportedTenancy",
+        "UnavailableHostRequirements",
+        "InstanceTypeNotSupported",
+    ),
     Quota: (
         "InstanceLimitExceeded",
         "VcpuLimitExceeded",
@@ -45,6 +62,8 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "AddressLimitExceeded",
         "ResourceLimitExceeded",
         "TagLimitExceeded",
+        "HostLimitExceeded",
+        "AttachmentLimitExceeded",
     ),
     Throttled: (
         "RequestLimitExceeded",
@@ -98,6 +117,11 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "VPCResourceNotSpecified",
         "IdempotentParameterMismatch",
         INSTANCE_TERMINATED,
+        "InvalidCapacityReservationState",
+        "InvalidHostState",
+        "InvalidVolume.ZoneMismatch",
+        "SecurityGroupsPerInstanceLimitExceeded",
+        "SecurityGroupsPerInterfaceLimitExceeded",
         "VolumeInUse",
         "InvalidNetworkInterface.InUse",
         "InvalidIPAddress.InUse",
@@ -106,6 +130,10 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "InvalidInstanceType",
         "InvalidAMIID.Unavailable",
         "InvalidSubnet",
+        "InvalidLaunchTemplateName.NotFoundException",
+        "InvalidLaunchTemplateId.VersionNotFound",
+        "InvalidPlacementGroup.Unknown",
+        "NoSuchResourceException",  # Service Quotas' word
     ),
     Transient: (
         "InternalError",
@@ -114,6 +142,10 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "ServiceUnavailable",
         "RequestTimeout",
         "IDPCommunicationError",
+        "IncorrectState",  # the state will be another one in a moment: a machine that does not run yet
+        "IncorrectInstanceState",
+        "InvalidInstanceID",  # the same, as AssociateAddress says it
+        "Resource.AlreadyAssociated",
     ),
 }
 _TABLE: Final = {code: cls for cls, codes in _BY_CLASS.items() for code in codes}
@@ -164,6 +196,12 @@ _HINTS: Final = {
     "IdempotentParameterMismatch": "this token was used for a launch with other parameters",
     "InsufficientFreeAddressesInSubnet": "use a larger subnet",
     "OptInRequired": "the account must subscribe to this image or region first",
+    "SpotMaxPriceTooLow": "raise aws.spot_max_price, or leave it empty",
+    "UnrecognizedClientException": "check the access key, and that aws.region is one of its account's regions",
+    "InvalidClientTokenId": "check the access key, and that aws.region is one of its account's regions",
+    "ExpiredToken": "the session has expired: renew it, or use a role that renews by itself",
+    "ExpiredTokenException": "the session has expired: renew it, or use a role that renews by itself",
+    "EndpointConnectionError": "if this lasts: does aws.region exist, and can this node reach its endpoint",
 }
 _CLASS_HINTS: Final = {
     Quota: "ask AWS for a higher limit, or allow another instance family",
@@ -174,7 +212,7 @@ _CLASS_HINTS: Final = {
 def translate(error: Exception, doing: str) -> ProviderError:
     """The error of ours that stands for `error`, ready to be raised from it; `doing` is what failed, on what."""
     if isinstance(error, sdk.ClientError):
-        return _from_answer(error.response, doing)
+        return _from_answer(error.response, error.operation_name or "", doing)
     if isinstance(error, sdk.ParamValidationError):
         # The SDK's text repeats values, and one of those is the user data.
         named = ", ".join(sorted(set(re.findall(r"parameter(?: in input)?:? \"?(\w[\w.\[\]]*)", str(error)))))
@@ -189,12 +227,22 @@ def translate(error: Exception, doing: str) -> ProviderError:
     return ProviderError(f"{doing}: {type(error).__name__}: {error}", code=type(error).__name__)
 
 
-def _from_answer(response: Mapping[str, Any], doing: str) -> ProviderError:
+def missing_action(text: str) -> str:
+    """The permission that a refusal names: `ec2:RunInstances`; empty when it names none."""
+    found = re.search(r"not authorized to perform: ([\w-]+:\w+)", text) or re.search(r"the call was ([\w-]+:\w+)", text)
+    return found[1] if found else ""
+
+
+def _from_answer(response: Mapping[str, Any], operation: str, doing: str) -> ProviderError:
     said, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
     code, status = str(said.get("Code", "")), int(meta.get("HTTPStatusCode", 0))
     # EC2 appends an opaque blob of a thousand characters to "not authorized"; the request id finds the same.
-    text = re.split(r"\s*Encoded authorization failure message", str(said.get("Message", "")))[0]
+    text, *blob = re.split(r"\s*Encoded authorization failure message", str(said.get("Message", "")))
     cls = _class_of(code, status)
+    if code in UNAUTHORIZED and operation and not missing_action(text):
+        text = f"{text} (the call was {_IAM.get(operation, 'ec2:' + operation)})"
+    if blob:
+        text = f"{text} The whole reason is in CloudTrail under this request: `aws sts decode-authorization-message`"
     made = _made(cls, f"{doing}: {text or f'HTTP status {status}'}", code, str(meta.get("RequestId", "")))
     if isinstance(made, Throttled):
         made.retry_after = _seconds(meta.get("HTTPHeaders", {}).get("retry-after", ""))

@@ -2,22 +2,42 @@
 
 import asyncio
 import contextlib
-import functools
+import socket
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 
-from providers.aws import catalog, limits, requests, resources, worker
+from providers.aws import limits, prices, quota, requests, resources, volumes, worker
+from providers.aws.asking import Ask
 from providers.aws.config import AwsConfig
+from providers.aws.elastic import Elastic
 from providers.aws.errors import INSTANCE_TERMINATED, translate
-from providers.base import Instance, LaunchSpec, Offering, Ownership, Resource, ResourceKind, Tee
+from providers.aws.knowledge import Knowledge
+from providers.aws.preflight import Preflight
+from providers.aws.reachability import Worker
+from providers.aws.shape import Image, Place
+from providers.base import (
+    Device,
+    Disk,
+    Finding,
+    Headroom,
+    Instance,
+    InstanceState,
+    LaunchSpec,
+    Offering,
+    Ownership,
+    Resource,
+    ResourceKind,
+    Volume,
+)
 from providers.batch import Seats, Together, sifted
-from providers.errors import InvalidSpec, NotFound, ProviderError, Transient
+from providers.errors import InvalidSpec, NotFound, ProviderError, Throttled, Transient
 from providers.throttle import Rank, Throttle
 
 T = TypeVar("T")
@@ -37,7 +57,7 @@ def open(config: AwsConfig, owner: Ownership) -> "AwsProvider":
 
 
 class AwsProvider:
-    """`providers.base.Provider`, `SupportsBatchCreate` and `SupportsSweep` for EC2, in one region and one subnet."""
+    """`providers.base.Provider` for EC2 in one region, with all that base.py has of `Supports...`."""
 
     name = "aws"
 
@@ -53,16 +73,16 @@ class AwsProvider:
         self._threads = ThreadPoolExecutor(config.api_concurrency, thread_name_prefix="aws")
         self._closed = False
         self._making = threading.Lock()
-        self._made: Any = None
+        self._session: Any = None
+        self._clients: dict[str, Any] = {}  # by service
         self._launched: dict[str, float] = {}  # id: the loop's time; the newest only
-        self._images: _Answers[requests.Image] = _Answers()  # an AMI never changes under its id
-        self._place: _Answers[requests.Place] = _Answers()
-        self._catalog: _Answers[tuple[Offering, ...]] = _Answers()  # nor does a type
+        self._known = Knowledge(self._call, self._in_thread, self._region, config)
+        self._elastic = Elastic(self._call, owner)
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         """See Provider.create. The call's token is EC2's ClientToken: EC2 itself launches for it at most once."""
         await self._prepare(spec, token)
-        return await self._seats.create(spec, token)
+        return await self._finished(await self._seats.create(spec, token))
 
     async def seat(self, spec: LaunchSpec, token: str) -> str:
         """See SupportsBatchCreate.seat."""
@@ -75,15 +95,19 @@ class AwsProvider:
 
     async def get(self, ids: Collection[str]) -> Mapping[str, Instance]:
         """See Provider.get: one call per 200 ids of all who ask at the same moment."""
-        return await self._looks.ask(ids)
+        found = await self._looks.ask(ids)
+        return {id: requests.reachable(instance, self._config) for id, instance in found.items()}
 
     async def list(self) -> Sequence[Instance]:
         """See Provider.list."""
         doing = f"cannot list the instances of node {self._owner.node}"
-        return await self._describe(doing, requests.owned_by(self._owner))
+        found = await self._describe(doing, requests.owned_by(self._owner))
+        return [requests.reachable(each, self._config) for each in found]
 
     async def delete(self, instance_id: str) -> None:
-        """See Provider.delete. Volumes and interfaces go with the instance: it was launched so."""
+        """See Provider.delete. Volumes and interfaces go with the instance, it was launched so; addresses before it."""
+        if self._config.public_ip == "elastic":
+            await self._elastic.take_back(instance_id)
         error = (await self._ends.ask([instance_id])).get(instance_id)
         if isinstance(error, NotFound):
             if asyncio.get_running_loop().time() - self._launched.get(instance_id, -SETTLING) < SETTLING:
@@ -95,8 +119,28 @@ class AwsProvider:
         self._launched.pop(instance_id, None)
 
     async def offerings(self) -> Sequence[Offering]:
-        """See Provider.offerings: asked once in this provider's life; a failure is asked again."""
-        return catalog.allowed(await self._catalog.get("", self._find_catalog), self._config)
+        """See Provider.offerings: asked once in this provider's life, but for prices; a failure is asked again."""
+        return await self._known.offerings()
+
+    async def disks(self, ids: Collection[str]) -> Mapping[str, Disk]:
+        """See SupportsVolumes.disks."""
+        return await volumes.disks(self._call, ids)
+
+    async def attach(self, instance_id: str, wanted: Sequence[Volume]) -> None:
+        """See SupportsVolumes.attach. EC2 knows no volumes attached for reading only: the guest mounts them so."""
+        await volumes.attach(self._call, instance_id, wanted)
+
+    def device(self, spec: LaunchSpec, index: int) -> Device:
+        """See SupportsVolumes.device."""
+        return volumes.device(spec.volumes[index])
+
+    async def preflight(self, port: int, tunnel_port: int) -> Sequence[Finding]:
+        """See SupportsPreflight.preflight."""
+        return await Preflight(_Subject(self, self._config, self._call)).run(port, tunnel_port)
+
+    async def quota(self) -> Sequence[Headroom]:
+        """See SupportsQuota.quota."""
+        return await quota.read(self._call, await self._known.offerings())
 
     async def resources(self) -> Sequence[Resource]:
         """See SupportsSweep.resources: every kind at once."""
@@ -117,25 +161,46 @@ class AwsProvider:
     async def aclose(self) -> None:
         """See Provider.aclose; returns when the calls under way have ended (cancelling stops only the waiting)."""
         self._closed = True
+        self._known.close()
         await self._seats.aclose()
         await asyncio.to_thread(self._threads.shutdown)
-        if self._made is not None:
-            self._made.close()
+        for client in self._clients.values():
+            client.close()
+
+    async def _finished(self, made: Instance) -> Instance:
+        """`made` with what takes calls of its own; without that it is not worth keeping."""
+        if self._config.public_ip != "elastic" or made.state is InstanceState.GONE:
+            return requests.reachable(made, self._config)
+        try:
+            await self._elastic.give(made.id, made.name)
+        except NotFound:
+            return (await self.get([made.id])).get(made.id, made)
+        except Transient:
+            raise
+        except Throttled as error:  # of a create this would say that nothing was made
+            raise Transient(f"{made.id} has no address yet: {error.message}", code=error.code) from error
+        except ProviderError:
+            # Refused for good. The caller may take it that a refused create has made nothing.
+            try:
+                await self.delete(made.id)
+            except ProviderError as error:
+                raise Transient(f"{made.id} has no address and cannot be deleted now: {error}") from error
+            raise
+        return made
 
     async def _prepare(self, spec: LaunchSpec, token: str) -> None:
         """Refuse what would be refused, and learn what the call needs: it holds a turn, and may ask nothing else."""
         requests.check(spec, token, self._config)
-        await self._check_offer(spec)
-        await self._surroundings(spec)
+        await self._known.check(spec)
+        await self._surroundings(spec, token)
 
-    async def _surroundings(self, spec: LaunchSpec) -> tuple[requests.Image, requests.Place]:
-        place = await self._place.get("", self._find_place)
-        image_id = spec.image or self._config.image
-        return await self._images.get(image_id, lambda: self._find_image(image_id)), place
+    async def _surroundings(self, spec: LaunchSpec, token: str) -> tuple[Image, Place]:
+        image = await self._known.image(spec.image or self._config.image)
+        return image, await self._known.place(spec.zone, token)
 
     async def _launch(self, spec: LaunchSpec, token: str, count: int) -> Mapping[int, Instance]:
         """RunInstances. What it made, by index."""
-        image, place = await self._surroundings(spec)
+        image, place = await self._surroundings(spec, token)
         request = requests.run_instances(
             spec, token, count, config=self._config, owner=self._owner, image=image, place=place
         )
@@ -163,18 +228,6 @@ class AwsProvider:
 
         return await sifted(ids, terminate)
 
-    async def _check_offer(self, spec: LaunchSpec) -> None:
-        tee = requests.tee_of(spec, self._config)
-        if tee is Tee.NONE and not spec.zone:
-            return
-        found = await self._catalog.get("", self._find_catalog)
-        for offer in found:
-            if spec.zone and spec.zone != offer.zone:
-                raise InvalidSpec(f"cannot launch {spec.name} in {spec.zone}: the subnet is in {offer.zone}")
-        given = {offer.tee for offer in found if offer.instance_type == spec.instance_type}
-        if given and tee not in given:
-            raise InvalidSpec(f"cannot launch {spec.name}: {spec.instance_type} does not give its guest {tee}")
-
     async def _departed(self, token: str, error: InvalidSpec) -> Mapping[int, Instance]:
         """The dead instances of a token, while EC2 still shows them (about an hour)."""
         doing = "cannot find what the token launched"
@@ -190,48 +243,34 @@ class AwsProvider:
         door, doing = resources.DOORS[kind], f"cannot list the resources of cluster {self._owner.cluster} ({kind})"
         return await self._call(doing, door.describe, resources.tagged(kind, self._owner), door.read)
 
-    async def _find_place(self) -> requests.Place:
-        # Without groups EC2 would take the network's default one, which does not let the worker in.
-        groups = self._config.security_group_ids or await self._in_thread(worker.security_group_ids)
-        if self._config.subnet_id:
-            return requests.Place(self._config.subnet_id, groups)
-        return requests.Place(await self._in_thread(worker.subnet_id), groups)
-
-    async def _find_image(self, image_id: str) -> requests.Image:
-        doing = f"cannot read about the image {image_id}"
-        for image in await self._call(doing, "describe_images", {"ImageIds": [image_id]}, requests.images):
-            return image
-        raise NotFound(f"{doing}: it does not exist, or is not shared with this account")
-
-    async def _find_catalog(self) -> tuple[Offering, ...]:
-        place = await self._place.get("", self._find_place)
-        names, doing = self._config.allowed_types, "cannot read about the allowed instance types"
-        (zone,) = await self._call(doing, "describe_subnets", {"SubnetIds": [place.subnet_id]}, requests.zone)
-        found: list[Offering] = []
-        for chunk in requests.chunks(names, requests.TYPES_PER_CALL):
-            sold = await self._call(
-                doing, "describe_instance_type_offerings", requests.types_in(zone, chunk), requests.type_names
-            )
-            read = functools.partial(catalog.described, zone=zone, sold=sold)
-            found += await self._call(doing, "describe_instance_types", {"InstanceTypes": chunk}, read)
-        return tuple(found)
-
     async def _call(
-        self, doing: str, method: str, request: requests.Request, read: Callable[[Mapping[str, Any]], Iterable[T]]
+        self,
+        doing: str,
+        method: str,
+        request: requests.Request,
+        read: Callable[[Mapping[str, Any]], Iterable[T]],
+        *,
+        service: str = "ec2",
     ) -> Sequence[T]:
         """`_ask` in its turn."""
         action = limits.action(method)
         async with self.throttle.turn(action, limits.rank(action)):
-            return await self._ask(doing, method, request, read)
+            return await self._ask(doing, method, request, read, service=service)
 
     async def _ask(
-        self, doing: str, method: str, request: requests.Request, read: Callable[[Mapping[str, Any]], Iterable[T]]
+        self,
+        doing: str,
+        method: str,
+        request: requests.Request,
+        read: Callable[[Mapping[str, Any]], Iterable[T]],
+        *,
+        service: str = "ec2",
     ) -> Sequence[T]:
         """What `read` finds in the answer, all pages of it; whatever goes wrong is an error of ours that says `doing`."""
 
         def ask() -> Sequence[T]:
             try:
-                client = self._client()
+                client = self._client(service)
                 if client.can_paginate(method):
                     pages = client.get_paginator(method).paginate(**request)
                 else:
@@ -250,16 +289,73 @@ class AwsProvider:
             raise ProviderError("the aws provider has been closed")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _client(self) -> Any:
-        """The one EC2 client, made in a thread by the first call: it reads 10 MB of service model (0.3 s)."""
+    def _region(self) -> str:
+        """Blocks. Raises InvalidSpec."""
         with self._making:
-            if self._made is None:
-                session = boto3.Session(profile_name=self._config.profile, region_name=self._config.region)
-                region = session.region_name or worker.region()
-                self._made = session.client(
-                    "ec2", region_name=region, endpoint_url=self._config.endpoint_url, config=_sdk_config(self._config)
+            if self._session is None:
+                self._session = boto3.Session(profile_name=self._config.profile, region_name=self._config.region)
+            return str(self._session.region_name or worker.region())
+
+    def _client(self, service: str) -> Any:
+        """A service's client, made in a thread by its first call: EC2's reads 10 MB of service model (0.3 s)."""
+        region = self._region()
+        with self._making:
+            if service not in self._clients:
+                url = dict(self._config.endpoint_urls).get(service)
+                if service == "ec2":
+                    url = self._config.endpoint_url
+                if service == "pricing" and not url:
+                    region = prices.endpoint_region(region)
+                made = self._session.client(
+                    service, region_name=region, endpoint_url=url, config=_sdk_config(self._config)
                 )
-            return self._made
+                if region not in self._session.get_available_regions(service) and not url:
+                    _check_host(made, region)
+                self._clients[service] = made
+            return self._clients[service]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The provider as the preflight looks at it."""
+
+    provider: AwsProvider
+    config: AwsConfig
+    ask: Ask
+
+    async def region(self) -> str:
+        return await self.provider._known.region()  # noqa: SLF001
+
+    async def places(self) -> Mapping[str, Sequence[Place]]:
+        return await self.provider._known.places()  # noqa: SLF001
+
+    async def offerings(self) -> Sequence[Offering]:
+        return await self.provider.offerings()
+
+    async def quota(self) -> Sequence[Headroom]:
+        return await self.provider.quota()
+
+    async def launch(self, spec: LaunchSpec) -> requests.Request:
+        provider, token = self.provider, "preflight"
+        image, place = await provider._surroundings(spec, token)  # noqa: SLF001
+        owner = provider._owner  # noqa: SLF001
+        return requests.run_instances(spec, token, 1, config=self.config, owner=owner, image=image, place=place)
+
+    async def ours(self) -> Sequence[str]:
+        return [each.id for each in await self.provider.list()]
+
+    async def worker(self) -> Worker:
+        return await self.provider._known.worker()  # noqa: SLF001
+
+
+def _check_host(client: Any, region: str) -> None:
+    """A region that this SDK has not heard of may be newer than the SDK, or a slip of the pen."""
+    host = urlsplit(client.meta.endpoint_url).hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        client.close()
+        raise InvalidSpec(f"there is no region {region}: {host} cannot be resolved; correct aws.region") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +368,7 @@ class _Launches:
         return await self.aws._launch(spec, token, count)  # noqa: SLF001
 
     async def label(self, instance: Instance) -> None:
-        request = requests.label(instance)
+        request = requests.label(instance, self.aws._config)  # noqa: SLF001
         await self.aws._call(f"cannot tag {instance.id}", "create_tags", request, requests.empty)  # noqa: SLF001
 
     async def delete(self, instance_id: str) -> None:
@@ -289,19 +385,3 @@ def _sdk_config(config: AwsConfig) -> Config:
         # The SDK's retries would sleep in our few threads and hide throttling from whoever paces the calls.
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-
-
-class _Answers(Generic[T]):
-    """Answers worth keeping, by key. Who asks while the question is under way waits for the same answer, and
-    may give up waiting without harm to the others; a failure goes to all who wait and is not kept.
-    """
-
-    def __init__(self) -> None:
-        self._asked: dict[str, asyncio.Task[T]] = {}
-
-    async def get(self, key: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        task = self._asked.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._asked[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
-        return await asyncio.shield(task)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from providers import tags
+from providers.aws import labels, shape
 from providers.aws.config import AwsConfig, tag_problem
-from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Seat, Tee
+from providers.aws.shape import Image, Place
+from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Purchase, Seat, Tee
 from providers.errors import InvalidSpec
 
 USER_DATA_LIMIT: Final = 16_384  # bytes before base64: EC2's own limit
@@ -28,25 +30,20 @@ _STATES: Final = {
     "shutting-down": InstanceState.GONE,
     "terminated": InstanceState.GONE,
 }
-
 Request = dict[str, Any]
 Shape = Mapping[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What of an AMI shapes a launch."""
-
-    root_device: str
-    volumes: tuple[tuple[str, int], ...]  # device and GiB of every EBS volume it brings, the root's included
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where instances are put: the settings, completed by what the worker knows about itself."""
-
-    subnet_id: str
-    security_group_ids: tuple[str, ...]
+# What EC2's own words for the end of an instance leave open.
+_WHY: Final = {
+    "Server.SpotInstanceTermination": "EC2 took the spot capacity back",
+    "Server.SpotInstanceShutdown": "EC2 took the spot capacity back",
+    "Server.InsufficientInstanceCapacity": "EC2 had no capacity left when it should start",
+    "Server.ScheduledStop": "Amazon retires the hardware",
+    "Client.VolumeLimitExceeded": "the account's limit of EBS volumes or their size is reached",
+    "Client.InternalError": "often: this account may not use the KMS key of a volume of the image",
+    "Client.InvalidKMSKey.InvalidState": "the KMS key is disabled, being deleted, or may not be used",
+    "Client.InvalidSnapshot.NotFound": "a snapshot of the image is gone, or is not shared with this account",
+}
 
 
 def check(spec: LaunchSpec, token: str, config: AwsConfig) -> None:
@@ -61,13 +58,15 @@ def _problem(spec: LaunchSpec, token: str, config: AwsConfig) -> str:
         return f"the name {spec.name!r} is not 1 to 63 of a-z, 0-9 and '-'"
     if not re.fullmatch(rf"[!-~]{{1,{TOKEN_LIMIT}}}", token):
         return f"the token is not 1 to {TOKEN_LIMIT} visible ASCII characters"
-    if spec.instance_type not in config.allowed_types:
+    if not config.allows(spec.instance_type):
         return f"{spec.instance_type} is not among the instance types allowed here: {', '.join(config.allowed_types)}"
     if len(spec.user_data) > USER_DATA_LIMIT:
         return f"its user data has {len(spec.user_data)} bytes; EC2 takes {USER_DATA_LIMIT}"
     if spec.tee not in (None, Tee.NONE, Tee.SNP):
         return f"EC2 has no instances with {spec.tee}; it has some with {Tee.SNP}"
-    return _tags_problem({**dict(config.tags), **spec.tags})
+    if spec.purchase is Purchase.SPOT and not config.spot:
+        return "the settings do not allow spot capacity; aws.spot = true does"
+    return _tags_problem({**dict(config.tags), **labels.plain(spec.tags, config)})
 
 
 def _tags_problem(asked: Mapping[str, str]) -> str:
@@ -93,20 +92,20 @@ def run_instances(
         "MaxCount": count,
         "ImageId": spec.image or config.image,
         "InstanceType": spec.instance_type,
-        "SubnetId": place.subnet_id,
-        "SecurityGroupIds": list(place.security_group_ids),
         "UserData": spec.user_data,  # the SDK does the base64
-        "BlockDeviceMappings": _volumes(spec, config, image),
         # A pod VM switches itself off when it is done for: nothing of it shall stay behind.
         "InstanceInitiatedShutdownBehavior": "terminate",
         # Session tokens only, and answers that live one hop: the pod's own network namespace is a second hop.
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "TagSpecifications": _tag_specifications(_all_tags(spec, _mark(token, count), config, owner)),
+        "TagSpecifications": _tag_specifications(_all_tags(spec, _mark(token, count), config, owner), spec.purchase),
+        **shape.parts(spec, config, image, place),
     }
     if config.key_name:
         request["KeyName"] = config.key_name
     if tee_of(spec, config) is Tee.SNP:
         request["CpuOptions"] = {"AmdSevSnp": "enabled"}
+    elif place.template is not None and place.template.snp:
+        request["CpuOptions"] = {"AmdSevSnp": "disabled"}
     return request
 
 
@@ -115,25 +114,16 @@ def tee_of(spec: LaunchSpec, config: AwsConfig) -> Tee:
     return config.tee if spec.tee is None else spec.tee
 
 
-def _volumes(spec: LaunchSpec, config: AwsConfig, image: Image) -> list[Request]:
-    """Every volume of the image goes with its instance, whatever the image says: kept ones would leak."""
-    asked = spec.root_volume_gib or config.root_volume_gib or 0
-    return [
-        {
-            "DeviceName": device,
-            "Ebs": {
-                "DeleteOnTermination": True,
-                "VolumeSize": max(gib, asked) if device == image.root_device else gib,
-            },
-        }
-        for device, gib in image.volumes
-    ]
-
-
 def _all_tags(spec: LaunchSpec, token: str, config: AwsConfig, owner: Ownership) -> dict[str, str]:
     ours = {tags.TOKEN: token, **tags.ownership(owner)}
     name = {"Name": spec.name} if spec.name else {}
-    return {**dict(config.tags), **spec.tags, **name, **ours}
+    return _fitting({**dict(config.tags), **spec.tags, **name, **ours}, config)
+
+
+def _fitting(given: Mapping[str, str], config: AwsConfig) -> dict[str, str]:
+    """With as many of the pod's labels as there is room for."""
+    others = labels.plain(given, config)
+    return {**labels.fitting(given, config, TAGS_LIMIT - len(others)), **others}
 
 
 def _mark(token: str, count: int) -> str:
@@ -147,15 +137,17 @@ def _seated(found: dict[str, str], index: int) -> dict[str, str]:
     return {**found, tags.TOKEN: str(Seat(call, index, int(count)))} if count.isdecimal() else found
 
 
-def label(instance: Instance) -> Request:
+def label(instance: Instance, config: AwsConfig) -> Request:
     """CreateTags for what RunInstances could not write, for it is this instance's alone."""
     own = {key: value for key, value in instance.tags.items() if not key.startswith("aws:")} | {"Name": instance.name}
-    return {"Resources": [instance.id], "Tags": [{"Key": key, "Value": value} for key, value in sorted(own.items())]}
+    pairs = sorted(_fitting(own, config).items())
+    return {"Resources": [instance.id], "Tags": [{"Key": key, "Value": value} for key, value in pairs]}
 
 
-def _tag_specifications(all_tags: Mapping[str, str]) -> list[Request]:
+def _tag_specifications(all_tags: Mapping[str, str], purchase: Purchase) -> list[Request]:
     pairs = [{"Key": key, "Value": value} for key, value in sorted(all_tags.items())]
-    return [{"ResourceType": kind, "Tags": pairs} for kind in _TAGGED]
+    kinds = (*_TAGGED, "spot-instances-request") if purchase is Purchase.SPOT else _TAGGED
+    return [{"ResourceType": kind, "Tags": pairs} for kind in kinds]
 
 
 def by_id(ids: Collection[str]) -> Iterator[Request]:
@@ -189,12 +181,17 @@ def literal(value: str) -> str:
     return re.sub(r"([*?\\])", r"\\\1", value)
 
 
-def types_in(zone: str, names: Sequence[str]) -> Request:
-    """DescribeInstanceTypeOfferings: which of these the zone sells."""
+def types_in(zones: Sequence[str], names: Sequence[str]) -> Request:
+    """DescribeInstanceTypeOfferings: which of these (`*` and `?` mean what they mean) these zones sell."""
     return {
         "LocationType": "availability-zone",
-        "Filters": [{"Name": "location", "Values": [zone]}, {"Name": "instance-type", "Values": list(names)}],
+        "Filters": [{"Name": "location", "Values": list(zones)}, {"Name": "instance-type", "Values": list(names)}],
     }
+
+
+def types_like(patterns: Sequence[str]) -> Request:
+    """DescribeInstanceTypes for names with wildcards; those that match nothing are left out."""
+    return {"Filters": [{"Name": "instance-type", "Values": list(patterns)}]}
 
 
 def chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
@@ -226,17 +223,17 @@ def instances(answer: Shape) -> Iterator[Instance]:
 
 def images(answer: Shape) -> Iterator[Image]:
     """Every image of a DescribeImages answer."""
-    yield from map(image, answer["Images"])
+    yield from map(shape.image, answer["Images"])
 
 
-def zone(answer: Shape) -> Iterator[str]:
-    """The zone of the one subnet of a DescribeSubnets answer."""
-    yield answer["Subnets"][0]["AvailabilityZone"]
+def subnets(answer: Shape) -> Iterator[tuple[str, str]]:
+    """Every subnet of a DescribeSubnets answer, with its zone."""
+    return ((each["SubnetId"], each["AvailabilityZone"]) for each in answer["Subnets"])
 
 
-def type_names(answer: Shape) -> Iterator[str]:
-    """The types of a DescribeInstanceTypeOfferings page."""
-    return (item["InstanceType"] for item in answer["InstanceTypeOfferings"])
+def sold(answer: Shape) -> Iterator[tuple[str, str]]:
+    """The types of a DescribeInstanceTypeOfferings page, each with a zone that sells it."""
+    return ((item["InstanceType"], item["Location"]) for item in answer["InstanceTypeOfferings"])
 
 
 def nothing(answer: Shape) -> Iterator[str]:
@@ -252,28 +249,34 @@ def empty(answer: Shape) -> Iterator[str]:
 def instance(shape: Shape) -> Instance:
     """One of RunInstances' or DescribeInstances' instances."""
     found = _seated({tag["Key"]: tag["Value"] for tag in shape.get("Tags", [])}, shape.get("AmiLaunchIndex", 0))
-    address = shape.get("PrivateIpAddress")
+    addresses = (shape.get("PrivateIpAddress"), shape.get("PublicIpAddress"))
     launched = shape.get("LaunchTime")
     return Instance(
         id=shape["InstanceId"],
         # A state EC2 has not had until now is not proof of death: nothing may be given up for it.
         state=_STATES.get(shape["State"]["Name"], InstanceState.PENDING),
-        addresses=(address,) if address else (),
+        addresses=tuple(address for address in addresses if address),
         name=found.get("Name", ""),
         instance_type=shape.get("InstanceType", ""),
         zone=shape.get("Placement", {}).get("AvailabilityZone", ""),
         image=shape.get("ImageId", ""),
         tags=found,
         launched_at=launched.timestamp() if launched else None,
-        reason=shape.get("StateReason", {}).get("Message") or shape.get("StateTransitionReason") or "",
+        reason=_reason(shape),
     )
 
 
-def image(shape: Shape) -> Image:
-    """One of DescribeImages' images."""
-    sizes = {
-        mapping["DeviceName"]: mapping["Ebs"]["VolumeSize"]
-        for mapping in shape.get("BlockDeviceMappings", [])
-        if "VolumeSize" in mapping.get("Ebs", {})
-    }
-    return Image(shape.get("RootDeviceName", ""), tuple(sorted(sizes.items())))
+def reachable(found: Instance, config: AwsConfig) -> Instance:
+    """`found` with the addresses that workers may dial. Public ones only where the settings ask for them, and then no
+    others before these are known: a worker outside the network could not reach it."""
+    if config.public_ip != "auto":
+        return replace(found, addresses=found.addresses[:1])
+    waiting = len(found.addresses) < 2 and found.state is InstanceState.PENDING
+    return replace(found, addresses=()) if waiting else found
+
+
+def _reason(shape: Shape) -> str:
+    said = shape.get("StateReason", {}).get("Message") or shape.get("StateTransitionReason") or ""
+    code = shape.get("StateReason", {}).get("Code") or said.partition(":")[0]
+    hint = _WHY.get(code)
+    return f"{said} ({hint})" if hint and said else said

@@ -60,7 +60,7 @@ def _instances(answer: Shape) -> Iterator[Resource]:
                 name=made.name,
                 tags=made.tags,
                 created_at=made.launched_at,
-                addresses=made.addresses,
+                addresses=made.addresses[:1],
                 facts=f"{made.instance_type} {shape['State']['Name']} in {made.zone}",
             )
 

@@ -25,7 +25,7 @@ def region() -> str:
 
 def subnet_id() -> str:
     """The subnet of this node's first interface. Raises: InvalidSpec."""
-    return _read("the subnet", "aws.subnet_id", f"network/interfaces/macs/{_mac()}/subnet-id")
+    return _read("the subnet", "aws.subnet_ids", f"network/interfaces/macs/{_mac()}/subnet-id")
 
 
 def security_group_ids() -> tuple[str, ...]:
@@ -34,8 +34,13 @@ def security_group_ids() -> tuple[str, ...]:
     return tuple(_read("the security groups", "aws.security_group_ids", path).split())
 
 
+def address() -> str:
+    """This node's first private address. Raises: InvalidSpec."""
+    return _read("the address", "nothing: only the preflight asks", "local-ipv4")
+
+
 def _mac() -> str:
-    return _read("the network interface", "aws.subnet_id and aws.security_group_ids", "mac")
+    return _read("the network interface", "aws.subnet_ids and aws.security_group_ids", "mac")
 
 
 def _read(what: str, setting: str, path: str) -> str:

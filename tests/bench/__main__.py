@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels
+from tests.bench import _choice, _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -102,6 +102,13 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _fleet.run())
 
 
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offerings", type=int, metavar="N", default=1000, help="in the catalog (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=200, help="of every question (%(default)s)")
+    parser.add_argument("--pods", type=int, metavar="N", default=200, help="that are started (%(default)s)")
+    parser.set_defaults(run=lambda given: _choice.run(given.offerings, given.rounds, given.pods))
+
+
 _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
     "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
@@ -113,6 +120,7 @@ _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] 
         _add_fleet,
     ),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
+    "choice": ("the choice of a machine out of a thousand offerings, beside a plain sort", _add_choice),
 }
 
 

@@ -73,7 +73,7 @@ class Node:
             f'relay_socket = "{self.relay_socket}"\npods_dir = "{directory}/pods"\nstate_dir = "{directory}/state"\n'
             f'[cloud]\nprovider = "aws"\n[log]\nlevel = "error"\n[http]\nlisten = "127.0.0.1:{self.port}"\n'
             f'[aws]\nregion = "{cloud.region}"\nendpoint_url = "{cloud.endpoint_url}"\nimage = "{cloud.ami}"\n'
-            f'subnet_id = "{cloud.subnet}"\nsecurity_group_ids = ["{cloud.security_group}"]\n'
+            f'subnet_ids = ["{cloud.subnet}"]\nsecurity_group_ids = ["{cloud.security_group}"]\n'
         )
 
     def start_adaptor(self) -> Figures:

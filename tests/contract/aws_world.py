@@ -11,12 +11,14 @@ from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
+from botocore.loaders import Loader
 
 from providers import registry
 from providers.aws.config import AwsConfig
 from providers.aws.requests import USER_DATA_LIMIT
-from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
 from providers.simcloud.testing import running
 from tests.contract.world import Verb
@@ -31,6 +33,9 @@ ACTIONS = {
     Verb.OFFERINGS: "DescribeInstanceTypes",
     Verb.RESOURCES: "DescribeVolumes",
     Verb.REMOVE: "DeleteVolume",
+    Verb.DISKS: "DescribeVolumes",
+    Verb.ATTACH: "AttachVolume",
+    Verb.QUOTA: "GetServiceQuota",
 }
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
     Capacity: {"error": "InsufficientInstanceCapacity"},
@@ -56,6 +61,7 @@ class AwsWorld:
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
     confidential = ("m6a.large", "g5.xlarge")
+    zones = (f"{REGION}a", f"{REGION}b")
 
     def __init__(self, cloud: Any, admin: Any, config: AwsConfig, closing: AsyncExitStack) -> None:
         self.cloud = cloud
@@ -110,7 +116,7 @@ class AwsWorld:
 
         match kind:
             case ResourceKind.INSTANCE:
-                request = {"ImageId": IMAGE, "InstanceType": "m6a.large", "SubnetId": self.config.subnet_id}
+                request = {"ImageId": IMAGE, "InstanceType": "m6a.large", "SubnetId": self.config.subnet_ids[0]}
                 made = await self.ask(
                     "run_instances", MinCount=1, MaxCount=1, TagSpecifications=tagged("instance"), **request
                 )
@@ -118,7 +124,7 @@ class AwsWorld:
             case ResourceKind.INTERFACE:
                 made = await self.ask(
                     "create_network_interface",
-                    SubnetId=self.config.subnet_id,
+                    SubnetId=self.config.subnet_ids[0],
                     TagSpecifications=tagged("network-interface"),
                 )
                 return str(made["NetworkInterface"]["NetworkInterfaceId"])
@@ -139,6 +145,25 @@ class AwsWorld:
                 await self.ask("associate_address", AllocationId=resource_id, InstanceId=instance_id)
             case _:
                 await self.ask("attach_volume", VolumeId=resource_id, InstanceId=instance_id, Device="/dev/sdf")
+
+    async def disk(self, zone: str) -> str:
+        made = await self.ask("create_volume", Size=8, AvailabilityZone=zone, VolumeType="gp3")
+        return str(made["VolumeId"])
+
+    async def root_gib(self, instance_id: str) -> int:
+        found = await self.ask("describe_volumes", Filters=_is("attachment.instance-id", instance_id))
+        return int(found["Volumes"][0]["Size"])
+
+    async def purchase(self, instance_id: str) -> Purchase:
+        found = await self.ask("describe_instances", InstanceIds=[instance_id])
+        shape = found["Reservations"][0]["Instances"][0]
+        return Purchase.SPOT if shape.get("InstanceLifecycle") == "spot" else Purchase.ON_DEMAND
+
+    def forbid(self, verb: Verb) -> None:
+        self.cloud.faults.next(action=ACTIONS[verb], times=1_000_000, **ANSWERS[Denied])
+
+    def spot(self) -> Provider:
+        return self.opened(replace(self.config, spot=True), self.owner)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         match kind:
@@ -164,37 +189,49 @@ def _is(name: str, value: str) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[AwsWorld]:
-    """A fresh EC2 with a default network, and one node's provider for it."""
+async def world(**options: Any) -> AsyncIterator[AwsWorld]:
+    """A fresh EC2 with a default network, and one node's provider for it. `options`: simcloud's."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         patch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        async with running(instances="api-only") as cloud, AsyncExitStack() as closing:
+        patch.setattr(boto3, "Session", _session)
+        async with running(instances="api-only", **options) as cloud, AsyncExitStack() as closing:
             admin = await asyncio.to_thread(_admin().client, "ec2", endpoint_url=cloud.endpoint_url)
             closing.callback(admin.close)
             yield AwsWorld(cloud, admin, await _settings(admin, cloud.endpoint_url), closing)
 
 
+_LOADER = Loader(include_default_search_paths=True)
+_SESSION = boto3.Session
+
+
+def _session(*given: Any, **settings: Any) -> Any:
+    """The SDK's own, with one reader of service models for the whole run: EC2's takes a quarter of a second."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", _LOADER)
+    return _SESSION(*given, botocore_session=core, **settings)
+
+
 @cache
 def _admin() -> Any:
-    """One session for the whole run: EC2's model takes a quarter of a second to read."""
-    return boto3.Session("an-access-key", "a-secret-key", region_name=REGION)
+    return _session("an-access-key", "a-secret-key", region_name=REGION)
 
 
 async def _settings(admin: Any, endpoint_url: str) -> AwsConfig:
     subnets = (await asyncio.to_thread(admin.describe_subnets))["Subnets"]
     groups = (await asyncio.to_thread(admin.describe_security_groups))["SecurityGroups"]
-    subnet = min(subnets, key=lambda each: each["AvailabilityZone"])
+    subnet, second = sorted(subnets, key=lambda each: each["AvailabilityZone"])[:2]
     return AwsConfig(
         region=REGION,
-        subnet_id=subnet["SubnetId"],
+        subnet_ids=(subnet["SubnetId"], second["SubnetId"]),
         security_group_ids=tuple(g["GroupId"] for g in groups if g["VpcId"] == subnet["VpcId"])[:1],
         image=IMAGE,
         instance_type="m6a.large",
         instance_types=("m7g.large", "g5.xlarge"),
         confidential=False,
         endpoint_url=endpoint_url,
+        endpoint_urls=tuple((service, endpoint_url) for service in ("sts", "pricing", "service-quotas")),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
-from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind
+from providers.base import InstanceState, LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind
 from providers.errors import ProviderError
 
 
@@ -22,6 +22,9 @@ class Verb(StrEnum):
     OFFERINGS = "offerings"
     RESOURCES = "resources"  # these two of clouds that support the sweep
     REMOVE = "remove"
+    DISKS = "disks"  # these two of clouds that support volumes
+    ATTACH = "attach"
+    QUOTA = "quota"  # of clouds that tell their limits
 
 
 class World(Protocol):
@@ -33,6 +36,7 @@ class World(Protocol):
     user_data_limit: int  # bytes
     truths: tuple[Offering, ...]  # what must be offered, known from elsewhere than the provider; zones left open
     confidential: tuple[str, str]  # an allowed type that gives a TEE, and one that does not
+    zones: tuple[str, str]  # two that launches may go to, the default's first
 
     def spec(self, **changes: Any) -> LaunchSpec:
         """A launch this cloud accepts, with some fields changed."""
@@ -78,6 +82,26 @@ class World(Protocol):
         """Have a running instance hold a free network interface, address or disk."""
         ...
 
+    async def disk(self, zone: str) -> str:
+        """A free disk of 8 GiB in this zone that carries no tags of ours; its id as `Volume.id` names it."""
+        ...
+
+    async def root_gib(self, instance_id: str) -> int:
+        """The size of this machine's root volume."""
+        ...
+
+    async def purchase(self, instance_id: str) -> Purchase:
+        """How the cloud says this machine is paid for."""
+        ...
+
+    def forbid(self, verb: Verb) -> None:
+        """From now on the account's permissions lack what `verb` needs: tried for real, tried dry, or asked for."""
+        ...
+
+    def spot(self) -> Provider:
+        """The same node's provider with spot capacity allowed by its settings."""
+        ...
+
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         """Whether the cloud still has it, an instance alive."""
         ...
@@ -90,3 +114,13 @@ async def arrival(world: World, verb: Verb) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"no {verb} call arrived within ten seconds")
+
+
+async def until_running(provider: Provider, instance_id: str) -> None:
+    """Return once the machine runs."""
+    for _ in range(1000):
+        seen = (await provider.get([instance_id])).get(instance_id)
+        if seen is not None and seen.state is InstanceState.RUNNING:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{instance_id} does not run within ten seconds")

@@ -1,6 +1,6 @@
 """moto's EC2 backend as one account in one region, with a default VPC, an image and a group of fixed ids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from moto.core.parse import default_timestamp_parser as parse_timestamp
@@ -17,6 +17,8 @@ AMI: Final = "ami-051c10ad000000001"
 ARM_AMI: Final = "ami-051c10ad000000002"
 SECURITY_GROUP: Final = "sg-051c10ad000000001"
 _SUBNET: Final = "subnet-051c10ad00000000"  # and the zone's letter
+INSTANCE_PROFILE: Final = "peerpods-podvm"
+KMS_KEY: Final = "alias/peerpods"
 ROOT_DEVICE: Final = "/dev/xvda"
 ROOT_GIB: Final = 8
 
@@ -34,6 +36,24 @@ class Note:
         """Whether the API shows the instance; `terminated_for` is how long it does after its end."""
         ended = self.terminated_at
         return now >= self.visible_from and (ended is None or now < ended + terminated_for)
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Capacity kept for this account."""
+
+    id: str
+    type_name: str
+    zone: str
+    left: int
+
+
+@dataclass
+class Bought:
+    """What the account has besides instances."""
+
+    groups: dict[str, str] = field(default_factory=dict)  # placement groups: name -> id
+    reservations: dict[str, Reservation] = field(default_factory=dict)
 
 
 class Image(Ami):
@@ -57,6 +77,7 @@ class Account(EC2Backend):
             raise SimcloudError(f"EC2 has no region {region!r}, or none that moto knows the instance types of")
         self._network = network
         self.notes: dict[str, Note] = {}  # by instance id, in order of launch
+        self.bought = Bought()
         super().__init__(region, ACCOUNT_ID)
         for zone, subnets in self.subnets.items():
             self._rename(zone, next(iter(subnets)), _SUBNET + zone[-1])
@@ -66,6 +87,9 @@ class Account(EC2Backend):
             self, SECURITY_GROUP, "peerpods", "simcloud: pod VMs", vpc_id=self.default_vpc.id
         )
         self.groups[self.default_vpc.id][SECURITY_GROUP] = group
+        default: Any = self.get_default_security_group(self.default_vpc.id)
+        for each in (SECURITY_GROUP, default.id):
+            self.authorize_security_group_ingress(each, "-1", "", "", [{"CidrIp": network}])
 
     def _load_amis(self) -> None:
         """The images moto brings, without the thousand that Amazon lists in SSM: they cost a tenth of a second."""

@@ -6,6 +6,7 @@ service model; a returned ActionResult is serialised by the same model.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, Final
 
 from moto.core.responses import ActionResult, EmptyResult
@@ -15,8 +16,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import random_ami_id
 
-from providers.simcloud.ec2 import catalog, checks, describe, tags
-from providers.simcloud.ec2.account import Account, Note
+from providers.simcloud.ec2 import catalog, checks, describe, prices, tags
+from providers.simcloud.ec2.account import Account, Note, Reservation
 from providers.simcloud.ec2.belongings import Belongings
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.launch import Launcher
@@ -165,6 +166,57 @@ class Api(Belongings):
             offers = [offer for offer in offers if describe.matches(offer[field], each.get("Values") or [])]
         page, token = describe.page(offers, {"MaxResults": 1000, **self.params}, least=5, most=1000)
         return ActionResult({"InstanceTypeOfferings": page, "NextToken": token})
+
+    def describe_spot_price_history(self) -> ActionResult:
+        """Moto's prices are all the same. Only the latest are kept here, so StartTime is not looked at."""
+        region, params = self._desk.account.region_name, self.params
+        filters = {each["Name"]: each.get("Values") or [] for each in params.get("Filters") or []}
+        if unknown := filters.keys() - {"availability-zone", "instance-type"}:
+            raise Refused("InvalidParameterValue", f"The filter '{min(unknown)}' is invalid")
+        wanted = params.get("InstanceTypes") or []
+        found = [
+            {
+                "InstanceType": name,
+                "AvailabilityZone": zone,
+                "ProductDescription": "Linux/UNIX",
+                "SpotPrice": f"{prices.spot(name, region, zone):.6f}",
+                "Timestamp": utcnow(),
+            }
+            for name, zones in sorted(catalog.zones_of(region).items())
+            for zone in sorted(zones)
+            if (not wanted or name in wanted)
+            and describe.matches(name, filters.get("instance-type", ["*"]))
+            and describe.matches(zone, filters.get("availability-zone", ["*"]))
+            and "spot" in catalog.shape(name, region).get("SupportedUsageClasses", [])
+        ]
+        page, token = describe.page(found, {"MaxResults": 1000, **params}, least=1, most=1000)
+        return ActionResult({"SpotPriceHistory": page, "NextToken": token})
+
+    # -- what launches may be put into or on ---
+
+    def create_placement_group(self) -> ActionResult:
+        """Moto has none."""
+        groups, name = self._desk.account.bought.groups, self.params.get("GroupName") or ""
+        if name in groups:
+            raise Refused("InvalidPlacementGroup.Duplicate", f"The Placement Group '{name}' already exists.")
+        self.error_on_dryrun()
+        groups[name] = f"pg-{token_hex(8)}f"
+        group = {"GroupName": name, "GroupId": groups[name], "State": "available", "Strategy": "cluster"}
+        return ActionResult({"PlacementGroup": group})
+
+    def create_capacity_reservation(self) -> ActionResult:
+        """Moto has none."""
+        params = self.params
+        catalog.shape(params["InstanceType"], self._desk.account.region_name)
+        self.error_on_dryrun()
+        made = Reservation(
+            f"cr-{token_hex(8)}f",
+            params["InstanceType"],
+            params.get("AvailabilityZone") or "",
+            int(params["InstanceCount"]),
+        )
+        self._desk.account.bought.reservations[made.id] = made
+        return ActionResult({"CapacityReservation": {"CapacityReservationId": made.id, "State": "active"}})
 
     # -- images -----------------------------------------------------------------------------------
 

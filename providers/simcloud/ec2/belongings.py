@@ -12,6 +12,7 @@ from moto.ec2.responses import EC2Response
 from providers.simcloud.ec2 import describe, tags
 from providers.simcloud.ec2.errors import Refused
 
+_ATTACHMENTS: Final = 27  # volumes of an instance, its root included; Nitro shares 28 with interfaces
 _VOLUMES_PAGE: Final = 500  # EC2 takes larger wishes, and gives this many
 
 
@@ -55,6 +56,58 @@ class Belongings(EC2Response):
     def allocate_address(self) -> ActionResult:
         self._check_tags()
         return super().allocate_address()
+
+    def associate_address(self) -> ActionResult:
+        """A machine that starts cannot have one yet; moto takes any, and puts up with associating twice."""
+        account, asked = self.ec2_backend, self.params
+        interface = account.enis.get(asked.get("NetworkInterfaceId") or "")
+        holder = account.get_instance(asked["InstanceId"]) if asked.get("InstanceId") else None
+        if asked.get("NetworkInterfaceId") and interface is None:
+            raise Refused(
+                "InvalidNetworkInterfaceID.NotFound",
+                f"The networkInterface ID '{asked['NetworkInterfaceId']}' does not exist",
+            )
+        holder = holder if interface is None else interface.instance
+        if holder is not None and holder.state != "running":
+            raise Refused(
+                "InvalidInstanceID",
+                f"The {holder.state} instance '{holder.id}' is not in a valid state for this operation.",
+            )
+        for each in account.addresses:
+            held = each.allocation_id == asked.get("AllocationId") and each.eni not in (None, interface)
+            if held and not asked.get("AllowReassociation"):
+                raise Refused("Resource.AlreadyAssociated", f"{each.allocation_id} is already associated")
+        result = super().associate_address()
+        for each in account.addresses:
+            if interface is not None and each.eni is interface:
+                each.instance = holder  # moto forgets whose interface it is
+        return result
+
+    def attach_volume(self) -> ActionResult:
+        account, asked = self.ec2_backend, self.params
+        volume = account.volumes.get(asked.get("VolumeId") or "")
+        if volume is None:
+            raise Refused("InvalidVolume.NotFound", f"The volume '{asked.get('VolumeId')}' does not exist.")
+        instance = account.get_instance(asked.get("InstanceId") or "")
+        if instance.state not in ("running", "stopped"):
+            raise Refused("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
+        if volume.attachment is not None:
+            raise Refused("VolumeInUse", f"{volume.id} is already attached to an instance")
+        if volume.zone.name != instance.availability_zone:
+            raise Refused(
+                "InvalidVolume.ZoneMismatch",
+                f"The volume '{volume.id}' is not in the same availability zone as instance '{instance.id}'",
+            )
+        if not asked.get("Device"):
+            raise Refused("MissingParameter", "The request must contain the parameter device")
+        if asked["Device"] in instance.block_device_mapping:
+            raise Refused(
+                "InvalidParameterValue",
+                f"Invalid value '{asked['Device']}' for unixDevice. Attachment point {asked['Device']} is already in use",
+            )
+        if len(instance.block_device_mapping) >= _ATTACHMENTS:
+            raise Refused("AttachmentLimitExceeded", f"{instance.id} has {_ATTACHMENTS} attachments already")
+        return super().attach_volume()
 
     def release_address(self) -> ActionResult:
         """In a default VPC an address may be released while in use; elsewhere it may not."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from providers.simcloud.ec2 import catalog, tags
+from providers.simcloud.ec2 import bought, catalog, tags
 from providers.simcloud.ec2.account import Account
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.request import Plan
@@ -58,17 +58,6 @@ def _key_pair(plan: Plan, account: Account) -> None:
     name = plan.params.get("KeyName")
     if name and name not in account.key_pairs:
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
-
-
-def _profile(plan: Plan, account: Account) -> None:
-    profile = plan.params.get("IamInstanceProfile") or {}
-    for field in ("name", "arn"):
-        if value := profile.get(field.capitalize()):
-            raise Refused(
-                "InvalidParameterValue",
-                f"Value ({value}) for parameter iamInstanceProfile.{field} is invalid."
-                " Invalid IAM Instance Profile (simcloud has no IAM)",
-            )
 
 
 def _architecture(plan: Plan, account: Account) -> None:
@@ -244,6 +233,7 @@ def _private_address(plan: Plan, account: Account) -> None:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    _counts, _token, _interfaces, _user_data, _key_pair, _profile, _architecture, _cpu_options, _metadata_options,
-    _shutdown_behaviour, _volumes, _tags, _placement, _sold_here, _groups, _private_address,
+    _counts, _token, _interfaces, _user_data, _key_pair, bought.check_profile, _architecture, _cpu_options,
+    _metadata_options, _shutdown_behaviour, _volumes, bought.check_volumes, _tags, _placement, bought.check_placement,
+    _sold_here, bought.check_market, bought.check_reservation, _groups, _private_address,
 )  # fmt: skip

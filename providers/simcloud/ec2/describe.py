@@ -30,6 +30,8 @@ _GONE: Final[Mapping[str, Any]] = {
     "dynamic_group_list": [],
 }
 
+_LATER: Final = ("public_ip", "public_ip_address")  # public addresses are not known before the instance runs
+
 
 class Shown:
     """A moto instance as EC2 shows it in its state."""
@@ -38,6 +40,8 @@ class Shown:
         self._instance = instance
 
     def __getattr__(self, name: str) -> Any:
+        if name in _LATER and self._instance.state == "pending":
+            return None
         if name in _GONE and self._instance.state == "terminated":
             return _GONE[name]
         if name == "state_reason" and not self._instance.state_reason.code:

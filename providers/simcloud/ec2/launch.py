@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from moto.ec2.utils import parse_user_data
 
-from providers.simcloud.ec2 import catalog, checks, metadata, tags
-from providers.simcloud.ec2.account import Account, Note
+from providers.simcloud.ec2 import bought, catalog, checks, metadata, tags
+from providers.simcloud.ec2.account import KMS_KEY, Account, Note
 from providers.simcloud.ec2.errors import Refused
 from providers.simcloud.ec2.request import Plan, fingerprint, resolve, with_template
 from providers.simcloud.faults import Faults
@@ -80,11 +80,11 @@ class Launcher:
 
     def _room(self, plan: Plan) -> tuple[Any, int]:
         """Where, and how many. Raises Refused when there is no room for the least that was asked for."""
-        self._check_quota(plan)
+        most = self._quota(plan)
         for subnet in plan.subnets:
             if not subnet.cidr.subnet_of(self._network) and self._options.instances == "namespace":
                 raise Refused("Unsupported", f"simcloud boots instances in its default VPC only ({self._network})")
-            count = self._faults.room(plan.type_name, subnet.availability_zone, plan.most)
+            count = self._faults.room(plan.type_name, subnet.availability_zone, most)
             if count >= plan.least:
                 return subnet, self._addresses(plan, subnet, count)
         zone = plan.subnets[0].availability_zone
@@ -101,18 +101,21 @@ class Launcher:
             f" {plan.type_name} capacity by not specifying an Availability Zone in your request{elsewhere}.",
         )
 
-    def _check_quota(self, plan: Plan) -> None:
+    def _quota(self, plan: Plan) -> int:
+        """How many of those asked for the account may have. Raises Refused for less than the least."""
         limit = self._faults.vcpus
         if limit is None:
-            return
+            return plan.most
         up = (note.instance.instance_type for id, note in self._account.notes.items() if self._is_up(id))
-        if sum(map(catalog.vcpus, up)) + plan.least * catalog.vcpus(plan.type_name) > limit:
+        fit = (limit - sum(map(catalog.vcpus, up))) // catalog.vcpus(plan.type_name)
+        if fit < plan.least:
             raise Refused(
                 "VcpuLimitExceeded",
                 f"You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance"
                 " bucket that the specified instance type belongs to. Please visit"
                 " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
             )
+        return int(min(plan.most, fit))
 
     def _is_up(self, instance_id: str) -> bool:
         return self._fleet.lives[instance_id].state not in OFF
@@ -156,6 +159,7 @@ class Launcher:
             block_device_mappings=_volumes(plan),
         )
         for instance in reservation.instances:
+            bought.record(plan, self._account, instance)
             setattr(instance, "cpu_options", _cpu_options(plan))  # noqa: B010 - moto's class does not know it
             for interface in instance.nics.values():
                 interface.add_tags(given.get("network-interface", {}))
@@ -176,6 +180,10 @@ class Launcher:
                 pools=self._faults.occupy(plan.type_name, subnet.availability_zone),
             )
         )
+        keys = {(each.get("Ebs") or {}).get("KmsKeyId") for each in plan.params.get("BlockDeviceMappings") or []}
+        if keys - {None, KMS_KEY}:  # RunInstances does not look at keys: the instance ends while it starts
+            said = "Client.InvalidKMSKey.InvalidState: The KMS key provided is in an incorrect state"
+            self._fleet.kill(instance.id, said)
 
 
 def _interfaces(plan: Plan, subnet: Any) -> list[dict[str, Any]]:

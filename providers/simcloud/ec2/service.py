@@ -16,7 +16,7 @@ from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores, get_service_model, utcnow
 from moto.ec2.models.instances import StateReason
 
-from providers.simcloud.ec2 import errors
+from providers.simcloud.ec2 import errors, neighbours
 from providers.simcloud.ec2.account import AMI, ARM_AMI, SECURITY_GROUP, Account, Note
 from providers.simcloud.ec2.api import Api, Desk
 from providers.simcloud.ec2.belongings import let_go
@@ -37,7 +37,7 @@ _FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"
 _ENDPOINT: Final = "http://127.0.0.1/"  # which moto would read a region from, were there one in it
 _COMMON: Final = frozenset({"Action", "Version"})
 _CREDENTIAL: Final = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/ec2/aws4_request,"
+    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>ec2|sts|pricing|servicequotas)/aws4_request,"
     r"\s*SignedHeaders=[^,]+,\s*Signature=[0-9a-f]{64}"
 )
 _CODES: Final = {
@@ -61,6 +61,7 @@ class Ec2:
     def __init__(self, options: Options, host: Host, faults: Faults) -> None:
         self._region = options.region or _REGION
         self._options = options
+        self._faults = faults
         self.title = f"EC2's {self._region}"
         self.account = Account(self._region, host.network)
         if host.worker_address:
@@ -95,7 +96,8 @@ class Ec2:
         return "aws", {
             "endpoint_url": endpoint_url,
             "region": self._region,
-            "subnet_id": self.account.subnet,
+            "endpoint_urls": ",".join(f"{name}={endpoint_url}" for name in ("sts", "pricing", "service-quotas")),
+            "subnet_ids": [self.account.subnet],
             "security_group_ids": [SECURITY_GROUP],
             "image": AMI,
         }
@@ -104,7 +106,7 @@ class Ec2:
         """See Cloud.read."""
         sources = (urlsplit(target).query, body.decode("utf-8", "replace"))
         form = {key: value for text in sources for key, value in parse_qsl(text, keep_blank_values=True)}
-        return Call(form.get("Action", ""), form, method, target, headers, body)
+        return Call(form.get("Action", "") or neighbours.target(headers), form, method, target, headers, body)
 
     def refusal(self, code: str, message: str, status: int) -> Answer:
         """See Cloud.refusal."""
@@ -112,10 +114,15 @@ class Ec2:
 
     def perform(self, call: Call) -> Answer:
         """See Cloud.perform."""
+        service = self._service(call)
         try:
+            if service != "ec2":
+                return neighbours.perform(service, call, self.account, self._faults)
             self._admit(call)
             return self._do(call)
         except ServiceException as error:
+            if service in ("pricing", "servicequotas"):
+                return neighbours.refusal(error.code, str(error.message))
             return _refused(error)
         except NotImplementedError as error:  # moto's way to say that it has never heard of a filter or attribute
             LOG.warning("%s: moto: %s", call.action, error)
@@ -131,6 +138,12 @@ class Ec2:
             self.account.notes[resource_id].instance.launch_time -= timedelta(seconds=seconds)
         else:
             self.account.volumes[resource_id].create_time -= timedelta(seconds=seconds)
+
+    @staticmethod
+    def _service(call: Call) -> str:
+        """Which service the call is signed for; EC2, which refuses it, for one that is not signed well."""
+        signed = _CREDENTIAL.fullmatch(call.headers.get("Authorization", ""))
+        return signed["service"] if signed else "ec2"
 
     def _admit(self, call: Call) -> None:
         """Who asks, what, and how often. Raises Refused."""
@@ -163,6 +176,8 @@ class Ec2:
         if method is None:
             raise NotImplementedError(f"the action {call.action}")
         result = method()
+        if call.form.get("DryRun") == "true" and call.action.startswith("Describe"):
+            raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
         assert isinstance(result, ActionResult), f"moto's EC2 answers with results, {call.action} did not"
         status, answered, body = api.serialized(result)
         request_id = str(uuid4())
@@ -215,7 +230,7 @@ def _reason(life: Life) -> tuple[str, str]:
     if life.state is State.PENDING:
         return "pending", "pending"
     message = life.reason or _REASONS.get(life.cause, "")
-    if message and not re.match(r"(Client|Server)\.\w+:", message):
+    if message and not re.match(r"(Client|Server)\.[\w.]+:", message):
         message = f"Server.InternalError: {message}"
     return message.partition(":")[0], message
 
@@ -223,7 +238,9 @@ def _reason(life: Life) -> tuple[str, str]:
 def _refused(error: ServiceException, status: int = 0) -> Answer:
     request_id = str(uuid4())
     body = errors.xml(error.code, str(error.message), request_id)
-    return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", _named(request_id), error.code)
+    # The header is for services that speak JSON: a fault that is injected looks the same for all of them.
+    headers = {**_named(request_id), "x-amzn-query-error": f"{error.code};Sender"}
+    return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", headers, error.code)
 
 
 def _named(request_id: str) -> dict[str, str]:

@@ -54,7 +54,7 @@ class Site:
             "aws": {
                 "region": self.cloud.region,
                 "endpoint_url": self.cloud.endpoint_url,
-                "subnet_id": self.cloud.subnet,
+                "subnet_ids": [self.cloud.subnet],
                 "image": self.cloud.ami,
             },
         }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adaptor import config_prices, daemon, names
+from adaptor.catalog.unavailable import CAPACITY_TTL, QUOTA_TTL, UNSUPPORTED_TTL
 from adaptor.cli import parser
 from adaptor.clock import RealClock
 from providers.base import Headroom, Offering, Provider, Purchase, Tee
@@ -83,7 +84,7 @@ def simcloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
         more = ("c6a.large", "m6a.xlarge", "r6a.large", "m6a.2xlarge")
-        place = f'subnet_id = "{cloud.subnet}"\nsecurity_group_ids = ["{cloud.security_group}"]\n'
+        place = f'subnet_ids = ["{cloud.subnet}"]\nsecurity_group_ids = ["{cloud.security_group}"]\n'
         yield f"{place}instance_types = {json.dumps(more)}\n"
 
 
@@ -291,6 +292,14 @@ def test_the_pages_price_file_is_accepted(tmp_path: Path) -> None:
     faults: list[Any] = []
     assert len(config_prices.read(str(tmp_path / "prices.toml"), "x", faults).entries) == text.count('" = ')
     assert not faults
+
+
+def test_the_page_knows_how_long_a_refusal_is_remembered() -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    told = {row[0].removeprefix("| "): row[-1].removesuffix(" |") for row in rows}
+    assert told["Capacity"] == f"{CAPACITY_TTL / 60:g} minutes"
+    assert told["Quota"] == f"{QUOTA_TTL:g} seconds"
+    assert told["Unsupported"] == f"{UNSUPPORTED_TTL / 3600:g} hours"
 
 
 def test_every_annotation_on_the_page_is_one(run: Run) -> None:

@@ -87,3 +87,16 @@ def test_the_vm_carries_tags_that_find_it_again() -> None:
 def test_user_data_over_the_clouds_limit_is_refused_with_both_numbers() -> None:
     with pytest.raises(InvalidRequest, match=r"20001 bytes and this cloud takes 16384"):
         launch.check_user_data(b"x" * 20001, 16384)
+
+
+def test_a_launch_token_is_shared_for_two_minutes_where_create_calls_are() -> None:
+    tokens = launch.LaunchTokens()
+    first = tokens.draw(1000.0, shared=True)
+    assert len(first) == 32
+    assert tokens.draw(1119.0, shared=True) == first
+    second = tokens.draw(1120.0, shared=True)
+    assert second != first
+    assert tokens.draw(1239.0, shared=True) == second
+    alone = {tokens.draw(1120.0, shared=False) for _ in range(10)}
+    assert len(alone) == 10
+    assert not alone & {first, second}

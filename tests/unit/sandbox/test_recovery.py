@@ -21,7 +21,8 @@ from adaptor.sandbox.model import (
     StopDecided,
     fold,
 )
-from adaptor.sandbox.recovery import Adopt, CloseSession, Keep, TearDown, ended, plan
+from adaptor.sandbox.recovery import Adopt, CloseSession, Keep, TearDown, ended, plan, unseated
+from providers import tags
 from providers.base import Instance, InstanceState
 
 NOW = 1_000_000.0
@@ -151,3 +152,18 @@ def test_the_reaper_takes_running_sandboxes_only() -> None:
         "d": fold([*RUNNING, StopDecided("x")]),
     }
     assert [action.state for action in ended(states, [])] == [states["a"]]
+
+
+def test_a_machine_whose_seat_nobody_holds_is_nobodys() -> None:
+    def machine(number: int, token: str) -> Instance:
+        return Instance(f"i-{number}", InstanceState.RUNNING, tags={tags.TOKEN: token})
+
+    call = "a" * 32
+    held = fold([*CREATED, StartRequested(180.0), dataclasses.replace(INTENT, token=f"{call}.0.3")])
+    adopted = dataclasses.replace(held, instance_id="i-1", launch=None)  # known by its id, whatever its tag says
+    machines = [machine(number, f"{call}.{number}.3") for number in range(3)]
+    alone, strange = machine(7, "b" * 64), machine(8, "")
+    states = {"one": held, "other": adopted}
+    assert unseated([*machines, alone, strange], states) == [machines[2]]
+    assert unseated(machines, {}) == machines
+    assert unseated([alone, strange], {}) == [], "those are the sweep's"

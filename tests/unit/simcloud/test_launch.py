@@ -169,6 +169,22 @@ def test_as_many_as_possible_are_launched_up_to_the_most(account: Account) -> No
     assert len(account.ec2.run_instances(**account.request(MinCount=1, MaxCount=5))["Instances"]) == 2
 
 
+def test_the_launch_index_tells_the_instances_of_a_call_apart_and_stays(account: Account) -> None:
+    made = account.ec2.run_instances(**account.request(MinCount=1, MaxCount=4, ClientToken="t"))["Instances"]
+    assert [each["AmiLaunchIndex"] for each in made] == [0, 1, 2, 3]
+    again = account.ec2.run_instances(**account.request(MinCount=1, MaxCount=4, ClientToken="t"))["Instances"]
+    described = account.ec2.describe_instances(InstanceIds=[made[2]["InstanceId"]])["Reservations"][0]["Instances"]
+    assert [each["InstanceId"] for each in again] == [each["InstanceId"] for each in made]
+    assert [each["AmiLaunchIndex"] for each in described] == [2]
+
+
+def test_no_more_are_launched_than_the_quota_has_room_for(account: Account) -> None:
+    account.cloud.faults.quota(vcpus=6)
+    assert len(account.ec2.run_instances(**account.request(MinCount=1, MaxCount=5))["Instances"]) == 3
+    with refused("VcpuLimitExceeded", "limit of 6"):
+        account.launch()
+
+
 def test_a_subnet_without_free_addresses_is_refused(account: Account) -> None:
     vpc = account.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = account.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/28", AvailabilityZone="us-east-1a")["Subnet"]

@@ -28,6 +28,9 @@ UPSTREAM = {
 }
 
 
+ARN = "arn:aws:resource-groups:us-east-2:123456789012:group/hosts"
+
+
 def settings(table: Mapping[str, Any], **env: str) -> tuple[AwsConfig, Faults]:
     faults: Faults = []
     return parse(table, env, faults), faults
@@ -38,7 +41,7 @@ def test_upstreams_environment_alone_is_a_whole_configuration() -> None:
     assert faults == []
     assert config == AwsConfig(
         region="us-east-2",
-        subnet_id="subnet-0123456789abcdef0",
+        subnet_ids=("subnet-0123456789abcdef0",),
         security_group_ids=("sg-0123456789abcdef0", "sg-0123456789abcdef1"),
         key_name="operators",
         image=IMAGE,
@@ -80,22 +83,94 @@ def test_the_files_confidential_is_not_inverted() -> None:
     assert settings({"image": IMAGE, "confidential": False}, DISABLECVM="false")[0].tee is Tee.SNP
 
 
-@pytest.mark.parametrize("name", ["USE_PUBLIC_IP", "USE_PODVM_LAUNCHTEMPLATE"])
-def test_what_upstream_has_and_we_have_not_is_never_silent(name: str) -> None:
-    for value in ("true", "1"):
-        (fault,) = settings(LEAST, **{name: value})[1]
-        assert fault.key == name
-        assert "not supported yet" in fault.problem
-    (garbled,) = settings(LEAST, **{name: "perhaps"})[1]
-    assert garbled.key == name
-    assert settings(LEAST, **{name: "false"})[1] == []
+@pytest.mark.parametrize(
+    ("value", "public_ip"),
+    [("true", "auto"), ("1", "auto"), ("false", "none"), ("", "none"), ("Elastic", "elastic"), ("none", "none")],
+)
+def test_upstreams_public_ip_is_the_lent_one(value: str, public_ip: str) -> None:
+    assert settings(LEAST, USE_PUBLIC_IP=value)[0].public_ip == public_ip
+
+
+def test_upstreams_launch_template_is_used_when_it_is_switched_on() -> None:
+    config, faults = settings(LEAST, USE_PODVM_LAUNCHTEMPLATE="true", PODVM_LAUNCHTEMPLATE_NAME="ours")
+    assert (config.use_launch_template, config.launch_template, faults) == (True, "ours", [])
+    config, faults = settings(LEAST, USE_PODVM_LAUNCHTEMPLATE="true")
+    assert (config.use_launch_template, config.launch_template, faults) == (True, "kata", [])
+    config, faults = settings(LEAST, PODVM_LAUNCHTEMPLATE_NAME="kata")
+    assert (config.use_launch_template, faults) == (False, [])
+    (fault,) = settings(LEAST, USE_PODVM_LAUNCHTEMPLATE="perhaps")[1]
+    assert fault.key == "USE_PODVM_LAUNCHTEMPLATE"
+
+
+def test_upstreams_subnet_may_be_several() -> None:
+    config, faults = settings(LEAST, AWS_SUBNET_ID="subnet-0123456789abcdef0, subnet-0123456789abcdef1")
+    assert (config.subnet_ids, faults) == (("subnet-0123456789abcdef0", "subnet-0123456789abcdef1"), [])
+
+
+@pytest.mark.parametrize(
+    ("key", "table"),
+    [
+        ("launch_template", {"launch_template": "ours"}),
+        ("public_ip", {"public_ip": "auto", "secondary_interface": True}),
+        ("secondary_interface", {"secondary_subnet_ids": ["subnet-0123456789abcdef0"]}),
+        ("spot_max_price", {"spot_max_price": 0.1}),
+        ("tenancy", {"host_id": "h-0123456789abcdef0"}),
+        ("host_id", {"tenancy": "host", "host_id": "h-0123456789abcdef0", "host_resource_group_arn": ARN}),
+        ("spot", {"tenancy": "host", "spot": True}),
+        ("prices", {"tenancy": "dedicated", "prices": True}),
+        ("volume_throughput", {"volume_throughput": 200}),
+        ("volume_iops", {"volume_iops": 4000}),
+        ("volume_iops", {"volume_iops": 4000, "volume_type": "gp2"}),
+        ("volume_iops", {"volume_type": "io2"}),
+        ("volume_iops", {"volume_type": "gp3", "volume_iops": 2000}),
+        ("volume_iops", {"volume_type": "gp3", "volume_throughput": 1000}),
+        ("volume_encrypted", {"volume_encrypted": False, "kms_key_id": "alias/ours"}),
+    ],
+)
+def test_settings_that_contradict_each_other_are_a_fault_that_says_what_would_do(
+    key: str, table: dict[str, Any]
+) -> None:
+    (fault,) = settings({"image": IMAGE, **table})[1]
+    assert fault.key == f"aws.{key}"
+    assert fault.problem
+    assert fault.allowed
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"use_launch_template": True, "launch_template": "lt-0123456789abcdef0", "launch_template_version": "$Latest"},
+        {"public_ip": "elastic", "secondary_interface": True, "secondary_subnet_ids": ["subnet-0123456789abcdef0"]},
+        {"spot": True, "spot_max_price": 0.1},
+        {"tenancy": "host", "host_resource_group_arn": ARN},
+        {"volume_type": "gp3", "volume_iops": 4000, "volume_throughput": 1000, "kms_key_id": "alias/ours"},
+        {"capacity_reservation": "cr-0123456789abcdef0", "placement_group": "pods", "instance_profile": "pods"},
+        {"endpoint_urls": {"sts": "https://sts.example", "service-quotas": "https://quotas.example"}},
+    ],
+)
+def test_settings_that_fit_together_have_no_fault(table: dict[str, Any]) -> None:
+    assert settings({"image": IMAGE, **table})[1] == []
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("region", "Ohio"),
-        ("subnet_id", "10.0.0.0/24"),
+        ("subnet_ids", ["10.0.0.0/24"]),
+        ("subnet_id", "subnet-0123456789abcdef0"),
+        ("instance_types", ["m6a*"]),
+        ("public_ip", "perhaps"),
+        ("spot_max_price", 0),
+        ("spot_max_price", float("nan")),
+        ("spot_max_price", True),
+        ("tenancy", "shared"),
+        ("host_id", "my-host"),
+        ("capacity_reservation", "mine"),
+        ("instance_profile", "arn:aws:iam::123456789012:role/pods"),
+        ("volume_type", "st1"),
+        ("launch_template_version", "newest"),
+        ("endpoint_urls", {"s3": "https://s3.example"}),
+        ("endpoint_urls", {"sts": "sts.example"}),
         ("security_group_ids", ["sg-0123456789abcdef0", "default"]),
         ("image", "podvm"),
         ("instance_type", "m6a"),

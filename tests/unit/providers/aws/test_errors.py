@@ -6,7 +6,7 @@ import botocore.exceptions as sdk
 import pytest
 from botocore.parsers import ResponseParserError
 
-from providers.aws.errors import translate
+from providers.aws.errors import missing_action, translate
 from providers.errors import (
     Capacity,
     Denied,
@@ -118,6 +118,28 @@ def test_the_encoded_blob_of_a_denial_is_cut() -> None:
     error = translate(answer("UnauthorizedOperation", 403, told), DOING)
     assert "You are not authorized." in error.message
     assert "A1b2" not in error.message
+
+
+def test_a_denial_names_the_permission_that_is_missing_and_how_to_learn_more() -> None:
+    said = (
+        "You are not authorized to perform this operation. User: arn:aws:iam::1:user/ci is not authorized to perform:"
+        " ec2:CreateTags on resource: arn:aws:ec2:*:*:instance/* Encoded authorization failure message: A1b2"
+    )
+    told = translate(answer("UnauthorizedOperation", 403, said), DOING).message
+    assert missing_action(told) == "ec2:CreateTags"
+    assert "decode-authorization-message" in told
+    assert missing_action(translate(answer("UnauthorizedOperation", 403), DOING).message) == "ec2:RunInstances"
+    response: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}, "ResponseMetadata": {}}
+    told = translate(sdk.ClientError(response, "GetProducts"), DOING).message
+    assert missing_action(told) == "pricing:GetProducts"
+    assert missing_action(translate(answer("ExpiredToken"), DOING).message) == ""
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "UnrecognizedClientException", "SpotMaxPriceTooLow"])
+def test_a_code_that_people_can_cure_says_how(code: str) -> None:
+    told = translate(answer(code), DOING).message
+    assert told.startswith(f"{DOING}: the cloud's words; ")
+    assert len(told) > len(f"{DOING}: the cloud's words; ") + 20
 
 
 def test_an_answer_without_words_tells_its_status() -> None:

@@ -74,7 +74,7 @@ async def test_a_confidential_node_launches_with_snp_unless_told_otherwise(world
 
 
 async def test_a_confidential_node_offers_what_can_be_confidential(world: AwsWorld) -> None:
-    assert [offer.instance_type for offer in await opened(world, confidential=True).offerings()] == ["m6a.large"]
+    assert {offer.instance_type for offer in await opened(world, confidential=True).offerings()} == {"m6a.large"}
     everything = await world.provider.offerings()
     assert list(dict.fromkeys(o.instance_type for o in everything)) == ["m6a.large", "m7g.large", "g5.xlarge"]
 
@@ -108,7 +108,7 @@ async def test_one_who_gives_up_waiting_for_offerings_does_not_spoil_it_for_othe
     patient = asyncio.create_task(world.provider.offerings())
     await arrival(world, Verb.OFFERINGS)
     impatient.cancel()
-    assert len(await patient) == 3
+    assert {offer.instance_type for offer in await patient} == {"m6a.large", "m7g.large", "g5.xlarge"}
     assert impatient.cancelled()
     assert world.calls(Verb.OFFERINGS) == 1
 
@@ -205,13 +205,13 @@ async def test_a_profile_that_does_not_exist_is_denied_with_its_name(world: AwsW
         await opened(world, profile="no-such-profile").list()
 
 
-@pytest.mark.parametrize("setting", ["region", "subnet_id"])
+@pytest.mark.parametrize("setting", ["region", "subnet_ids"])
 async def test_what_neither_settings_nor_node_tell_is_named(
     world: AwsWorld, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(InvalidSpec, match=rf"set aws\.{setting}"):
-        await opened(world, **{setting: None}).create(world.spec(), "token-1")
+        await opened(world, **{setting: None if setting == "region" else ()}).create(world.spec(), "token-1")
     assert world.calls(Verb.CREATE) == 0
 
 
@@ -224,4 +224,4 @@ async def test_without_groups_the_node_itself_is_asked(world: AwsWorld, monkeypa
 async def test_calls_say_who_makes_them(world: AwsWorld) -> None:
     provider = opened(world)
     await provider.list()
-    assert "peerpods" in provider._client().meta.config.user_agent
+    assert "peerpods" in provider._client("ec2").meta.config.user_agent

@@ -9,9 +9,10 @@ import pytest
 
 from providers import tags
 from providers.aws import requests
+from providers.aws import shape as shape_of_launch
 from providers.aws.config import AwsConfig
-from providers.aws.requests import Image, Place
-from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Tee
+from providers.aws.shape import Image, Place
+from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Purchase, Tee
 from providers.errors import InvalidSpec
 
 OWNER = Ownership("cluster-a", "node-1")
@@ -151,7 +152,7 @@ def test_a_tokens_instance_is_asked_for_by_the_token_itself() -> None:
 
 
 def test_a_zone_is_asked_which_types_it_sells() -> None:
-    assert requests.types_in("us-east-2a", ["m6a.large", "c6a.large"]) == {
+    assert requests.types_in(["us-east-2a"], ["m6a.large", "c6a.large"]) == {
         "LocationType": "availability-zone",
         "Filters": [
             {"Name": "location", "Values": ["us-east-2a"]},
@@ -164,8 +165,8 @@ READERS: list[Callable[[dict[str, Any]], Iterable[object]]] = [
     requests.launched,
     requests.instances,
     requests.images,
-    requests.zone,
-    requests.type_names,
+    requests.subnets,
+    requests.sold,
     requests.nothing,
 ]
 
@@ -196,7 +197,7 @@ def test_a_described_instance_is_all_of_our_fields() -> None:
     assert requests.instance(SHAPE) == Instance(
         id="i-1",
         state=InstanceState.RUNNING,
-        addresses=("10.0.0.7",),
+        addresses=("10.0.0.7", "203.0.113.7"),
         name="podvm-nginx",
         instance_type="m6a.large",
         zone="us-east-2a",
@@ -204,6 +205,53 @@ def test_a_described_instance_is_all_of_our_fields() -> None:
         tags={"Name": "podvm-nginx"},
         launched_at=1767312000.0,
     )
+
+
+def test_a_public_address_counts_where_it_is_asked_for_and_is_waited_for() -> None:
+    public = replace(CONFIG, public_ip="auto")
+    both, later = requests.instance(SHAPE), requests.instance({**SHAPE, "PublicIpAddress": None})
+    pending = replace(later, state=InstanceState.PENDING)
+    assert requests.reachable(both, CONFIG).addresses == ("10.0.0.7",)
+    assert requests.reachable(both, public).addresses == ("10.0.0.7", "203.0.113.7")
+    assert requests.reachable(pending, CONFIG).addresses == ("10.0.0.7",)
+    assert requests.reachable(pending, public).addresses == ()
+    assert requests.reachable(later, public).addresses == ("10.0.0.7",)
+
+
+def test_a_pods_labels_never_fail_its_launch() -> None:
+    config = replace(CONFIG, tag_labels=("app.kubernetes.io/name", "team", "peerpods-node", "Name", "aws:x", "note"))
+    asked = {
+        "app.kubernetes.io/name": "web",
+        "peerpods-node": "node-9",
+        "Name": "mine",
+        "aws:x": "y",
+        "note": "<b>" * 100,
+        **{f"key-{n}": "" for n in range(40)},
+    }
+    spec = replace(SPEC, tags=asked)
+    requests.check(spec, "token-1", config)
+    (first, *_) = launch(spec, config)["TagSpecifications"]
+    made = {each["Key"]: each["Value"] for each in first["Tags"]}
+    assert (made["app.kubernetes.io/name"], made["peerpods-node"], made["Name"]) == ("web", "node-1", "podvm-nginx")
+    assert made["note"] == ("_b_" * 100)[:256]
+    assert "aws:x" not in made
+    assert len(made) <= 50
+
+
+def test_labels_that_find_no_room_are_left_out() -> None:
+    config = replace(CONFIG, tags=(), tag_labels=tuple(f"label-{n}" for n in range(20)))
+    spec = replace(SPEC, tags={f"{kind}-{n}": "" for kind, many in (("key", 40), ("label", 20)) for n in range(many)})
+    requests.check(spec, "token-1", config)
+    (first, *_) = launch(spec, config)["TagSpecifications"]
+    assert len(first["Tags"]) == 50
+    assert [each["Key"] for each in first["Tags"] if each["Key"].startswith("label")] == [
+        f"label-{n}" for n in range(6)
+    ]
+
+
+def test_spot_requests_carry_the_tags_too() -> None:
+    spot = launch(replace(SPEC, purchase=Purchase.SPOT), replace(CONFIG, spot=True))
+    assert "spot-instances-request" in {each["ResourceType"] for each in spot["TagSpecifications"]}
 
 
 def test_the_least_ec2_may_say_of_an_instance_is_enough() -> None:
@@ -230,7 +278,7 @@ def test_the_reason_is_the_clouds_most_exact_one() -> None:
     user = {**SHAPE, "StateTransitionReason": "User initiated (2026-01-02)"}
     assert requests.instance(user).reason == "User initiated (2026-01-02)"
     spot = {**user, "StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "outbid"}}
-    assert requests.instance(spot).reason == "outbid"
+    assert requests.instance(spot).reason == "outbid (EC2 took the spot capacity back)"
 
 
 def test_every_reservation_of_a_page_is_read() -> None:
@@ -252,4 +300,4 @@ def test_an_image_is_its_ebs_volumes() -> None:
             {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral0"},
         ],
     }
-    assert requests.image(shape) == IMAGE
+    assert shape_of_launch.image(shape) == IMAGE

@@ -86,5 +86,5 @@ def test_whatever_is_wrong_with_the_metadata_is_an_error_of_ours(
 
 def test_off_ec2_the_settings_to_give_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(InvalidSpec, match=r"refused.*set aws\.subnet_id and aws\.security_group_ids"):
+    with pytest.raises(InvalidSpec, match=r"refused.*set aws\.subnet_ids and aws\.security_group_ids"):
         worker.subnet_id()
