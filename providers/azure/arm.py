@@ -80,6 +80,7 @@ class Arm:
         self._client: ComputeManagementClient | None = None
         self._credential: Any = None
         self._closed = False
+        self._calls: set[asyncio.Future[Any]] = set()
 
     # -- virtual machines and disks: the SDK's own operations ---------------------------------------
 
@@ -151,8 +152,9 @@ class Arm:
         return await self._send("DELETE", path, api, doing, [DELETE], Rank.DELETE)
 
     async def aclose(self) -> None:
-        """Let go of connections. New calls are refused from now on."""
+        """Let go of connections when the calls under way have ended. New ones are refused from now on."""
         self._closed = True
+        await asyncio.gather(*self._calls, return_exceptions=True)
         client, credential, self._client, self._credential = self._client, self._credential, None, None
         for each in (client, credential):
             if each is not None:
@@ -198,7 +200,7 @@ class Arm:
         async with self.throttle.turn(takes, rank):
             self._check_open()
             try:
-                response = await _whole(ask(self._open()))
+                response = await self._whole(ask(self._open()))
                 self._heed(response.headers)
                 text = response.text()
                 return Answer(response.status_code, decode(text) if text else None, response.headers)
@@ -207,6 +209,19 @@ class Arm:
             except Exception as error:
                 self._heed(getattr(getattr(error, "response", None), "headers", {}))
                 raise translate(error, doing) from error
+
+    async def _whole(self, call: Awaitable[Any]) -> Any:
+        """A call that was sent is seen through, also when nobody waits any more: what follows must not overtake it."""
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+            raise
 
     def _heed(self, headers: Mapping[str, str]) -> None:
         for bucket, left in remaining(headers):
@@ -253,18 +268,6 @@ def _pipeline(authentication: Any) -> list[Any]:
         authentication,
         policies.CustomHookPolicy(),
     ]
-
-
-async def _whole(call: Awaitable[Any]) -> Any:
-    """A call that was sent is seen through, also when nobody waits any more: what follows must not overtake it."""
-    task = asyncio.ensure_future(call)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 def remaining(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:

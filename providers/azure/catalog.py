@@ -48,7 +48,9 @@ def described(items: Sequence[Mapping[str, Any] | None], config: AzureConfig) ->
     found = list(_allowed_shapes(items, config))
     known = {name for name, _ in found}
     if missing := [name for name in config.allowed_types if name not in known]:
-        raise InvalidSpec(f"there is no size {', '.join(missing)} in {config.region}: correct azure.instance_types")
+        raise InvalidSpec(
+            f"there is no size {', '.join(missing)} in {config.region}: correct azure.instance_types, or azure.region"
+        )
     return tuple(offer for name, shape in found for offer in _offerings(name, shape, config))
 
 

@@ -105,7 +105,7 @@ class AzureConfig:
     identity (AZURE_FEDERATED_TOKEN_FILE, as its webhook sets it), the worker's managed identity.
     """
 
-    subscription_id: str = setting(_guid, help="who pays", env=("AZURE_SUBSCRIPTION_ID",))
+    subscription_id: str = setting(_guid, help="what pod VMs are made in and billed to", env=("AZURE_SUBSCRIPTION_ID",))
     tenant_id: str | None = setting(
         forms.optional(forms.nonempty), None, "the directory of client_id", env=("AZURE_TENANT_ID",)
     )

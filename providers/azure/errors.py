@@ -152,12 +152,19 @@ _BY_WORDS: Final[Mapping[str, tuple[tuple[str, type[ProviderError]], ...]]] = {
         ("spot", Quota),
         ("", InvalidSpec),
     ),
-    "BadRequest": (("security type", Unsupported), ("does not support", Unsupported)),
+    # What is wrong with the image is wrong with every size.
+    "BadRequest": (
+        ("os image", InvalidSpec),
+        ("hypervisor generation", InvalidSpec),
+        ("security type", Unsupported),
+        ("does not support", Unsupported),
+    ),
     "InvalidParameter": (
+        ("cpu architecture", InvalidSpec),
+        ("image", InvalidSpec),
         ("vm size", Unsupported),
         ("vmsize", Unsupported),
         ("security type", Unsupported),
-        ("image", NotFound),
     ),
     "SkuNotAvailable": (("capacity restrictions", Capacity),),  # this size, here and now; other words: not for us
     "Conflict": (("quota", Quota), ("", Transient)),

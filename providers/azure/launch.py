@@ -53,6 +53,7 @@ class Shape:
     """What a launch needs to know besides its spec."""
 
     tee: Tee
+    zone: str  # empty: wherever Azure likes
     root_gib: int | None
     public_key: str
 
@@ -133,12 +134,13 @@ class Launches:
                 self._past.pop(token, None)
             raise
         marks = requests.all_tags(spec, token, self._config, self._owner)
+        placed = replace(spec, zone=shape.zone)
         try:
-            addresses = await self._network(past.vm, marks, spec, doing)
+            addresses = await self._network(past.vm, marks, placed, doing)
             marks[requests.ADDRESS_TAG] = " ".join(addresses)
             body = requests.machine(
                 past.vm,
-                spec,
+                placed,
                 marks,
                 config=self._config,
                 tee=shape.tee,

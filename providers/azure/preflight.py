@@ -169,7 +169,7 @@ class Preflight:
 def _actions(wanted: list[str], granted: list[Any], where: str) -> Sequence[Finding]:
     lacking = permissions.missing(wanted, granted)
     if not lacking:
-        return [Finding(f"permissions on {where}", Grade.OK, f"all {len(wanted)} actions of a launch")]
+        return [Finding(f"permissions on {where}", Grade.OK, f"a launch may do all it needs ({len(wanted)} actions)")]
     return [
         Finding(
             f"permission {action}", Grade.FAULT, f"missing on {where}", "give this node's identity a role that has it"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
-from providers.azure import arm, catalog, credentials, images, preflight, prices, quotas, requests, resources, volumes
+from providers.azure import arm, catalog, credentials, images, preflight, prices, quotas, requests, resources
+from providers.azure import volumes as attached
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
 from providers.azure.launch import Launches, Shape
@@ -147,7 +148,13 @@ class AzureProvider:
         return {disk.id: disk for disk in found if disk is not None}
 
     async def attach(self, instance_id: str, volumes: Sequence[Volume]) -> None:
-        """See SupportsVolumes.attach: the create has done it."""
+        """See SupportsVolumes.attach: the create has done it, so this only looks."""
+        if not volumes:
+            return
+        self._check_open()
+        found = await self.disks([volume.id for volume in volumes])
+        seen = await self._look(instance_id) if requests.is_name(instance_id) else None
+        attached.check(instance_id, seen, volumes, found)
 
     def device(self, spec: LaunchSpec, index: int) -> Device:
         """See SupportsVolumes.device: the LUN is the place in the spec."""
@@ -190,7 +197,8 @@ class AzureProvider:
             raise InvalidSpec(f"cannot launch {spec.name}: {spec.instance_type} is not sold in zone {spec.zone}")
         tee = requests.check_offer(spec, frozenset(offer.tee for offer in sold), self._config)
         key = await self._key.get("", lambda: asyncio.to_thread(credentials.public_key, self._config))
-        return Shape(tee, await self._root_gib(spec), key)
+        zone = spec.zone or next((zone for zone in self._config.zones if zone in {each.zone for each in sold}), "")
+        return Shape(tee, zone, await self._root_gib(spec), key)
 
     async def _root_gib(self, spec: LaunchSpec) -> int | None:
         """None: as large as the image. Its size is asked for only where something depends on it."""
@@ -303,7 +311,7 @@ class AzureProvider:
         except NotFound:
             return None
         with arm.reading(doing):
-            return volumes.disk(id, answer.body, self._config.region)
+            return attached.disk(id, answer.body, self._config.region)
 
 
 def _api(kind: ResourceKind) -> str:

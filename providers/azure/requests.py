@@ -56,6 +56,8 @@ def _problem(spec: LaunchSpec, token: str, config: AzureConfig) -> str:
         return f"its image {spec.image!r} is not an id that Azure could know"
     if spec.zone and spec.zone not in (config.zones or (spec.zone,)):
         return f"zone {spec.zone} is not among those allowed here: {', '.join(config.zones)}"
+    if spec.purchase is Purchase.SPOT and not config.spot:
+        return "the settings allow no spot VMs: set azure.spot = true"
     if spec.tee is Tee.SEV:
         return f"Azure has no sizes with {spec.tee}; it has some with {Tee.SNP} and {Tee.TDX}"
     if len(spec.volumes) > DISKS_LIMIT:

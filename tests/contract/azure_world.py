@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from providers import registry
-from providers.azure import arm
+from providers.azure import arm, provider
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
 from providers.azure.requests import USER_DATA_LIMIT, nic_name, resource_id
 from providers.azure.resources import DOORS, path
-from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, NotFound, ProviderError, Quota, Throttled, Transient
 from providers.simcloud.testing import running
 from tests.contract.world import Verb
@@ -29,6 +29,9 @@ ACTIONS = {
     Verb.OFFERINGS: ("ResourceSkus.List",),
     Verb.RESOURCES: ("Disks.ListByResourceGroup",),
     Verb.REMOVE: ("Disks.Delete",),
+    Verb.DISKS: ("Disks.Get",),
+    Verb.ATTACH: ("VirtualMachines.AttachDetachDataDisks",),  # never asked for: the create attaches
+    Verb.QUOTA: ("Usage.List",),
 }
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
     Capacity: {"error": "ZonalAllocationFailed"},
@@ -54,6 +57,7 @@ class AzureWorld:
     unknown_id = "podvm-unknown-0123456789ab"
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
+    zones = ("1", "2")
     confidential = ("Standard_DC2as_v5", "Standard_D2s_v5")
 
     def __init__(self, cloud: Any, config: AzureConfig, closing: AsyncExitStack) -> None:
@@ -116,7 +120,7 @@ class AzureWorld:
             case ResourceKind.ADDRESS:
                 body |= {"sku": {"name": "Standard"}, "properties": {"publicIPAllocationMethod": "Static"}}
             case _:
-                body |= {"sku": {"name": "Premium_LRS"}}
+                body |= {"sku": {"name": "Premium_LRS"}, "zones": [self.zones[0]]}
                 body["properties"] = {"creationData": {"createOption": "Empty"}, "diskSizeGB": 8}
         await self._put(kind, name, body)
         return name
@@ -144,9 +148,31 @@ class AzureWorld:
         vm.properties["networkProfile"]["networkInterfaces"].append(more)
         azure.network.attach(nic, vm.id, primary=False)
 
+    async def disk(self, zone: str) -> str:
+        self._planted += 1
+        name = f"volume-{self._planted:04d}"
+        properties = {"creationData": {"createOption": "Empty"}, "diskSizeGB": 8}
+        body = {"location": self.config.region, "sku": {"name": "Premium_LRS"}, "zones": [zone]}
+        await self._put(ResourceKind.DISK, name, {**body, "properties": properties})
+        return path(ResourceKind.DISK, self.config, name)
+
+    async def root_gib(self, instance_id: str) -> int:
+        shape = await self.seen(ResourceKind.INSTANCE, instance_id)
+        return int(shape["properties"]["storageProfile"]["osDisk"]["diskSizeGB"])
+
+    async def purchase(self, instance_id: str) -> Purchase:
+        shape = await self.seen(ResourceKind.INSTANCE, instance_id)
+        return Purchase.SPOT if shape["properties"].get("priority") == "Spot" else Purchase.ON_DEMAND
+
+    def forbid(self, verb: Verb) -> None:
+        self.cloud.faults.deny(f"Microsoft.Compute/virtualMachines/{'write' if verb is Verb.CREATE else verb}")
+
+    def spot(self) -> Provider:
+        return self.opened(replace(self.config, spot=True), self.owner)
+
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         try:
-            shape = await self.seen(kind, resource_id)
+            shape = await self.seen(kind, resource_id.rpartition("/")[2])
         except NotFound:
             return False
         return bool(shape["properties"].get("provisioningState") != "Deleting")
@@ -194,6 +220,7 @@ async def world(**options: Any) -> AsyncIterator[AzureWorld]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AZURE_")]:
             patch.delenv(name)
+        patch.setattr(provider, "FRESH", 0.05)  # tests have no five seconds for news
         async with running(instances="api-only", cloud="arm", **options) as cloud, AsyncExitStack() as closing:
             yield AzureWorld(cloud, _settings(cloud), closing)
 
@@ -210,6 +237,7 @@ def _settings(cloud: Any) -> AzureConfig:
         instance_type="Standard_D2s_v5",
         instance_types=("Standard_DC2as_v5", "Standard_DC2es_v6", "Standard_D2ps_v5", "Standard_NC4as_T4_v3"),
         confidential=False,
+        zones=AzureWorld.zones,
         allocation_check=0.0,
         endpoint_url=cloud.endpoint_url,
     )

@@ -85,6 +85,7 @@ class Arm:
             "subnet_id": facts["subnet"],
             "security_group_id": facts["nsg"],
             "image": facts["image"],
+            "allocation_check": 0,  # whether there is room is known here at once
             "prices": True,
             "prices_url": f"{endpoint_url}{prices.PATH}",
         }

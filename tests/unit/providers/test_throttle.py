@@ -374,3 +374,15 @@ async def test_of_two_limits_the_one_that_is_nearly_used_up_is_blamed() -> None:
             raise Throttled("slow down")
     assert throttle._bucket("calls").part_left(now()) < 0.2
     assert throttle._bucket("machines").part_left(now()) == 0.98
+
+
+@virtually
+async def test_what_the_cloud_says_is_left_counts_if_it_is_less_than_was_reckoned() -> None:
+    throttle = Throttle({"create": Rate(10, 2)})
+    throttle.told("create", 100)  # calls under way are not in it
+    throttle.told("create", 1)
+    began = now()
+    for _ in range(3):
+        async with throttle.turn("create"):
+            pass
+    assert now() - began == pytest.approx(1.0)

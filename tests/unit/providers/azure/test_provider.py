@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from providers.azure import arm, credentials, prices
+from providers.azure import provider as module
 from providers.azure.config import AzureConfig
 from providers.azure.provider import AzureProvider
 from providers.base import InstanceState, Purchase, ResourceKind, SupportsQuota, SupportsVolumes, Tee, Volume
@@ -50,7 +51,7 @@ async def test_a_confidential_node_launches_confidential_vms(world: AzureWorld, 
 
 async def test_a_confidential_node_offers_what_can_be_confidential(world: AzureWorld) -> None:
     provider = opened(world, confidential=True, instance_type="Standard_DC2as_v5")
-    assert [(offer.instance_type, offer.tee) for offer in await provider.offerings()] == [
+    assert list(dict.fromkeys((offer.instance_type, offer.tee) for offer in await provider.offerings())) == [
         ("Standard_DC2as_v5", Tee.SNP),
         ("Standard_DC2es_v6", Tee.TDX),
     ]
@@ -122,13 +123,28 @@ async def test_the_configured_image_is_the_one_of_a_spec_without(world: AzureWor
     assert (await world.provider.create(world.spec(image=""), "token-1")).image == world.config.image
 
 
-async def test_one_machine_is_asked_about_at_most_every_few_seconds(world: AzureWorld) -> None:
+async def test_an_image_of_the_wrong_architecture_is_refused_and_leaves_nothing(world: AzureWorld) -> None:
+    with pytest.raises(InvalidSpec, match="Architecture"):
+        await world.provider.create(world.spec(image=world.cloud.facts["arm_image"]), "token-1")
+    assert [name for kind in ResourceKind for name in await world.names(kind)] == []
+
+
+async def test_a_region_that_does_not_exist_is_named_before_anything_is_made(world: AzureWorld) -> None:
+    with pytest.raises(InvalidSpec, match=r"eastus9.*azure\.region"):
+        await opened(world, region="eastus9").create(world.spec(), "token-1")
+    assert [name for kind in ResourceKind for name in await world.names(kind)] == []
+
+
+async def test_one_machine_is_asked_about_at_most_every_few_seconds(
+    world: AzureWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH", 5.0)
     made = await world.provider.create(world.spec(), "token-1")
     for _ in range(5):
         assert made.id in await world.provider.get([made.id])
     assert list(world.cloud.calls).count("VirtualMachines.Get") == 1
     await world.provider.delete(made.id)  # and after a delete at once
-    assert made.id not in await world.provider.get([made.id])
+    assert (await world.provider.get([made.id]))[made.id].state is InstanceState.GONE
 
 
 async def test_a_failed_look_is_not_kept(world: AzureWorld) -> None:
@@ -285,10 +301,14 @@ async def test_disks_are_described_by_the_ids_that_were_asked_for(world: AzureWo
     assert (found[known].size_gib, found[known].attached_to, found[known].shareable) == (8, (), False)
 
 
-async def test_attaching_is_the_creates_business(world: AzureWorld) -> None:
+async def test_a_disk_that_the_create_did_not_attach_is_told(world: AzureWorld) -> None:
     provider: Any = world.provider
-    await provider.attach("any", (Volume("disk"),))
-    assert list(world.cloud.calls) == []
+    made = await provider.create(world.spec(), "token-1")
+    with pytest.raises(InvalidSpec, match="was not created with the disk"):
+        await provider.attach(made.id, (Volume(await world.disk("1")),))
+    asked = len(world.cloud.calls)
+    await provider.attach(made.id, ())
+    assert len(world.cloud.calls) == asked
 
 
 # -- who asks -----------------------------------------------------------------------------------------------
