@@ -479,7 +479,8 @@ def _unclear(error: ProviderError) -> ProviderError:
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
         pass
 

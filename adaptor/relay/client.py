@@ -306,7 +306,8 @@ async def _ended_by(client: Client, error: StatusError) -> bool:
     """Whether the connection ended with this error. A server that stops may say so before it closes."""
     if error.code == Code.UNAVAILABLE and not client.closed:
         with suppress(TimeoutError):
-            await asyncio.wait_for(client.wait_closed(), _GOODBYE)
+            async with asyncio.timeout(_GOODBYE):
+                await client.wait_closed()
     return client.closed
 
 

@@ -423,7 +423,8 @@ class _ClientLink(asyncio.Protocol):
         if not self.gone.is_set():
             self._transport.close()
             try:
-                await asyncio.wait_for(self.gone.wait(), _FLUSH_PATIENCE)
+                async with asyncio.timeout(_FLUSH_PATIENCE):  # wait_for would swallow a cancellation that meets the end
+                    await self.gone.wait()
             except TimeoutError:
                 self._transport.abort()
                 await self.gone.wait()

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
+from providers import attached
 from providers.azure import arm, catalog, credentials, images, preflight, prices, quotas, requests, resources
-from providers.azure import volumes as attached
+from providers.azure import volumes as managed
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
 from providers.azure.launch import Launches, Shape
@@ -311,7 +312,7 @@ class AzureProvider:
         except NotFound:
             return None
         with arm.reading(doing):
-            return attached.disk(id, answer.body, self._config.region)
+            return managed.disk(id, answer.body, self._config.region)
 
 
 def _api(kind: ResourceKind) -> str:

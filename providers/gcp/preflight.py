@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from providers.base import Finding, Grade, Offering
-from providers.errors import Denied, NotFound, ProviderError
+from providers.errors import Denied, NotFound, ProviderError, Transient
 from providers.gcp import findings, quotas, requests
 from providers.gcp.api import Api
 from providers.gcp.config import GcpConfig
@@ -49,7 +49,7 @@ async def _look(subject: str, look: Callable[[], Awaitable[list[Finding]]]) -> l
     except NotFound as error:
         return [Finding(subject, Grade.FAULT, str(error), "correct the setting, or make what it names")]
     except ProviderError as error:
-        grade = Grade.FAULT if subject == "credentials" else Grade.WARNING
+        grade = Grade.FAULT if subject == "credentials" or isinstance(error, Transient) else Grade.WARNING
         return [
             Finding(subject, grade, f"could not be looked at: {error}", "try again; is Google reachable from here?")
         ]

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from providers import attached
 from providers.base import (
     Device,
     Disk,
@@ -184,7 +185,10 @@ class GcpProvider:
         return {disk.id: disk for disk in found if disk}
 
     async def attach(self, instance_id: str, volumes: Sequence[Volume]) -> None:
-        """See SupportsVolumes.attach: the create has done it."""
+        """See SupportsVolumes.attach: the create has done it, so this only looks."""
+        if volumes:
+            found, seen = await asyncio.gather(self.disks([each.id for each in volumes]), self.get([instance_id]))
+            attached.check(instance_id, seen.get(instance_id), volumes, found)
 
     def device(self, spec: LaunchSpec, index: int) -> Device:
         """See SupportsVolumes.device."""

@@ -62,6 +62,7 @@ class AwsWorld:
     truths: tuple[Offering, ...] = TRUTHS
     confidential = ("m6a.large", "g5.xlarge")
     zones = (f"{REGION}a", f"{REGION}b")
+    disk_gib = 8
 
     def __init__(self, cloud: Any, admin: Any, config: AwsConfig, closing: AsyncExitStack) -> None:
         self.cloud = cloud

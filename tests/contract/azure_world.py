@@ -58,6 +58,7 @@ class AzureWorld:
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
     zones = ("1", "2")
+    disk_gib = 8
     confidential = ("Standard_DC2as_v5", "Standard_D2s_v5")
 
     def __init__(self, cloud: Any, config: AzureConfig, closing: AsyncExitStack) -> None:

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from providers import registry
-from providers.base import LaunchSpec, Offering, Ownership, Provider, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
 from providers.gcp import marks
 from providers.gcp.config import GcpConfig
@@ -31,6 +31,9 @@ ACTIONS = {
     Verb.OFFERINGS: "machineTypes.aggregatedList",
     Verb.RESOURCES: "disks.aggregatedList",
     Verb.REMOVE: "disks.delete",
+    Verb.DISKS: "disks.get",
+    Verb.ATTACH: "instances.attachDisk",
+    Verb.QUOTA: "regions.get",
 }
 # Room and quota are refused in the operation, the rest at once.
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
@@ -61,6 +64,8 @@ class GcpWorld:
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
     confidential = ("n2d-standard-2", "g2-standard-4")
+    zones = ZONES
+    disk_gib = 10  # Google makes no smaller ones
     kinds = (ResourceKind.INSTANCE, ResourceKind.ADDRESS, ResourceKind.DISK)  # an interface is a part of its instance
 
     def __init__(self, cloud: Any, config: GcpConfig, closing: AsyncExitStack) -> None:
@@ -139,6 +144,25 @@ class GcpWorld:
         address = project.addresses[resource_id.rpartition("/")[2]]
         zone, _, name = instance_id.partition("/")
         address |= {"status": "IN_USE", "users": [project.vm(zone, name).body["selfLink"]]}
+
+    async def disk(self, zone: str) -> str:
+        self._planted += 1
+        body = {"name": f"volume-{self._planted:04}", "sizeGb": str(self.disk_gib)}
+        await self.ask("POST", f"zones/{zone}/disks", body)
+        return f"projects/{self.config.project}/zones/{zone}/disks/{body['name']}"
+
+    async def root_gib(self, instance_id: str) -> int:
+        return int((await self.ask("GET", _path(instance_id)))["disks"][0]["diskSizeGb"])
+
+    async def purchase(self, instance_id: str) -> Purchase:
+        model = (await self.ask("GET", _path(instance_id)))["scheduling"].get("provisioningModel")
+        return Purchase.SPOT if model == "SPOT" else Purchase.ON_DEMAND
+
+    def forbid(self, verb: Verb) -> None:
+        self.cloud.faults.deny(f"compute.{ACTIONS[verb].replace('insert', 'create')}")
+
+    def spot(self) -> Provider:
+        return self.opened(replace(self.config, spot=True), self.owner)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         if kind is ResourceKind.INSTANCE:

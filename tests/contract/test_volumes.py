@@ -28,7 +28,9 @@ async def test_a_disk_is_described_with_where_it_is_and_how_large(world: World, 
     here, there = [await world.disk(zone) for zone in world.zones]
     found = await cloud.disks([here, there])
     assert {id: found[id].zone for id in found} == {here: world.zones[0], there: world.zones[1]}
-    assert {(each.size_gib, each.attached_to, each.shareable) for each in found.values()} == {(8, (), False)}
+    assert {(each.size_gib, each.attached_to, each.shareable) for each in found.values()} == {
+        (world.disk_gib, (), False)
+    }
 
 
 async def test_a_disk_that_does_not_exist_is_left_out(world: World, cloud: SupportsVolumes) -> None:

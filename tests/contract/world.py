@@ -37,6 +37,7 @@ class World(Protocol):
     truths: tuple[Offering, ...]  # what must be offered, known from elsewhere than the provider; zones left open
     confidential: tuple[str, str]  # an allowed type that gives a TEE, and one that does not
     zones: tuple[str, str]  # two that launches may go to, the default's first
+    disk_gib: int  # the size of what `disk` makes
 
     def spec(self, **changes: Any) -> LaunchSpec:
         """A launch this cloud accepts, with some fields changed."""
@@ -83,7 +84,7 @@ class World(Protocol):
         ...
 
     async def disk(self, zone: str) -> str:
-        """A free disk of 8 GiB in this zone that carries no tags of ours; its id as `Volume.id` names it."""
+        """A free disk of `disk_gib` in this zone that carries no tags of ours; its id as `Volume.id` names it."""
         ...
 
     async def root_gib(self, instance_id: str) -> int:
