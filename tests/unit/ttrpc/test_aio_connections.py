@@ -285,3 +285,15 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_closing_server(serve
         async with asyncio.timeout(10):
             await server.aclose(grace=5)
         assert not server.links
+
+
+async def test_a_cancellation_that_meets_the_end_of_the_connection_is_not_swallowed(serve: Serve) -> None:
+    _, path = await serve(CreateVM=echo)
+    client = await Client.connect_unix(path)
+    closing = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it waits for the end now
+    client._link.gone.set()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await client.aclose()
