@@ -105,6 +105,7 @@ class Provider(Protocol):
     """A cloud, for one node of one cluster."""
 
     name: str
+    user_data_limit: int  # bytes that LaunchSpec.user_data may have
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
         """Ask for a machine; return as soon as the cloud has accepted (it need not run yet).

@@ -194,4 +194,4 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
         }
         scratch = rooms.guest.scratch_space or bool(wishes.parse(f";{spec.wishes}").scratch_gib)
         data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata, scratch=scratch)
-    return launch.check_user_data(data, rooms.guest.user_data_limit)
+    return launch.check_user_data(data, rooms.provider.user_data_limit)

@@ -34,6 +34,7 @@ class Metered:
     def __init__(self, provider: Any) -> None:
         self._provider = provider
         self.name: str = provider.name
+        self.user_data_limit: int = provider.user_data_limit
         if isinstance(throttle := getattr(provider, "throttle", None), Throttle):
             throttle.observer = _Waits(self.name)
 

@@ -65,7 +65,6 @@ class GuestSettings:
     link_grace: float = 120.0  # seconds for which the relay dials a running pod's VM again
     adopt_grace: float = 180.0  # seconds that a launch is kept for the pod's next sandbox; 0: not at all
     initdata: str | None = None  # TOML for pods that bring none
-    user_data_limit: int = 16 * 1024  # bytes; the smallest of the clouds we know
     scratch_space: bool = False
 
 

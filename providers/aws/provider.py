@@ -60,6 +60,7 @@ class AwsProvider:
     """`providers.base.Provider` for EC2 in one region, with all that base.py has of `Supports...`."""
 
     name = "aws"
+    user_data_limit = requests.USER_DATA_LIMIT
 
     def __init__(self, config: AwsConfig, owner: Ownership) -> None:
         self._config = config

@@ -53,6 +53,7 @@ class AzureProvider:
     """`providers.base.Provider`, with the sweep, volumes, quotas and preflight, for one resource group."""
 
     name = "azure"
+    user_data_limit = requests.USER_DATA_LIMIT
 
     def __init__(self, config: AzureConfig, owner: Ownership) -> None:
         self._config = config

@@ -60,6 +60,7 @@ class GcpProvider:
     """`providers.base.Provider`, SupportsSweep, SupportsVolumes, SupportsPreflight and SupportsQuota for GCE."""
 
     name = "gcp"
+    user_data_limit = requests.USER_DATA_LIMIT
 
     def __init__(self, config: GcpConfig, owner: Ownership) -> None:
         self._config = config

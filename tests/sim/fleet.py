@@ -71,6 +71,7 @@ class Single:
     """One node's provider: paced, each VM a call of its own."""
 
     name = "aws"
+    user_data_limit = 16 * 1024
 
     def __init__(self, account: Account, seed: str) -> None:
         self.account = account

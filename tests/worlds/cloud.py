@@ -17,6 +17,7 @@ class Cloud:
     """`refuse[verb]` holds errors for the next calls; `lose_replies` of creates have done their deed all the same."""
 
     name = "memory"
+    user_data_limit = 16 * 1024
 
     def __init__(self, clock: Clock) -> None:
         self.instances: dict[str, Instance] = {}

@@ -126,6 +126,7 @@ class CloudLine:
     stage: Stage
     process: Process
     name: str = "memory"
+    user_data_limit: int = 16 * 1024
     launched: set[str] = dataclasses.field(default_factory=set)
     offered: Sequence[Offering] = ()
 

@@ -26,6 +26,7 @@ class Plain:
     """Six verbs, no more."""
 
     name = "plain"
+    user_data_limit = 1024
 
     def __init__(self) -> None:
         cloud = Cloud(VirtualClock())
