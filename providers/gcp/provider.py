@@ -279,6 +279,7 @@ class GcpProvider:
                 and (isinstance(fault, NotFound) or fault.code == "CONFLICT")
             ):  # it was there, and was deleted before it had come up
                 self._deleted[id] = _now()
+                self._launched.pop(id, None)
                 return None
             if fault is not None:
                 self._launched.pop(id, None)
