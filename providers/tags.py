@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from providers.base import Ownership
+from providers.base import Ownership, Resource
+from providers.errors import InvalidSpec
 
 CLUSTER: Final = "peerpods-cluster"
 NODE: Final = "peerpods-node"
@@ -15,3 +16,13 @@ POD_NAME: Final = "peerpods-pod-name"
 def ownership(owner: Ownership) -> dict[str, str]:
     """The tags every resource of this node carries."""
     return {CLUSTER: owner.cluster, NODE: owner.node}
+
+
+def check_removal(resource: Resource, owner: Ownership) -> None:
+    """Raises InvalidSpec for what is not this node's, or is held by something."""
+    doing = f"cannot delete the {resource.kind} {resource.id}"
+    for key, value in ownership(owner).items():
+        if resource.tags.get(key) != value:
+            raise InvalidSpec(f"{doing}: its tag {key} is {resource.tags.get(key)!r}, which is not {value!r}")
+    if resource.attached_to:
+        raise InvalidSpec(f"{doing}: {resource.attached_to} holds it")

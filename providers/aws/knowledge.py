@@ -3,9 +3,10 @@
 import asyncio
 import functools
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from providers.answers import Answers
 from providers.aws import catalog, prices, requests, shape, worker
 from providers.aws.asking import Ask
 from providers.aws.config import AwsConfig
@@ -174,19 +175,3 @@ class Knowledge:
         types = list(dict.fromkeys(each.instance_type for each in offers))
         zones = list(dict.fromkeys(each.zone for each in offers))
         return await prices.read(self._ask, self._config, await self.region(), types, zones, self._said)
-
-
-class Answers(Generic[T]):
-    """Answers worth keeping, by key. Who asks while the question is under way waits for the same answer, and
-    may give up waiting without harm to the others; a failure goes to all who wait and is not kept.
-    """
-
-    def __init__(self) -> None:
-        self._asked: dict[str, asyncio.Task[T]] = {}
-
-    async def get(self, key: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        task = self._asked.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._asked[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
-        return await asyncio.shield(task)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from providers import tags
 from providers.aws import limits, prices, quota, requests, resources, volumes, worker
 from providers.aws.asking import Ask
 from providers.aws.config import AwsConfig
@@ -152,7 +153,7 @@ class AwsProvider:
         """See SupportsSweep.remove. Asked first, for EC2 itself would release an address that is in use."""
         door, doing = resources.DOORS[resource.kind], f"cannot delete the {resource.kind} {resource.id}"
         for seen in await self._call(doing, door.describe, resources.one(resource), door.read):
-            resources.check(seen, self._owner)
+            tags.check_removal(seen, self._owner)
             if seen.kind is ResourceKind.INSTANCE:
                 await self.delete(seen.id)
                 continue

@@ -7,7 +7,6 @@ from typing import Any, Final
 from providers import tags
 from providers.aws import requests
 from providers.base import InstanceState, Ownership, Resource, ResourceKind
-from providers.errors import InvalidSpec
 
 Shape = Mapping[str, Any]
 
@@ -38,16 +37,6 @@ def _described(kind: ResourceKind, filter: tuple[str, str]) -> requests.Request:
     page = DOORS[kind].page
     filters = [{"Name": filter[0], "Values": [requests.literal(filter[1])]}]
     return {"Filters": filters} if page is None else {"Filters": filters, "MaxResults": page}
-
-
-def check(resource: Resource, owner: Ownership) -> None:
-    """Raises InvalidSpec for what is not this node's, or is held by something."""
-    doing = f"cannot delete the {resource.kind} {resource.id}"
-    for key, value in tags.ownership(owner).items():
-        if resource.tags.get(key) != value:
-            raise InvalidSpec(f"{doing}: its tag {key} is {resource.tags.get(key)!r}, which is not {value!r}")
-    if resource.attached_to:
-        raise InvalidSpec(f"{doing}: {resource.attached_to} holds it")
 
 
 def _instances(answer: Shape) -> Iterator[Resource]:

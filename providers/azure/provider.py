@@ -2,11 +2,12 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from providers import attached
+from providers import attached, tags
+from providers.answers import Answers, failed
 from providers.azure import arm, catalog, credentials, images, preflight, prices, quotas, requests, resources
 from providers.azure import volumes as managed
 from providers.azure.arm import Arm
@@ -62,10 +63,10 @@ class AzureProvider:
         self.throttle = self._arm.throttle
         self._launches = Launches(self._arm, config, owner, self._shape_of)
         self._closed = False
-        self._skus: _Answers[Sequence[Any]] = _Answers()  # what is sold changes over months
-        self._offers: _Answers[tuple[Offering, ...]] = _Answers()
-        self._images: _Answers[images.Image] = _Answers()  # an image version never changes
-        self._key: _Answers[str] = _Answers()
+        self._skus: Answers[Sequence[Any]] = Answers()  # what is sold changes over months
+        self._offers: Answers[tuple[Offering, ...]] = Answers()
+        self._images: Answers[images.Image] = Answers()  # an image version never changes
+        self._key: Answers[str] = Answers()
         self._looked = Together(Throttle(), Rank.READ, self._look_at, MOST, "")  # the calls themselves are paced by Arm
         self._deleted: set[str] = set()  # machines whose deletion ARM has taken; a name is never used twice
         self._looks: dict[str, tuple[float, asyncio.Task[Instance | None]]] = {}
@@ -134,7 +135,7 @@ class AzureProvider:
                 seen = door.read(answer.body)
             if seen is None:
                 return
-            resources.check(seen, self._owner)
+            tags.check_removal(seen, self._owner)
             if seen.kind is ResourceKind.INSTANCE:
                 await self.delete(seen.id)
             else:
@@ -225,7 +226,7 @@ class AzureProvider:
         """One machine with its power state; None for an unknown one. Asked at most every FRESH seconds."""
         now = asyncio.get_running_loop().time()
         self._looks = {known: seen for known, seen in self._looks.items() if now - seen[0] < FRESH}
-        if id not in self._looks or _failed(self._looks[id][1]):
+        if id not in self._looks or failed(self._looks[id][1]):
             task = asyncio.create_task(self._describe(id))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._looks[id] = (now, task)
@@ -320,23 +321,3 @@ def _api(kind: ResourceKind) -> str:
     if resources.DOORS[kind].network:
         return arm.NETWORK_API
     return arm.DISKS_API if kind is ResourceKind.DISK else arm.COMPUTE_API
-
-
-def _failed(task: "asyncio.Task[Any]") -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-class _Answers(Generic[T]):
-    """Answers worth keeping, by key. Who asks while the question is under way waits for the same answer, and
-    may give up waiting without harm to the others; a failure goes to all who wait and is not kept.
-    """
-
-    def __init__(self) -> None:
-        self._asked: dict[str, asyncio.Task[T]] = {}
-
-    async def get(self, key: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        task = self._asked.get(key)
-        if task is None or _failed(task):
-            task = self._asked[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
-        return await asyncio.shield(task)

@@ -8,7 +8,6 @@ from providers import tags
 from providers.azure import requests
 from providers.azure.config import AzureConfig
 from providers.base import InstanceState, Ownership, Resource, ResourceKind
-from providers.errors import InvalidSpec
 
 Shape = Mapping[str, Any]
 
@@ -30,16 +29,6 @@ def path(kind: ResourceKind, config: AzureConfig, name: str = "") -> str:
 def is_of(resource: Resource, owner: Ownership) -> bool:
     """Whether it carries the cluster's tag."""
     return resource.tags.get(tags.CLUSTER) == owner.cluster
-
-
-def check(resource: Resource, owner: Ownership) -> None:
-    """Raises InvalidSpec for what is not this node's, or is held by something."""
-    doing = f"cannot delete the {resource.kind} {resource.id}"
-    for key, value in tags.ownership(owner).items():
-        if resource.tags.get(key) != value:
-            raise InvalidSpec(f"{doing}: its tag {key} is {resource.tags.get(key)!r}, which is not {value!r}")
-    if resource.attached_to:
-        raise InvalidSpec(f"{doing}: {resource.attached_to} holds it")
 
 
 def _instance(shape: Shape) -> Resource | None:

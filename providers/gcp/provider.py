@@ -11,10 +11,11 @@ Calls for a pod: insert, one look or two, delete. Looks of creates that wait tog
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
-from providers import attached
+from providers import attached, tags
+from providers.answers import Answers
 from providers.base import (
     Device,
     Disk,
@@ -165,7 +166,7 @@ class GcpProvider:
             return  # what is no id never was anything
         try:
             seen = door.read(await self._api.ask(doing, service, "get", asked, rank=Rank.LAST), self._config)
-            resources.check(seen, self._owner)
+            tags.check_removal(seen, self._owner)
             await self._api.ask(doing, service, "delete_unary", asked, takes=MUTATE, rank=Rank.LAST)
         except NotFound:
             return
@@ -396,22 +397,3 @@ def _now() -> float:
 def _young(times: Mapping[str, float], life: float) -> dict[str, float]:
     now = _now()
     return {key: at for key, at in times.items() if now - at < life}
-
-
-class Answers(Generic[T]):
-    """Answers worth keeping, by key, for `life` seconds. Who asks while the question is under way waits for the same
-    answer, and may give up waiting without harm to the others; a failure goes to all who wait and is not kept.
-    """
-
-    def __init__(self, life: float = float("inf")) -> None:
-        self._life = life
-        self._asked: dict[str, tuple[float, asyncio.Task[T]]] = {}
-
-    async def get(self, key: str, ask: Callable[[], Awaitable[T]]) -> T:
-        at, task = self._asked.get(key, (0.0, None))
-        old = task is not None and task.done() and (task.cancelled() or task.exception() is not None)
-        if task is None or old or _now() - at >= self._life:
-            task = asyncio.ensure_future(ask())
-            self._asked[key] = (_now(), task)
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of it
-        return await asyncio.shield(task)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from providers import tags
 from providers.base import Ownership, Resource, ResourceKind
-from providers.errors import InvalidSpec
 from providers.gcp import marks, requests, volumes
 from providers.gcp.config import GcpConfig
 
@@ -25,16 +24,6 @@ class Door:
     service: str  # whose aggregatedList has all of them
     read: Callable[[Shape, GcpConfig], Resource]
     locate: Callable[[str, GcpConfig], Place]
-
-
-def check(resource: Resource, owner: Ownership) -> None:
-    """Raises InvalidSpec for what is not this node's, or is held by something."""
-    doing = f"cannot delete the {resource.kind} {resource.id}"
-    for key, value in tags.ownership(owner).items():
-        if resource.tags.get(key) != value:
-            raise InvalidSpec(f"{doing}: its tag {key} is {resource.tags.get(key)!r}, which is not {value!r}")
-    if resource.attached_to:
-        raise InvalidSpec(f"{doing}: {resource.attached_to} holds it")
 
 
 def is_clusters(resource: Resource, owner: Ownership) -> bool:

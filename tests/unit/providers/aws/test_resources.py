@@ -112,14 +112,14 @@ def test_a_disk_is_held_until_it_is_detached_and_gone_once_it_is_being_deleted()
 
 def test_only_what_is_this_nodes_and_free_passes_the_check() -> None:
     fine = Resource(ResourceKind.DISK, "vol-1", tags=tags.ownership(OWNER))
-    resources.check(fine, OWNER)
+    tags.check_removal(fine, OWNER)
     for wrong in (
         Resource(ResourceKind.DISK, "vol-1", tags={tags.CLUSTER: OWNER.cluster}),
         Resource(ResourceKind.DISK, "vol-1", tags={**fine.tags, tags.CLUSTER: "cluster-b"}),
         Resource(ResourceKind.DISK, "vol-1", tags=fine.tags, attached_to="i-1"),
     ):
         with pytest.raises(InvalidSpec, match="cannot delete the disk vol-1"):
-            resources.check(wrong, OWNER)
+            tags.check_removal(wrong, OWNER)
 
 
 # -- with the real SDK ----------------------------------------------------------------------------

@@ -63,14 +63,14 @@ def test_what_is_being_deleted_is_gone() -> None:
 
 def test_only_what_is_this_nodes_and_free_passes_the_check() -> None:
     fine = Resource(ResourceKind.DISK, "d", tags=tags.ownership(OWNER))
-    resources.check(fine, OWNER)
+    tags.check_removal(fine, OWNER)
     for wrong in (
         replace(fine, tags={tags.CLUSTER: OWNER.cluster}),
         replace(fine, tags={**fine.tags, tags.CLUSTER: "cluster-b"}),
         replace(fine, attached_to="v"),
     ):
         with pytest.raises(InvalidSpec, match="cannot delete the disk d"):
-            resources.check(wrong, OWNER)
+            tags.check_removal(wrong, OWNER)
 
 
 # -- images -----------------------------------------------------------------------------------------------
