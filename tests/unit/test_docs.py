@@ -9,6 +9,7 @@ import pytest
 
 from adaptor.cli import parser
 from adaptor.config import load
+from providers import registry
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -43,11 +44,13 @@ def test_every_command_on_a_page_exists() -> None:
 
 @pytest.mark.parametrize(("where", "text"), list(blocks("toml")), ids=lambda value: value if len(value) < 60 else "")
 def test_every_configuration_on_a_page_is_accepted(where: str, text: str, tmp_path: Path) -> None:
-    if "cloud" not in tomllib.loads(text):
+    tables = tomllib.loads(text)
+    if "cloud" not in tables:
         text = f'{text}\n[cloud]\nprovider = "aws"\n'
     path = tmp_path / "peerpods.toml"
-    path.write_text(text)
-    assert load(str(path), {"PODVM_AMI_ID": "ami-0123456789abcdef0"}).cloud.provider
+    for cloud in set(registry.BUILT_IN) & tables.keys() or {"aws"}:
+        path.write_text(re.sub(r"^provider = .*$", f'provider = "{cloud}"', text, flags=re.MULTILINE))
+        assert load(str(path), {"PODVM_AMI_ID": "ami-0123456789abcdef0"}).cloud.provider == cloud
 
 
 def test_every_link_on_a_page_leads_somewhere() -> None:
