@@ -99,8 +99,8 @@ class Launches:
             await self._delete_part(kind, name, doing)
 
     async def aclose(self) -> None:
-        """Return when the launches under way have ended, with no further looks at theirs. Interfaces that Azure will not delete yet are left to the
-        sweep."""
+        """Return when the launches under way have ended, with no further looks at theirs. Interfaces that Azure will not
+        delete yet are left to the sweep."""
         self._closing.set()
         tasks = [joined.task for joined in self._under_way.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -242,7 +242,10 @@ class Launches:
     async def _give_up(self, vm: str, failed: Mapping[str, str], doing: str) -> None:
         failure = refused(failed, doing)
         if isinstance(failure, (Capacity, Quota, Unsupported)):
-            await self._arm.delete_machine(vm, doing)  # what it raises leaves the launch open, and so it is
+            try:
+                await self._arm.delete_machine(vm, doing)
+            except ProviderError as error:  # it exists still: no error may say that nothing was made
+                raise Transient(f"{failure}; and its VM could not be deleted yet: {error}") from error
             raise failure
         LOG.warning("%s; it exists, and may live: a guest that does not report to Azure fails too", failure)
 
