@@ -1,7 +1,7 @@
 # Everything a developer or a pipeline runs. `make demo` and `make test` need nothing but a clone: the rest they set up.
 #
 # PYTHON=...   an interpreter of version 3.11 or later (default: the newest that is found)
-# WORKERS=...  processes that share the tests (default: 2)
+# WORKERS=...  processes that share the tests (default: 4; they wait more than they compute)
 # ARGS=...     more arguments for the program that a target runs
 
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
-WORKERS ?= 2
+WORKERS ?= 4
 # A test that hangs shows where, and ends itself instead of the whole run. Seconds; the slowest sound one takes a fifth.
 PYTEST := $(BIN)/pytest -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(ARGS)
 
@@ -34,7 +34,7 @@ demo: setup packages ## Watch a pod VM come and go on this machine, without a cl
 
 test: setup lint types ## What every change must pass: lint, types and all tests but the nightly ones
 	@.ci/packages || echo 'going on without: tests that need them say so and are skipped'
-	$(BIN)/python -m adaptor.demo.enter $(PYTEST) -m 'not nightly' -n $(WORKERS)
+	$(BIN)/python -m adaptor.demo.enter $(PYTEST) -m 'not nightly' -n $(WORKERS) --dist worksteal
 
 lint: setup ## Style, format and who may import whom
 	$(BIN)/ruff check
@@ -48,7 +48,7 @@ unit: setup ## The unit tests alone
 	$(PYTEST) tests/unit
 
 nightly: setup packages ## Every test, the fuzzers at full length
-	PEERPODS_NIGHTLY=1 $(BIN)/python -m adaptor.demo.enter $(PYTEST) -n $(WORKERS)
+	PEERPODS_NIGHTLY=1 $(BIN)/python -m adaptor.demo.enter $(PYTEST) -n $(WORKERS) --dist worksteal
 
 bench: setup packages ## Measurements beside their baselines; ARGS=--help for one at a time
 	$(BIN)/python -m tests.bench $(ARGS)
