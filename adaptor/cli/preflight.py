@@ -35,12 +35,14 @@ async def _findings(provider: Provider, config: Config) -> Sequence[Finding]:
     except ProviderError as error:
         offered = Finding("instance types", Grade.FAULT, str(error), "correct the setting or the credentials")
     else:
-        zones = sorted({offer.zone for offer in offers if offer.zone})
+        zones = f" in {', '.join(sorted({offer.zone for offer in offers if offer.zone}))}".removesuffix(" in ")
         kinds = sorted({offer.tee.value for offer in offers})
-        message = f"{len({offer.instance_type for offer in offers})} in {', '.join(zones) or 'no zone'}; TEE: {', '.join(kinds)}"
+        count = len({offer.instance_type for offer in offers})
+        message = f"{count}{zones}; TEE: {', '.join(kinds)}"
         offered = Finding("instance types", Grade.OK, message)
     if isinstance(provider, SupportsPreflight):
-        return [offered, *await provider.preflight(config.guest.port, config.network.vxlan_port)]
+        found = await provider.preflight(config.guest.port, config.network.vxlan_port)
+        return [offered, *found] if offered.grade is Grade.FAULT else found  # it tells of the types itself
     unasked = f"the {provider.name} provider has no preflight: permissions, network and quotas were not looked at"
     return [offered, Finding("preflight", Grade.WARNING, unasked, "launch one pod to find out")]
 
