@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -15,12 +14,12 @@ import botocore.session
 import pytest
 from botocore.loaders import Loader
 
-from providers import registry
 from providers.aws.config import AwsConfig
 from providers.aws.requests import USER_DATA_LIMIT
-from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
 from providers.simcloud.testing import running
+from tests.contract.simulated import Simulated
 from tests.contract.world import Verb
 
 REGION = "us-east-1"
@@ -51,12 +50,14 @@ TRUTHS = (
     Offering("m7g.large", 2, 8192, architecture="arm64"),
     Offering("g5.xlarge", 4, 16384, gpus=1, gpu_model="A10G"),
 )
-HELD = 0.5  # seconds an answer is held back: longer than a test needs to see the call arrive and give up
 
 
-class AwsWorld:
+class AwsWorld(Simulated):
     """World for EC2."""
 
+    name = "aws"
+    actions = {verb: (action,) for verb, action in ACTIONS.items()}
+    answers = ANSWERS
     unknown_id = "i-0123456789abcdef0"
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
@@ -65,45 +66,12 @@ class AwsWorld:
     disk_gib = 8
 
     def __init__(self, cloud: Any, admin: Any, config: AwsConfig, closing: AsyncExitStack) -> None:
-        self.cloud = cloud
         self.admin = admin  # a plain client, to look behind the provider
-        self.config = config
-        self.owner = Ownership("cluster-a", "node-1")
-        self._closing = closing
-        self.provider = self.connect(self.owner)
+        super().__init__(cloud, config, closing)
 
     def spec(self, **changes: Any) -> LaunchSpec:
         plain = LaunchSpec("podvm-nginx-1a2b3c4d", "m6a.large", b"user data", IMAGE, {"team": "blue"})
         return replace(plain, **changes)
-
-    def connect(self, owner: Ownership) -> Provider:
-        return self.opened(self.config, owner)
-
-    def unreachable(self) -> Provider:
-        with socket.socket() as freed:
-            freed.bind(("127.0.0.1", 0))
-            port = freed.getsockname()[1]
-        return self.opened(replace(self.config, endpoint_url=f"http://127.0.0.1:{port}"), self.owner)
-
-    def opened(self, config: AwsConfig, owner: Ownership) -> Provider:
-        provider = registry.open_provider("aws", config, owner)
-        self._closing.push_async_callback(provider.aclose)
-        return provider
-
-    def refuse(self, verb: Verb, kind: type[ProviderError]) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], **ANSWERS[kind])
-
-    def refuse_strangely(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], error="Strange.Novelty")
-
-    def lose_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], lose_reply=True)
-
-    def hold_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], delay_reply=HELD)
-
-    def calls(self, verb: Verb) -> int:
-        return list(self.cloud.calls).count(ACTIONS[verb])
 
     async def user_data(self, instance_id: str) -> bytes:
         answer = await self.ask("describe_instance_attribute", InstanceId=instance_id, Attribute="userData")
@@ -162,9 +130,6 @@ class AwsWorld:
 
     def forbid(self, verb: Verb) -> None:
         self.cloud.faults.next(action=ACTIONS[verb], times=1_000_000, **ANSWERS[Denied])
-
-    def spot(self) -> Provider:
-        return self.opened(replace(self.config, spot=True), self.owner)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         match kind:

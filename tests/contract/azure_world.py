@@ -2,7 +2,6 @@
 
 import base64
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -10,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from providers import registry
 from providers.azure import arm, provider
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
 from providers.azure.requests import USER_DATA_LIMIT, nic_name, resource_id
 from providers.azure.resources import DOORS, path
-from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, NotFound, ProviderError, Quota, Throttled, Transient
 from providers.simcloud.testing import running
+from tests.contract.simulated import Simulated
 from tests.contract.world import Verb
 
 ACTIONS = {
@@ -48,12 +47,14 @@ TRUTHS = (
     Offering("Standard_D2ps_v5", 2, 8192, architecture="arm64"),
     Offering("Standard_NC4as_T4_v3", 4, 28672, gpus=1, gpu_model="T4"),
 )
-HELD = 0.5  # seconds an answer is held back: longer than a test needs to see the call arrive and give up
 
 
-class AzureWorld:
+class AzureWorld(Simulated):
     """World for Azure."""
 
+    name = "azure"
+    actions = ACTIONS
+    answers = ANSWERS
     unknown_id = "podvm-unknown-0123456789ab"
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
@@ -62,47 +63,13 @@ class AzureWorld:
     confidential = ("Standard_DC2as_v5", "Standard_D2s_v5")
 
     def __init__(self, cloud: Any, config: AzureConfig, closing: AsyncExitStack) -> None:
-        self.cloud = cloud
-        self.config = config
         self.admin = Arm(config)  # to look behind the provider
-        self.owner = Ownership("cluster-a", "node-1")
-        self._closing = closing
         closing.push_async_callback(self.admin.aclose)
-        self._planted = 0
-        self.provider = self.connect(self.owner)
+        super().__init__(cloud, config, closing)
 
     def spec(self, **changes: Any) -> LaunchSpec:
         plain = LaunchSpec("podvm-nginx-1a2b3c4d", "Standard_D2s_v5", b"user data", self.config.image, {"team": "blue"})
         return replace(plain, **changes)
-
-    def connect(self, owner: Ownership) -> Provider:
-        return self.opened(self.config, owner)
-
-    def unreachable(self) -> Provider:
-        with socket.socket() as freed:
-            freed.bind(("127.0.0.1", 0))
-            port = freed.getsockname()[1]
-        return self.opened(replace(self.config, endpoint_url=f"http://127.0.0.1:{port}"), self.owner)
-
-    def opened(self, config: AzureConfig, owner: Ownership) -> Provider:
-        provider = registry.open_provider("azure", config, owner)
-        self._closing.push_async_callback(provider.aclose)
-        return provider
-
-    def refuse(self, verb: Verb, kind: type[ProviderError]) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb][0], **ANSWERS[kind])
-
-    def refuse_strangely(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb][0], error="Strange.Novelty")
-
-    def lose_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb][0], lose_reply=True)
-
-    def hold_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb][0], delay_reply=HELD)
-
-    def calls(self, verb: Verb) -> int:
-        return sum(list(self.cloud.calls).count(action) for action in ACTIONS[verb])
 
     async def user_data(self, instance_id: str) -> bytes:
         shape = await self.seen(ResourceKind.INSTANCE, instance_id, **{"$expand": "userData"})
@@ -167,9 +134,6 @@ class AzureWorld:
 
     def forbid(self, verb: Verb) -> None:
         self.cloud.faults.deny(f"Microsoft.Compute/virtualMachines/{'write' if verb is Verb.CREATE else verb}")
-
-    def spot(self) -> Provider:
-        return self.opened(replace(self.config, spot=True), self.owner)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -12,13 +11,13 @@ from typing import Any
 import pytest
 import requests
 
-from providers import registry
-from providers.base import LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind, Tee
+from providers.base import LaunchSpec, Offering, Purchase, ResourceKind, Tee
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
 from providers.gcp import marks
 from providers.gcp.config import GcpConfig
 from providers.gcp.requests import USER_DATA_LIMIT
 from providers.simcloud.testing import running
+from tests.contract.simulated import Simulated
 from tests.contract.world import Verb
 
 ZONES = ("us-central1-a", "us-central1-b")
@@ -52,14 +51,16 @@ TRUTHS = (
     Offering("t2a-standard-2", 2, 8192, architecture="arm64"),
     Offering("g2-standard-4", 4, 16384, gpus=1, gpu_model="nvidia-l4"),
 )
-HELD = 0.5  # seconds an answer is held back: longer than a test needs to see the call arrive and give up
 LOOKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # simcloud's hardware is quick
 COLLECTIONS = {ResourceKind.ADDRESS: f"regions/{REGION}/addresses", ResourceKind.DISK: f"zones/{ZONES[0]}/disks"}
 
 
-class GcpWorld:
+class GcpWorld(Simulated):
     """World for Compute Engine."""
 
+    name = "gcp"
+    actions = {verb: (action,) for verb, action in ACTIONS.items()}
+    answers = ANSWERS
     unknown_id = "us-central1-a/podvm-nobody-0123456789ab"
     user_data_limit = USER_DATA_LIMIT
     truths: tuple[Offering, ...] = TRUTHS
@@ -68,46 +69,9 @@ class GcpWorld:
     disk_gib = 10  # Google makes no smaller ones
     kinds = (ResourceKind.INSTANCE, ResourceKind.ADDRESS, ResourceKind.DISK)  # an interface is a part of its instance
 
-    def __init__(self, cloud: Any, config: GcpConfig, closing: AsyncExitStack) -> None:
-        self.cloud = cloud
-        self.config = config
-        self.owner = Ownership("cluster-a", "node-1")
-        self._closing = closing
-        self._planted = 0
-        self.provider = self.connect(self.owner)
-
     def spec(self, **changes: Any) -> LaunchSpec:
         plain = LaunchSpec("podvm-nginx-1a2b3c4d", "n2d-standard-2", b"user data", self.config.image, {"team": "blue"})
         return replace(plain, **changes)
-
-    def connect(self, owner: Ownership) -> Provider:
-        return self.opened(self.config, owner)
-
-    def unreachable(self) -> Provider:
-        with socket.socket() as freed:
-            freed.bind(("127.0.0.1", 0))
-            port = freed.getsockname()[1]
-        return self.opened(replace(self.config, endpoint_url=f"http://127.0.0.1:{port}"), self.owner)
-
-    def opened(self, config: GcpConfig, owner: Ownership) -> Provider:
-        provider = registry.open_provider("gcp", config, owner)
-        self._closing.push_async_callback(provider.aclose)
-        return provider
-
-    def refuse(self, verb: Verb, kind: type[ProviderError]) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], **ANSWERS[kind])
-
-    def refuse_strangely(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], error="Strange.Novelty")
-
-    def lose_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], lose_reply=True)
-
-    def hold_reply(self, verb: Verb) -> None:
-        self.cloud.faults.next(action=ACTIONS[verb], delay_reply=HELD)
-
-    def calls(self, verb: Verb) -> int:
-        return list(self.cloud.calls).count(ACTIONS[verb])
 
     async def user_data(self, instance_id: str) -> bytes:
         shape = await self.ask("GET", _path(instance_id))
@@ -160,9 +124,6 @@ class GcpWorld:
 
     def forbid(self, verb: Verb) -> None:
         self.cloud.faults.deny(f"compute.{ACTIONS[verb].replace('insert', 'create')}")
-
-    def spot(self) -> Provider:
-        return self.opened(replace(self.config, spot=True), self.owner)
 
     async def exists(self, kind: ResourceKind, resource_id: str) -> bool:
         if kind is ResourceKind.INSTANCE:

@@ -10,7 +10,8 @@ from providers.aws import elastic
 from providers.aws.provider import AwsProvider
 from providers.base import InstanceState, ResourceKind
 from providers.errors import Denied, NotFound, ProviderError, Quota, Transient
-from tests.contract.aws_world import HELD, AwsWorld
+from tests.contract.aws_world import AwsWorld
+from tests.contract.simulated import HELD
 from tests.contract.world import until_running
 from tests.unit.providers.aws.conftest import Opened
 
