@@ -14,6 +14,9 @@
 with everything the cloud said, and is never retried.
 """
 
+import re
+from collections.abc import Mapping
+
 
 class ProviderError(Exception):
     """A cloud's refusal. `code` and `request_id` are the cloud's own, for whoever asks its support."""
@@ -63,3 +66,22 @@ class NotFound(ProviderError):
 
 class Transient(ProviderError):
     """No answer or a server fault; the same call with the same token is safe."""
+
+
+def made(
+    cls: type[ProviderError],
+    text: str,
+    code: str,
+    request_id: str = "",
+    *,
+    hints: Mapping[str, str],
+    class_hints: Mapping[type[ProviderError], str],
+) -> ProviderError:
+    """An error of this class that ends in what to do about it: the code's hint, else the class's."""
+    hint = hints.get(code) or class_hints.get(cls)
+    return cls(f"{text}; {hint}" if hint else text, code=code, request_id=request_id)
+
+
+def retry_after(header: str) -> float | None:
+    """A Retry-After header in seconds; its other form, a date, no cloud sends."""
+    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else None

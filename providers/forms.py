@@ -153,3 +153,19 @@ def optional(form: Form, unset: Callable[[Any], bool] = lambda value: value in (
 def each(form: Form) -> Form:
     """A list of texts, every one of them as `form` wants it."""
     return Form(f"a list, each {form.allowed}", lambda value: tuple(form.parse(part) for part in _strings(value)))
+
+
+def tags(problem: Callable[[str, str], str], reserved: tuple[str, ...], cloud: str) -> Form:
+    """`pairs` that the cloud takes as tags, sorted: `problem` says why it would not take one, `reserved` are the
+    beginnings of keys that `cloud` or peerpods writes."""
+
+    def parse(value: Any) -> tuple[tuple[str, str], ...]:
+        found = _pairs(value)
+        for key, val in found.items():
+            if why := problem(key, val):
+                raise ValueError(f"has the tag {key!r}, which {why}")
+            if key.lower().startswith(reserved) or key == "Name":
+                raise ValueError(f"has the tag {key!r}, which is written by peerpods or {cloud} itself")
+        return tuple(sorted(found.items()))
+
+    return Form(pairs.allowed, parse)

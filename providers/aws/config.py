@@ -72,16 +72,6 @@ def _endpoints(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs.items()))
 
 
-def _tags(value: Any) -> tuple[tuple[str, str], ...]:
-    pairs: dict[str, str] = forms.pairs.parse(value)
-    for key, val in pairs.items():
-        if problem := tag_problem(key, val):
-            raise ValueError(f"has the tag {key!r}, which {problem}")
-        if key.lower().startswith(RESERVED_TAGS) or key == "Name":
-            raise ValueError(f"has the tag {key!r}, which is written by peerpods or Amazon itself")
-    return tuple(sorted(pairs.items()))
-
-
 def tag_problem(key: str, value: str) -> str:
     """Why EC2 would refuse this tag; empty when it would not."""
     if not 1 <= len(key) <= TAG_KEY_LIMIT:
@@ -216,7 +206,10 @@ class AwsConfig:
         "pod labels that become tags of the VM, shortened and cleaned where EC2 needs it",
     )
     tags: tuple[tuple[str, str], ...] = setting(
-        Form(forms.pairs.allowed, _tags), (), "for every instance, volume and network interface", env=("TAGS",)
+        forms.tags(tag_problem, RESERVED_TAGS, "Amazon"),
+        (),
+        "for every instance, volume and network interface",
+        env=("TAGS",),
     )
     profile: str | None = setting(
         forms.optional(forms.nonempty), None, "a profile of ~/.aws to take credentials from", env=("AWS_PROFILE",)

@@ -1,5 +1,6 @@
 """EC2's and the SDK's errors as ours: one table by vendor code, one by the SDK's own exceptions."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,6 +18,8 @@ from providers.errors import (
     Throttled,
     Transient,
     Unsupported,
+    made,
+    retry_after,
 )
 
 UNAUTHORIZED: Final = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")  # the permission is missing
@@ -207,6 +210,7 @@ _CLASS_HINTS: Final = {
     Quota: "ask AWS for a higher limit, or allow another instance family",
     Denied: "check the credentials and permissions of this node",
 }
+_made: Final = functools.partial(made, hints=_HINTS, class_hints=_CLASS_HINTS)
 
 
 def translate(error: Exception, doing: str) -> ProviderError:
@@ -245,7 +249,7 @@ def _from_answer(response: Mapping[str, Any], operation: str, doing: str) -> Pro
         text = f"{text} The whole reason is in CloudTrail under this request: `aws sts decode-authorization-message`"
     made = _made(cls, f"{doing}: {text or f'HTTP status {status}'}", code, str(meta.get("RequestId", "")))
     if isinstance(made, Throttled):
-        made.retry_after = _seconds(meta.get("HTTPHeaders", {}).get("retry-after", ""))
+        made.retry_after = retry_after(meta.get("HTTPHeaders", {}).get("retry-after", ""))
     return made
 
 
@@ -259,13 +263,3 @@ def _class_of(code: str, status: int) -> type[ProviderError]:
     if status == 429:
         return Throttled
     return Transient if status >= 500 else ProviderError
-
-
-def _made(cls: type[ProviderError], text: str, code: str, request_id: str = "") -> ProviderError:
-    hint = _HINTS.get(code) or _CLASS_HINTS.get(cls)
-    return cls(f"{text}; {hint}" if hint else text, code=code, request_id=request_id)
-
-
-def _seconds(header: str) -> float | None:
-    """Retry-After as a number; its other form, a date, EC2 does not send."""
-    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else None

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from providers.answers import Answers
 from providers.aws import catalog, prices, requests, shape, worker
@@ -15,7 +15,6 @@ from providers.aws.shape import Image, Place, Template
 from providers.base import LaunchSpec, Offering, Tee
 from providers.errors import InvalidSpec, NotFound
 
-T = TypeVar("T")
 # Seconds that the first pod's choice waits for prices; an order without them is better than a start that waits.
 PRICES_WITHIN: Final = 3.0
 

@@ -76,16 +76,6 @@ def _price(value: Any) -> float:
     return price
 
 
-def _tags(value: Any) -> tuple[tuple[str, str], ...]:
-    pairs: dict[str, str] = forms.pairs.parse(value)
-    for key, val in pairs.items():
-        if problem := tag_problem(key, val):
-            raise ValueError(f"has the tag {key!r}, which {problem}")
-        if key.lower().startswith(RESERVED_TAGS) or key == "Name":
-            raise ValueError(f"has the tag {key!r}, which is written by peerpods or Azure itself")
-    return tuple(sorted(pairs.items()))
-
-
 def tag_problem(key: str, value: str) -> str:
     """Why Azure would refuse this tag; empty when it would not."""
     if not 1 <= len(key) <= TAG_KEY_LIMIT:
@@ -183,7 +173,7 @@ class AzureConfig:
         env=("ROOT_VOLUME_SIZE",),
     )
     tags: tuple[tuple[str, str], ...] = setting(
-        Form(forms.pairs.allowed, _tags), (), "for every VM, disk, interface and address", env=("TAGS",)
+        forms.tags(tag_problem, RESERVED_TAGS, "Azure"), (), "for every VM, disk, interface and address", env=("TAGS",)
     )
     ssh_user: str = setting(_user, "peerpod", "Azure demands one, with a key", env=("SSH_USERNAME",))
     ssh_key_path: str | None = setting(

@@ -1,7 +1,7 @@
 """Azure's and the SDK's errors as ours: one table by vendor code, one by the SDK's own exceptions."""
 
+import functools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from providers.errors import (
     Throttled,
     Transient,
     Unsupported,
+    made,
+    retry_after,
 )
 
 EXISTS: Final = "PreconditionFailed"  # If-None-Match: * met a VM of that name
@@ -201,6 +203,7 @@ _CLASS_HINTS: Final = {
     Quota: "ask Azure for a higher limit, or allow another size family",
     Denied: "check the credentials and permissions of this node",
 }
+_made: Final = functools.partial(made, hints=_HINTS, class_hints=_CLASS_HINTS)
 
 
 def translate(error: Exception, doing: str) -> ProviderError:
@@ -231,7 +234,7 @@ def refused(
         cls, f"{doing}: {text or f'HTTP status {status}'}", code or str(status), headers.get("x-ms-request-id", "")
     )
     if isinstance(made, Throttled):
-        made.retry_after = _seconds(headers.get("Retry-After", ""))
+        made.retry_after = retry_after(headers.get("Retry-After", ""))
     return made
 
 
@@ -275,13 +278,3 @@ def _class_of(code: str, text: str, status: int) -> type[ProviderError]:
     if status in (401, 403):
         return Denied
     return Transient if status >= 500 else ProviderError
-
-
-def _made(cls: type[ProviderError], text: str, code: str, request_id: str = "") -> ProviderError:
-    hint = _HINTS.get(code) or _CLASS_HINTS.get(cls)
-    return cls(f"{text}; {hint}" if hint else text, code=code, request_id=request_id)
-
-
-def _seconds(header: str) -> float | None:
-    """Retry-After as a number; its other form, a date, Azure does not send."""
-    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else None

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from providers import attached, tags
 from providers.answers import Answers, failed
@@ -32,13 +32,13 @@ from providers.errors import InvalidSpec, NotFound, ProviderError
 from providers.tags import ownership
 from providers.throttle import Rank, Throttle
 
-T = TypeVar("T")
-
 # Up to so many machines are asked for one by one, which also tells of each whether it is switched on; more by one List,
 # which does not. ARM admits 25 reads a second from all nodes together, Compute five Lists.
 FEW: Final = 2
 # Seconds for which an answer about one machine is given again: Azure allows twelve a minute for each.
 FRESH: Final = 5.0
+# Seconds for which a deletion is remembered: somebody waits for the end of it that long.
+LEAVING: Final = 3600.0
 MOST: Final = 100_000  # a List answers for as many as there are
 ABSENT: Final = (
     "ResourceNotFound"  # of the resource itself; a group or subscription that does not exist has other codes
@@ -68,7 +68,7 @@ class AzureProvider:
         self._images: Answers[images.Image] = Answers()  # an image version never changes
         self._key: Answers[str] = Answers()
         self._looked = Together(Throttle(), Rank.READ, self._look_at, MOST, "")  # the calls themselves are paced by Arm
-        self._deleted: set[str] = set()  # machines whose deletion ARM has taken; a name is never used twice
+        self._deleted: dict[str, float] = {}  # the loop's time at which ARM took the deletion; no name is used twice
         self._looks: dict[str, tuple[float, asyncio.Task[Instance | None]]] = {}
 
     async def create(self, spec: LaunchSpec, token: str) -> Instance:
@@ -82,7 +82,7 @@ class AzureProvider:
         wanted = {id for id in ids if requests.is_name(id)}
         found = await self._looked.ask(wanted)
         # ARM took the deletion of these, so their absence is no delay in its knowledge: they are gone for good.
-        gone = (wanted & self._deleted) - found.keys()
+        gone = (wanted & self._deleted.keys()) - found.keys()
         return {**found, **{id: Instance(id, InstanceState.GONE) for id in gone}}
 
     async def list(self) -> Sequence[Instance]:
@@ -109,7 +109,8 @@ class AzureProvider:
         self._looks.pop(instance_id, None)
         self._launches.forget(instance_id)
         if was_there:
-            self._deleted.add(instance_id)
+            now = asyncio.get_running_loop().time()
+            self._deleted = {id: at for id, at in self._deleted.items() if now - at < LEAVING} | {instance_id: now}
         if not was_there and await self._left_an_interface(instance_id):
             await self._launches.discard(instance_id, doing)
 

@@ -4,6 +4,7 @@ Google says no in two places: at once, with an HTTP status and a reason ("rateLi
 operation that an accepted call has begun, with a code ("ZONE_RESOURCE_POOL_EXHAUSTED").
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,6 +23,8 @@ from providers.errors import (
     Throttled,
     Transient,
     Unsupported,
+    made,
+    retry_after,
 )
 
 ALREADY_EXISTS: Final = "alreadyExists"
@@ -115,6 +118,7 @@ _CLASS_HINTS: Final = {
     Quota: "ask Google for a higher limit, or allow another machine family or zone",
     Denied: "check the credentials and permissions of this node",
 }
+_made: Final = functools.partial(made, hints=_HINTS, class_hints=_CLASS_HINTS)
 
 
 def translate(error: Exception, doing: str, request_id: str = "") -> ProviderError:
@@ -160,7 +164,7 @@ def _from_answer(error: sdk.GoogleAPICallError, doing: str, request_id: str) -> 
     text = str(listed[0].get("message") or said.get("message") or f"HTTP status {status}")
     made = _made(_class_of(code, status), f"{doing}: {text}", code or str(status), _request_id(said) or request_id)
     if isinstance(made, Throttled):
-        made.retry_after = _seconds(error.response.headers.get("retry-after", ""))
+        made.retry_after = retry_after(error.response.headers.get("retry-after", ""))
     return made
 
 
@@ -190,16 +194,6 @@ def _class_of(code: str, status: int) -> type[ProviderError]:
     return Transient if status >= 500 else ProviderError
 
 
-def _made(cls: type[ProviderError], text: str, code: str, request_id: str = "") -> ProviderError:
-    hint = _HINTS.get(code) or _CLASS_HINTS.get(cls)
-    return cls(f"{text}; {hint}" if hint else text, code=code, request_id=request_id)
-
-
 def _short(error: Exception) -> str:
     """Its text, without the representations of connections that the HTTP library puts in."""
     return re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>:? ?|\s+", " ", str(error))[:500].strip()
-
-
-def _seconds(header: str) -> float | None:
-    """Retry-After as a number; its other form, a date, Google does not send."""
-    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else None

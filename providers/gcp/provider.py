@@ -12,7 +12,7 @@ Calls for a pod: insert, one look or two, delete. Looks of creates that wait tog
 import asyncio
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from providers import attached, tags
 from providers.answers import Answers
@@ -38,8 +38,6 @@ from providers.gcp.errors import ALREADY_EXISTS, of_operation
 from providers.gcp.requests import Shape
 from providers.gcp.resources import Door
 from providers.throttle import Rank
-
-T = TypeVar("T")
 
 # Seconds before each look at a new instance. An address takes about one, hardware two to five; a machine that is
 # still PROVISIONING after all of them is returned as it is: it has an address, and whoever dials it has more patience.
