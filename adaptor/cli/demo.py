@@ -15,7 +15,12 @@ def add_parser(verbs: Verbs) -> None:
         "namespaces; then plays kata's shim for one pod, shows every phase with its time, and proves at the end that "
         "nothing is left. Works as root, and as an ordinary user where the kernel allows user namespaces.",
     )
-    demo.add_argument("--cloud", choices=("aws", "azure", "gcp"), default="aws", help="which (default: %(default)s)")
+    demo.add_argument(
+        "--cloud",
+        choices=("aws", "azure", "gcp"),
+        default="aws",
+        help="which; azure and gcp need their SDK, as `pip install 'peerpods[sim,azure]'` (default: %(default)s)",
+    )
     demo.add_argument("--boot-delay", default="2s±1s", help="how long simulated VMs boot (default: %(default)s)")
     demo.add_argument("--plain", action="store_true", help="one line per phase instead of a live display")
     demo.add_argument("--logs", metavar="DIR", help="keep the logs of simcloud, adaptor and relay there")

@@ -26,10 +26,12 @@ _DESCRIPTION: Final = (
 )
 _EPILOG: Final = """\
 examples:
-  peerpods demo                          see a pod VM come and go, without a cloud account
-  peerpods config --cloud aws > my.toml  a configuration to fill in
-  peerpods check --config my.toml        is it right?
-  peerpods adaptor --config my.toml      serve this node
+  peerpods demo                             see a pod VM come and go, without a cloud account
+  peerpods config --cloud aws > my.toml     a configuration to fill in
+  peerpods check --config my.toml           is it right?
+  peerpods check --config my.toml --cloud   would the cloud launch with it? Nothing is made
+  peerpods instances list --config my.toml  which machines pods may get, and their prices
+  peerpods adaptor --config my.toml         serve this node
 
 `peerpods COMMAND --help` says more about one command.
 """
