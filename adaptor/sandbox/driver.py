@@ -292,7 +292,7 @@ class Driver:
         self._forget_grace()
         reason = message.reason or message.call.value
         self._answer_waiting(StartFailed(f"the start of {self.state.spec.pod} was ended: {reason}"))
-        if self.state.phase is not Phase.STOPPING:
+        if self.state.phase not in (Phase.STOPPING, Phase.GONE):  # GONE: forgotten while the start was being ended
             await self._insist(partial(self._record, StopDecided(reason)))
         if self._undone:
             _answer(message, None)
