@@ -44,6 +44,26 @@ async def test_calls_are_answered_while_the_cloud_takes_its_time(node: Node) -> 
         await node.gone(registry)
 
 
+async def test_a_stop_that_meets_the_end_of_its_sandbox_is_answered_and_writes_nothing_more(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found as a driver that tried for ever to record a decision about a sandbox that was forgotten by then."""
+    async with node.adaptor() as registry:
+        await registry.create(WEB)
+        await registry.start(WEB.id)
+        driver = registry._drivers[WEB.id]
+        await registry.stop(WEB.id, "StopVM")
+
+        async def end_start() -> None:
+            while driver.state.phase is not Phase.GONE:
+                await node.clock.sleep(1)
+
+        monkeypatch.setattr(driver, "_end_start", end_start)
+        async with asyncio.timeout(5):
+            await registry.stop(WEB.id, "StopVM")
+        await node.gone(registry)
+
+
 async def test_a_start_is_refused_at_once_also_while_the_cloud_refuses_to_delete(node: Node) -> None:
     async with node.adaptor() as registry:
         await registry.create(WEB)
