@@ -1,6 +1,7 @@
 """Every setting of the adaptor, typed: one TOML file and the environment (which wins) become a `Config`.
 
-    [node] [guest] [network] [cloud] [selection] [log] [http] [limits] [sweep] [volumes]   rooms below
+    [node] [guest] [network] [cloud] [selection] [log] [http] [limits] [sweep] [volumes]   the node's rooms
+    [kubernetes] [webhook] [controller] [quota]              the cluster's
     [aws], [azure], ...                                      the selected cloud's own, read by its provider
 
 `load` returns a whole Config or raises ConfigError with every fault at once. Nothing else in the adaptor reads the
@@ -210,6 +211,109 @@ class Volumes:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """The cluster that this node is in; a node with containerd alone has none."""
+
+    enabled: str = setting(
+        forms.choice("auto", "on", "off"), "auto", "auto: in a pod of a cluster, or where a kubeconfig is given"
+    )
+    kubeconfig: str | None = setting(
+        forms.optional(forms.path), None, "a kubeconfig file; without it the pod's own service account is used"
+    )
+    namespace: str = setting(
+        forms.text, "peerpods", "where the cluster's parts of this program live", env=("POD_NAMESPACE",)
+    )
+    runtime_classes: tuple[str, ...] = setting(
+        forms.strings,
+        (names.RUNTIME_CLASS,),
+        "the runtime classes whose pods run in VMs of their own",
+        env=("TARGET_RUNTIMECLASS", "RUNTIMECLASS_NAME"),
+    )
+    capacity: str = setting(
+        forms.choice("status", "device-plugin", "off"),
+        "status",
+        "how limits.peerpods_per_node reaches the scheduler: in the node's status, or by kubelet's device plugins",
+    )
+    pull_secrets: str = setting(
+        forms.choice("node", "own", "off"),
+        "own",
+        "who reads pods' image pull secrets: node: this node's kubelet, which may read its own pods' only; own: the "
+        "adaptor's service account; off: nobody",
+    )
+    kubelet_kubeconfig: str = setting(
+        forms.path, "/etc/kubernetes/kubelet.conf", "the kubelet's own, for pull_secrets = node"
+    )
+    events: bool = setting(forms.boolean, True, "tell each pod's owner in events what becomes of its VM")
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """The admission webhook (`peerpods webhook`), which sizes pods' VMs."""
+
+    listen: tuple[str, int] = setting(forms.host_port, ("0.0.0.0", 9443), "address that the API server calls")
+    certificates: str = setting(
+        forms.path, "/run/peerpods/webhook", "directory with tls.crt and tls.key; read again whenever they change"
+    )
+    mode: str = setting(
+        forms.choice("zero", "strip"),
+        "zero",
+        "zero: requests become 0 and limits stay; strip: all resources are removed, as upstream does",
+    )
+    gpu_resources: tuple[str, ...] = setting(
+        forms.strings,
+        ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe"),
+        "resources that count as the VM's GPUs",
+    )
+    vm_resource: str = setting(
+        forms.text,
+        names.VM_RESOURCE,
+        "the resource that every such pod asks one of",
+        env=("POD_VM_EXTENDED_RESOURCE",),
+    )
+    refuse: bool = setting(
+        forms.boolean, True, "refuse pods that could never start, with the reason; false: admit them all"
+    )
+    offerings: str | None = setting(
+        forms.optional(forms.path), None, "a file with what the cloud sells, as the controller writes it"
+    )
+    quota: bool = setting(forms.boolean, False, "hold new pods until the controller finds room for them in [quota]")
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """What one process does for the whole cluster (`peerpods controller`)."""
+
+    lease_duration: float = setting(
+        own.seconds_between(5, 300), 15.0, "how long a controller that died keeps the others waiting"
+    )
+    node_grace: float = setting(
+        own.seconds_between(30, 86_400),
+        300.0,
+        "how long a node must be gone before its pods' VMs are deleted from here",
+    )
+    webhook_certificates: bool = setting(
+        forms.boolean, True, "make and renew the webhook's certificates; false: cert-manager does"
+    )
+    webhook_service: str = setting(forms.text, "peerpods-webhook", "the webhook's Service, which its certificate names")
+    webhook_configurations: tuple[str, ...] = setting(
+        forms.strings, ("peerpods",), "the webhook configurations whose caBundle is kept right"
+    )
+    offerings: bool = setting(forms.boolean, True, "tell the webhook what the cloud sells")
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much the pod VMs of the cluster and of each namespace may be together; a namespace's annotation
+    kata.peerpods.io/quota counts before this.
+    """
+
+    cluster: tuple[tuple[str, int], ...] = setting(
+        own.quota, (), 'of the whole cluster: "pods=100,vcpus=400,memory-gib=1600,gpus=8"; what is not named is free'
+    )
+    namespace: tuple[tuple[str, int], ...] = setting(own.quota, (), "of each namespace, likewise")
+
+
 ROOMS: Final[Mapping[str, type]] = {
     "node": Node,
     "guest": Guest,
@@ -221,6 +325,10 @@ ROOMS: Final[Mapping[str, type]] = {
     "limits": Limits,
     "sweep": Sweep,
     "volumes": Volumes,
+    "kubernetes": Kubernetes,
+    "webhook": Webhook,
+    "controller": Controller,
+    "quota": Quota,
 }
 
 
@@ -238,6 +346,10 @@ class Config:
     limits: Limits
     sweep: Sweep
     volumes: Volumes
+    kubernetes: Kubernetes
+    webhook: Webhook
+    controller: Controller
+    quota: Quota
     settings: Any
     sources: Mapping[str, str]
     warnings: Sequence[str] = ()
@@ -260,10 +372,11 @@ class ConfigError(AdaptorError):
         super().__init__("\n  ".join([f"{count} wrong ({file} and environment):", *map(str, faults)]))
 
 
-def load(path: str | None, env: Env) -> Config:
+def load(path: str | None, env: Env, *, needs_cloud: bool = True) -> Config:
     """The configuration from the file at `path` and from `env`.
 
-    Without `path` the default file is read if there is one; the environment alone may be enough.
+    Without `path` the default file is read if there is one; the environment alone may be enough. Who calls no cloud
+    may do without one (`settings` is None then).
     Raises: ConfigError.
     """
     file = path or names.CONFIG_FILE
@@ -277,7 +390,8 @@ def load(path: str | None, env: Env) -> Config:
         for name, room in ROOMS.items()
     }
     rooms["node"] = _named(rooms["node"], faults)
-    settings = _cloud_settings(rooms["cloud"].provider, table, env, faults)
+    provider = rooms["cloud"].provider
+    settings = _cloud_settings(provider, table, env, faults) if provider or needs_cloud else None
     path = rooms["selection"].prices
     prices = config_prices.read(path, "selection.prices", faults) if path else _NO_PRICES
     faults += _unknown_tables(table)

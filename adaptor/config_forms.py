@@ -14,6 +14,7 @@ from providers.settings import Form
 _INITDATA_LIMIT: Final = 1 << 20
 _GZIP_AS_BASE64: Final = "H4sI"  # how every base64 of gzip begins; no TOML document can
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
+QUOTA_KEYS: Final = ("pods", "vcpus", "memory-gib", "gpus")
 _UNIX_PATH_LIMIT: Final = 107  # bytes of a socket's path that the kernel takes
 
 
@@ -52,6 +53,16 @@ def _initdata(value: Any) -> str | None:
     if not isinstance(data, dict) or not all(isinstance(entry, str) for entry in data.values()):
         raise ValueError("has no [data] table of texts")
     return text
+
+
+def _quota(value: Any) -> tuple[tuple[str, int], ...]:
+    found = forms.pairs.parse(value)
+    for key, amount in found.items():
+        if key not in QUOTA_KEYS:
+            raise ValueError(f"has {key!r}")
+        if not amount.isdecimal() or len(amount) > 9:
+            raise ValueError(f"has {key}={amount[:20]!r}, which is not a whole number")
+    return tuple((key, int(found[key])) for key in QUOTA_KEYS if key in found)
 
 
 def _unpacked(value: str) -> str:
@@ -104,3 +115,6 @@ def seconds_between(low: float, high: float) -> Form:
         return seconds
 
     return Form(f'{low:g} to {high:g} seconds, or a text like "30s", "5m"', parse)
+
+
+quota: Final = Form(f'"pods=10,vcpus=40": of {", ".join(QUOTA_KEYS)} those that have a limit', _quota)

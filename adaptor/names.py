@@ -66,3 +66,20 @@ POD_NETNS: Final = "/run/netns/podns"
 GUEST_VOLUMES_DIR: Final = "/run/cloud-volumes"  # <vol-N>: where a pod's disks are mounted
 CDH_SOCKET: Final = "/run/confidential-containers/cdh.sock"
 UPSTREAM_APF: Final = f"{RUN_DIR}/apf.json"
+
+# -- Kubernetes -----------------------------------------------------------------------------------
+VM_RESOURCE: Final = "kata.peerpods.io/vm"  # what the scheduler counts on nodes and pods
+RUNTIME_CLASS: Final = "kata-remote"
+PEERPOD_GROUP: Final = "confidentialcontainers.org"  # upstream's, with its version, kind and finalizer
+PEERPOD_VERSION: Final = "v1alpha1"
+PEERPOD_PLURAL: Final = "peerpods"
+PEERPOD_FINALIZER: Final = "peer.pod/finalizer"
+# Not under WISH_PREFIX, where every annotation is a wish of the pod's owner.
+SIZED: Final = "kata.peerpods.io/size"  # on a pod that the webhook has sized: "vcpus=4,memory-mib=4096,gpus=1"
+QUOTA: Final = "kata.peerpods.io/quota"  # scheduling gate, lifted by the controller; and a namespace's annotation: "pods=10,vcpus=40"
+SANDBOX_LABEL: Final = "kata.peerpods.io/sandbox"  # on a PeerPod: the sandbox's id, its first 63 characters
+NODE_LABEL: Final = "kata.peerpods.io/node"  # on a PeerPod: whose adaptor it belongs to
+EVENT_SOURCE: Final = "peerpods"  # who reports the events on pods
+LEASE: Final = "peerpods-controller"
+OFFERINGS: Final = "peerpods-offerings"  # ConfigMap, key offerings.json: what the cloud sells, for the webhook
+WEBHOOK_TLS: Final = "peerpods-webhook-tls"  # Secret: ca.crt, tls.crt, tls.key, and the controller's ca.key

@@ -43,7 +43,6 @@ IGNORED: Final = (
     Unused("EXTERNAL_NETWORK_VIA_PODVM", "a second network card for the pod's own traffic is not supported yet", _OFF),
     Unused("POD_SUBNET_CIDRS", "has a meaning only with EXTERNAL_NETWORK_VIA_PODVM, which is not supported yet"),
     Unused("CLOUD_CONFIG_VERIFY", "the cloud's settings are verified at every start", _OFF),
-    Unused("RUNTIMECLASS_NAME", "readiness does not depend on the node's pods, so their runtime class is not needed"),
     Unused("POD_UID", "sockets are handed over without it"),
     Unused("CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH", "Go plug-ins cannot be loaded here"),
     Unused("CLOUD_PROVIDER_EXTERNAL_PLUGIN_HASH", "Go plug-ins cannot be loaded here"),

@@ -1,19 +1,22 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
+from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.launch import LaunchTokens
+from adaptor.sandbox.model import Event, SandboxSpec, SandboxState
 from adaptor.sandbox.watch import InstanceWatch
-from providers.base import Ownership, Provider
+from providers.base import Offering, Ownership, Provider
+from providers.errors import ProviderError
 
 
 class Relay(Protocol):
@@ -55,6 +58,58 @@ class PodNetworks(Protocol):
     async def apf(self, netns: str) -> dict[str, Any]: ...
 
 
+class Cluster(Protocol):
+    """The Kubernetes cluster around this node (`kube.node`). Nothing here raises, and nothing holds a pod up for more
+    than a few seconds: the journal is what counts, Kubernetes is told."""
+
+    async def announce(self, state: SandboxState) -> None:
+        """Have the sandbox's PeerPod exist, before the first create call: what is launched is known to the cluster
+        even if this node never comes back."""
+        ...
+
+    def changed(self, state: SandboxState, event: Event | None) -> None:
+        """`event` has been journalled and made `state` of the sandbox; None: it was forgotten (phase GONE)."""
+        ...
+
+    def failed(self, state: SandboxState, error: AdaptorError) -> None:
+        """A start has come to a bad end."""
+        ...
+
+    def tried(self, state: SandboxState, offering: Offering, error: ProviderError) -> None:
+        """The cloud had no room for `offering`; the next one is tried."""
+        ...
+
+    async def registry_auth(self, state: SandboxState) -> bytes:
+        """The pod's image pull secrets as one auth.json; empty where it has none."""
+        ...
+
+    async def labels(self, spec: SandboxSpec) -> Mapping[str, str]:
+        """The pod's labels, for tags in the cloud; empty where nobody can tell."""
+        ...
+
+
+class Alone:
+    """A node without Kubernetes."""
+
+    async def announce(self, state: SandboxState) -> None:
+        pass
+
+    def changed(self, state: SandboxState, event: Event | None) -> None:
+        pass
+
+    def failed(self, state: SandboxState, error: AdaptorError) -> None:
+        pass
+
+    def tried(self, state: SandboxState, offering: Offering, error: ProviderError) -> None:
+        pass
+
+    async def registry_auth(self, state: SandboxState) -> bytes:
+        return b""
+
+    async def labels(self, spec: SandboxSpec) -> Mapping[str, str]:
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class GuestSettings:
     """How VMs of this node are booted and reached."""
@@ -85,3 +140,4 @@ class Rooms:
     creates: FairGate  # bounds the VMs that are being asked for at once
     tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)
+    cluster: Cluster = field(default_factory=Alone)

@@ -88,6 +88,7 @@ def test_every_package_there_is_is_under_the_rules() -> None:
         ("guest", "podvm_images/guest/bind.py", "import adaptor.relay.client"),
         ("guest", "podvm_images/guest/bind.py", "def late():\n    import adaptor.newroom"),
         ("guest-alone", "podvm_images/guest/bind.py", "import providers.base"),
+        ("webhook", "webhook/__init__.py", "import adaptor.sandbox.model"),
     ],
 )
 def test_a_rule_that_is_broken_is_reported(tree: Path, contract: str, module: str, line: str) -> None:
