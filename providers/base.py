@@ -327,3 +327,26 @@ class SupportsQuota(Protocol):
     async def quota(self) -> Sequence[Headroom]:
         """Those limits that the configured types meet. Raises: Throttled, Denied, Transient."""
         ...
+
+
+# Bytes of a console that `SupportsConsole.console` gives at most, the last ones: as many as EC2 keeps.
+CONSOLE_LIMIT = 64 * 1024
+
+
+def console_tail(printed: str) -> str:
+    """The end of it, as long as `SupportsConsole.console` may be."""
+    return printed.encode(errors="replace")[-CONSOLE_LIMIT:].decode(errors="replace").lstrip("\ufffd")
+
+
+@runtime_checkable
+class SupportsConsole(Protocol):
+    """A cloud that keeps what its machines print on their serial console."""
+
+    async def console(self, instance_id: str) -> str:
+        """The newest CONSOLE_LIMIT bytes that the cloud has of it; empty while it has none, clouds lag by seconds to
+        minutes. What is not UTF-8 is replaced; escape sequences are the guest's, and still in it.
+
+        Some clouds still tell of a machine that has been deleted. Raises: NotFound, Throttled, Denied, InvalidSpec
+        (this machine's console is not kept), Transient.
+        """
+        ...

@@ -16,6 +16,7 @@ from providers.base import (
     Provider,
     Resource,
     SupportsBatchCreate,
+    SupportsConsole,
     SupportsPreflight,
     SupportsQuota,
     SupportsSweep,
@@ -123,12 +124,18 @@ class _Quota(Metered):
         return await self._count("quota", self._provider.quota())
 
 
+class _Console(Metered):
+    async def console(self, instance_id: str) -> str:
+        return await self._count("console", self._provider.console(instance_id))
+
+
 _ABILITIES: Final[tuple[tuple[type, type[Metered]], ...]] = (
     (SupportsSweep, _Sweep),
     (SupportsVolumes, _Volumes),
     (SupportsBatchCreate, _Batch),
     (SupportsPreflight, _Preflight),
     (SupportsQuota, _Quota),
+    (SupportsConsole, _Console),
 )
 
 

@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 
 from providers import tags
-from providers.aws import limits, prices, quota, requests, resources, volumes, worker
+from providers.aws import consoles, limits, prices, quota, requests, resources, volumes, worker
 from providers.aws.asking import Ask
 from providers.aws.config import AwsConfig
 from providers.aws.elastic import Elastic
@@ -135,6 +135,10 @@ class AwsProvider:
     def device(self, spec: LaunchSpec, index: int) -> Device:
         """See SupportsVolumes.device."""
         return volumes.device(spec.volumes[index])
+
+    async def console(self, instance_id: str) -> str:
+        """See SupportsConsole.console."""
+        return await consoles.read(self._call, instance_id)
 
     async def preflight(self, port: int, tunnel_port: int) -> Sequence[Finding]:
         """See SupportsPreflight.preflight."""

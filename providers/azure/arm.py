@@ -147,6 +147,10 @@ class Arm:
     async def put(self, path: str, api: str, body: Body, doing: str) -> Answer:
         return await self._send("PUT", path, api, doing, [WRITE], Rank.CREATE, body=body)
 
+    async def post(self, path: str, api: str, doing: str) -> Answer:
+        """An action that asks something; ARM counts it among the writes."""
+        return await self._send("POST", path, api, doing, [WRITE], Rank.READ)
+
     async def delete(self, path: str, api: str, doing: str) -> Answer:
         """Status 204: there was none."""
         return await self._send("DELETE", path, api, doing, [DELETE], Rank.DELETE)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from providers import attached, tags
 from providers.answers import Answers, failed
-from providers.azure import arm, catalog, credentials, images, preflight, prices, quotas, requests, resources
+from providers.azure import arm, catalog, consoles, credentials, images, preflight, prices, quotas, requests, resources
 from providers.azure import volumes as managed
 from providers.azure.arm import Arm
 from providers.azure.config import AzureConfig
@@ -163,6 +163,11 @@ class AzureProvider:
     def device(self, spec: LaunchSpec, index: int) -> Device:
         """See SupportsVolumes.device: the LUN is the place in the spec."""
         return Device(lun=index)
+
+    async def console(self, instance_id: str) -> str:
+        """See SupportsConsole.console."""
+        self._check_open()
+        return await consoles.read(self._arm, self._config, instance_id)
 
     async def quota(self) -> Sequence[Headroom]:
         """See SupportsQuota.quota."""

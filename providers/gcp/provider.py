@@ -17,6 +17,7 @@ from typing import Any, Final
 from providers import attached, tags
 from providers.answers import Answers
 from providers.base import (
+    CONSOLE_LIMIT,
     Device,
     Disk,
     Finding,
@@ -28,6 +29,7 @@ from providers.base import (
     Ownership,
     Resource,
     Volume,
+    console_tail,
 )
 from providers.batch import Together
 from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient, Unsupported
@@ -199,6 +201,15 @@ class GcpProvider:
         return await preflight.run(
             self._api, self._config, port, tunnel_port, offerings=self.offerings, image=self._image
         )
+
+    async def console(self, instance_id: str) -> str:
+        """See SupportsConsole.console."""
+        place, doing = requests.place(instance_id), f"cannot read the console of {instance_id}"
+        if place is None:  # what is no id never was an instance
+            raise NotFound(f"{doing}: it is no instance's id: zone/name")
+        asked = {**requests.one(self._config, *place), "port": 1, "start": -CONSOLE_LIMIT}
+        found = await self._api.ask(doing, "instances", "get_serial_port_output", asked)
+        return console_tail(str(found.get("contents", "")))
 
     async def quota(self) -> Sequence[Headroom]:
         """See SupportsQuota.quota: the region's."""

@@ -35,6 +35,7 @@ ACTIONS = {
     Verb.DISKS: "DescribeVolumes",
     Verb.ATTACH: "AttachVolume",
     Verb.QUOTA: "GetServiceQuota",
+    Verb.CONSOLE: "GetConsoleOutput",
 }
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
     Capacity: {"error": "InsufficientInstanceCapacity"},
@@ -122,6 +123,9 @@ class AwsWorld(Simulated):
     async def root_gib(self, instance_id: str) -> int:
         found = await self.ask("describe_volumes", Filters=_is("attachment.instance-id", instance_id))
         return int(found["Volumes"][0]["Size"])
+
+    async def prints(self, instance_id: str, data: bytes) -> None:
+        self.cloud._cloud.fleet.lives[instance_id].machine.console.write(data)
 
     async def purchase(self, instance_id: str) -> Purchase:
         found = await self.ask("describe_instances", InstanceIds=[instance_id])

@@ -31,6 +31,7 @@ ACTIONS = {
     Verb.DISKS: ("Disks.Get",),
     Verb.ATTACH: ("VirtualMachines.AttachDetachDataDisks",),  # never asked for: the create attaches
     Verb.QUOTA: ("Usage.List",),
+    Verb.CONSOLE: ("VirtualMachines.RetrieveBootDiagnosticsData",),
 }
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
     Capacity: {"error": "ZonalAllocationFailed"},
@@ -127,6 +128,10 @@ class AzureWorld(Simulated):
     async def root_gib(self, instance_id: str) -> int:
         shape = await self.seen(ResourceKind.INSTANCE, instance_id)
         return int(shape["properties"]["storageProfile"]["osDisk"]["diskSizeGB"])
+
+    async def prints(self, instance_id: str, data: bytes) -> None:
+        machines = self.cloud._cloud.machines
+        machines.all[machines.machine_id(instance_id)].life.machine.console.write(data)
 
     async def purchase(self, instance_id: str) -> Purchase:
         shape = await self.seen(ResourceKind.INSTANCE, instance_id)

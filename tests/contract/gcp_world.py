@@ -33,6 +33,7 @@ ACTIONS = {
     Verb.DISKS: "disks.get",
     Verb.ATTACH: "instances.attachDisk",
     Verb.QUOTA: "regions.get",
+    Verb.CONSOLE: "instances.getSerialPortOutput",
 }
 # Room and quota are refused in the operation, the rest at once.
 ANSWERS: dict[type[ProviderError], dict[str, Any]] = {
@@ -117,6 +118,10 @@ class GcpWorld(Simulated):
 
     async def root_gib(self, instance_id: str) -> int:
         return int((await self.ask("GET", _path(instance_id)))["disks"][0]["diskSizeGb"])
+
+    async def prints(self, instance_id: str, data: bytes) -> None:
+        zone, _, name = instance_id.partition("/")
+        self.cloud._cloud.project.vm(zone, name).machine.console.write(data)
 
     async def purchase(self, instance_id: str) -> Purchase:
         model = (await self.ask("GET", _path(instance_id)))["scheduling"].get("provisioningModel")

@@ -25,6 +25,7 @@ class Verb(StrEnum):
     DISKS = "disks"  # these two of clouds that support volumes
     ATTACH = "attach"
     QUOTA = "quota"  # of clouds that tell their limits
+    CONSOLE = "console"  # of clouds that keep consoles
 
 
 class World(Protocol):
@@ -89,6 +90,10 @@ class World(Protocol):
 
     async def root_gib(self, instance_id: str) -> int:
         """The size of this machine's root volume."""
+        ...
+
+    async def prints(self, instance_id: str, data: bytes) -> None:
+        """This machine prints on its serial console."""
         ...
 
     async def purchase(self, instance_id: str) -> Purchase:

@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from providers.simcloud.arm import account, images, metadata, nics, permissions, prices, routes, skus
+from providers.simcloud.arm import account, diagnostics, images, metadata, nics, permissions, prices, routes, skus
 from providers.simcloud.arm.account import Account
 from providers.simcloud.arm.desk import Asked, Desk, Reply
+from providers.simcloud.arm.diagnostics import Diagnostics
 from providers.simcloud.arm.disks import Disks
 from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.identity import Issuer
@@ -35,7 +36,7 @@ LOG: Final = logging.getLogger("providers.simcloud")
 _REGION: Final = "eastus"  # when none is asked for
 _VERSION: Final = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 _OLDEST, _NEWEST = "2015-06-15", "2026-12-31"  # what this cloud understands; it plays the newest for all
-_OPEN: Final = ("Identity.Token", "Prices.List")  # asked without a token
+_OPEN: Final = ("Identity.Token", "Prices.List", diagnostics.BLOB)  # asked without a token
 _JSON: Final = "application/json; charset=utf-8"
 
 
@@ -62,7 +63,8 @@ class Arm:
         self._name_instances_freely(faults)
         self._limits = Limits(options.rate_limits)
         whole = Account(desk, lambda: [load for vm in self.machines.known.values() if (load := vm.load)])
-        rooms = (self.machines, self.network, disks, Images(desk), whole)
+        self._diagnostics = Diagnostics(self.machines)
+        rooms = (self.machines, self.network, disks, Images(desk), whole, self._diagnostics)
         self._handlers = {action: handler for room in rooms for action, handler in room.handlers().items()}
 
     def facts(self) -> dict[str, str]:
@@ -168,6 +170,8 @@ class Arm:
     def _open(self, asked: Asked) -> Reply:
         if asked.action == "Identity.Token":
             return Reply(body=self.issuer.answer(asked.query, asked.headers))
+        if asked.action == diagnostics.BLOB:
+            return self._diagnostics.blob(asked)
         return Reply(body=prices.answer(self._region, asked.query, asked.base, asked.path))
 
     def _name_instances_freely(self, faults: Faults) -> None:
@@ -233,6 +237,8 @@ def _unknown(method: str, path: str) -> Refused:
 
 
 def _answered(reply: Reply, left: Mapping[str, str]) -> Answer:
+    if isinstance(reply.body, bytes):  # a blob
+        return Answer(reply.status, reply.body, "application/octet-stream", {**_named(), **reply.headers})
     body = b"" if reply.body is None else json.dumps(reply.body).encode()
     headers = {**_named(), **left, **reply.headers}
     if isinstance(reply.body, dict) and (etag := reply.body.get("etag")):

@@ -42,7 +42,7 @@ class Machines:
         return {
             "VirtualMachines.CreateOrUpdate": self._put,
             "VirtualMachines.Update": self._update,
-            "VirtualMachines.Get": lambda asked: Reply(body=self._shown(self._visible(asked), asked)),
+            "VirtualMachines.Get": lambda asked: Reply(body=self._shown(self.visible(asked), asked)),
             "VirtualMachines.Delete": self._delete,
             "VirtualMachines.List": self._list,
             "VirtualMachines.ListAll": self._list,
@@ -209,7 +209,7 @@ class Machines:
         return page(asked, [vm_view.shown(vm, now, expand) for vm in found])
 
     def _instance_view(self, asked: Asked) -> Reply:
-        return Reply(body=vm_view.instance_view(self._visible(asked), self._desk.now()))
+        return Reply(body=vm_view.instance_view(self.visible(asked), self._desk.now()))
 
     def _shown(self, vm: Vm, asked: Asked) -> dict[str, Any]:
         return vm_view.shown(vm, self._desk.now(), asked.query.get("$expand", ""))
@@ -321,8 +321,8 @@ class Machines:
             raise no_resource(VM, asked.name, asked.group)
         return vm
 
-    def _visible(self, asked: Asked) -> Vm:
-        """As _named, for whoever only looks: a new one may not be shown yet."""
+    def visible(self, asked: Asked) -> Vm:
+        """The VM that is named, for whoever only looks: a new one may not be shown yet. Raises Refused."""
         vm = self._named(asked)
         if self._desk.now() < vm.visible_at:
             raise no_resource(VM, asked.name, asked.group)

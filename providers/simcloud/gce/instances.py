@@ -117,9 +117,10 @@ class Instances:
 
     def console(self, asked: Asked) -> Json:
         vm = self._vm(asked)
-        start = int(asked.query.get("start", 0))
+        asked_start = int(asked.query.get("start", 0))
         port = int(asked.query.get("port", 1))
         text = vm.machine.console.text() if vm.machine is not None and port == 1 else ""
+        start = asked_start if asked_start >= 0 else max(0, len(text) + asked_start)  # negative: so many, the newest
         return {
             "kind": "compute#serialPortOutput",
             "contents": text[start:],

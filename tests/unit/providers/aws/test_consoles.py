@@ -1,0 +1,21 @@
+"""EC2's console: the newest where the machine is one that tells it."""
+
+import pytest
+
+from providers.errors import NotFound
+from tests.contract.aws_world import AwsWorld
+from tests.contract.world import until_running
+
+
+async def test_a_machine_that_keeps_only_its_boots_console_is_asked_for_that(world: AwsWorld) -> None:
+    made = await world.provider.create(world.spec(), "token-1")
+    await until_running(world.provider, made.id)
+    await world.prints(made.id, b"booted\n")
+    world.cloud.faults.next(action="GetConsoleOutput", error="UnsupportedOperation")
+    assert await world.provider.console(made.id) == "booted\n"  # type: ignore[attr-defined]
+    assert list(world.cloud.calls).count("GetConsoleOutput") == 2
+
+
+async def test_what_is_no_id_has_no_console(world: AwsWorld) -> None:
+    with pytest.raises(NotFound):
+        await world.provider.console("vm-of-another-cloud")  # type: ignore[attr-defined]
