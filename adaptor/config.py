@@ -87,6 +87,12 @@ class Guest:
     scratch_space: bool = setting(
         forms.boolean, False, "encrypted scratch disk for container images", env=("ENABLE_SCRATCH_SPACE",)
     )
+    console_on_failure: bool = setting(
+        forms.boolean,
+        True,
+        "when a pod VM fails, keep what it printed in state_dir/consoles, and tell its last lines in the pod's event and "
+        "the log; the cloud must allow reading consoles",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
+from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import metered
@@ -115,6 +116,8 @@ class Daemon:
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
         rooms = self._rooms(owner, provider, relay, journal, pki, networks)
         self._stack.push_async_callback(rooms.watch.aclose)
+        if rooms.consoles is not None:
+            self._stack.push_async_callback(rooms.consoles.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
         await self._recover(registry, rooms)
@@ -209,6 +212,9 @@ class Daemon:
             pods_dir=self._config.node.pods_dir,
             creates=FairGate(self._config.limits.creates_at_once * per_call),
             chooser=Chooser(constraints(self._config.selection), self._config.prices),
+            consoles=(
+                Consoles(provider, Path(self._config.node.state_dir), self._clock) if guest.console_on_failure else None
+            ),
         )
 
     def _warm_up(self, provider: Provider) -> None:

@@ -224,7 +224,8 @@ class Driver:
         except asyncio.CancelledError:
             raise
         except AdaptorError as error:
-            self._fail_start(error)
+            consoles = self._rooms.consoles
+            self._fail_start(error if consoles is None else await consoles.explained(self.state, error))
         except Exception as error:  # a bug must still end in a clean node and a readable event
             self._log.exception("start failed unexpectedly")
             self._fail_start(StartFailed(f"internal error while starting the VM: {type(error).__name__}: {error}"))

@@ -198,10 +198,13 @@ class Registry:
 
     async def _cause(self, state: SandboxState, reason: str) -> str:
         """`reason`, or the cloud's where it calls the VM ended: a VM that shuts down leaves before the cloud says so."""
-        try:
-            dead = await within(self._rooms.clock, _EXAMINATION, self._rooms.watch.death(state.instance_id))
-        except TimeoutError:
+        death = within(self._rooms.clock, _EXAMINATION, self._rooms.watch.death(state.instance_id))
+        words = self._rooms.consoles.keep(state, reason, _EXAMINATION) if self._rooms.consoles else asyncio.sleep(0)
+        dead, _ = await asyncio.gather(death, words, return_exceptions=True)
+        if isinstance(dead, TimeoutError):
             return reason
+        if isinstance(dead, BaseException):
+            raise dead
         return recovery.death(dead) or reason
 
     async def _sessions(self) -> Sequence[Session]:

@@ -10,6 +10,7 @@ from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
+from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.launch import LaunchTokens
@@ -141,3 +142,4 @@ class Rooms:
     tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)
     cluster: Cluster = field(default_factory=Alone)
+    consoles: Consoles | None = None  # None: guest.console_on_failure is off

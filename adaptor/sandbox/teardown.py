@@ -26,6 +26,8 @@ async def delete_vm(work: Work) -> None:
         if work.state.launch_unresolved:
             await _resolve(work)
         if work.state.instance_id:
+            if work.rooms.consoles is not None:
+                await work.rooms.consoles.keep_if_slow(work.state)
             await _insist_on_delete(work)
             await work.record(InstanceDeleted())
 

@@ -36,6 +36,8 @@ class Cloud:
         self.hidden = False  # eventual consistency: nothing can be listed yet
         self.deleting_seconds = 0.0  # from an accepted deletion to its end
         self.made_at: dict[str, float] = {}
+        self.printed: dict[str, str] = {}  # id: what its console has
+        self.console_seconds = 0.0  # what such a call takes longer than others
         self._leaving: dict[str, float] = {}  # id: when it will be gone
         self._clock = clock
 
@@ -112,6 +114,11 @@ class Cloud:
     async def offerings(self) -> Sequence[Offering]:
         await self._call("offerings")
         return self.offered
+
+    async def console(self, instance_id: str) -> str:
+        await self._clock.sleep(self.console_seconds)
+        await self._call("console")
+        return self.printed.get(instance_id, "")
 
     async def aclose(self) -> None:
         pass

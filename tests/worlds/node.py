@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
+from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Event, SandboxSpec, fold
@@ -135,6 +136,7 @@ class Node:
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
             creates=FairGate(16),
+            consoles=Consoles(self.cloud, self._directory, self.clock),
         )
 
 
