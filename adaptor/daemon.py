@@ -51,8 +51,10 @@ DRAIN: Final = 25.0
 # For the cloud's word on what became of the VMs, at a start. A describe takes half a second; a cloud that is away
 # must not keep the shim waiting, and the patrol asks it again. Seconds.
 _SURVEY: Final = 2.0
-# Between looks at a relay that does not answer. Seconds.
+# Between looks at a relay that does not answer, and at a start, how long one that is started by somebody else may take.
+# Then this process ends, and whoever started it tries again. Seconds.
 _RELAY_RETRY: Final = 1.0
+_RELAY_PATIENCE: Final = 15.0
 
 log = logs.get("daemon")
 
@@ -109,7 +111,7 @@ class Daemon:
         owner = ownership(config)
         journal = await Journal.open(state_dir / names.JOURNAL, self._clock, owner)
         self._stack.push_async_callback(journal.aclose)
-        provider, relay = await asyncio.gather(open_provider(config, owner), ensure_relay(config.node.relay_socket))
+        provider, relay = await asyncio.gather(open_provider(config, owner), self._find_relay())
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
@@ -261,10 +263,24 @@ class Daemon:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
         await registry.recover(plan)
 
+    async def _find_relay(self) -> RelayClient:
+        """One of its own where that is allowed, else another's, which may still be starting. Raises Unavailable."""
+        node = self._config.node
+        patience = 0.0 if node.spawn_relay else _RELAY_PATIENCE
+        deadline = self._clock.now() + patience
+        while True:
+            try:
+                return await ensure_relay(node.relay_socket, spawn=node.spawn_relay)
+            except Unavailable:
+                if self._clock.now() >= deadline:
+                    raise
+                self._unready = ["waiting for the relay"]
+            await self._clock.sleep(_RELAY_RETRY)
+
     async def _revive_relay(self) -> None:
         """The pods of a relay that died are over; the next ones need one."""
         try:
-            fresh = await ensure_relay(self._config.node.relay_socket)
+            fresh = await ensure_relay(self._config.node.relay_socket, spawn=self._config.node.spawn_relay)
         except AdaptorError as error:
             log.error("no relay can be started", error=str(error))
         else:

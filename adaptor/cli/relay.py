@@ -24,6 +24,12 @@ def add_parser(verbs: Verbs) -> None:
         help="take over from the relay that serves there, pods and all; without one, just serve",
     )
     relay.add_argument(
+        "--serving-file",
+        metavar="PATH",
+        help="for the main process of a pod: this file exists while the sessions are this relay's; once a successor has "
+        "them, wait for the pod's end instead of ending, or kubelet would start this one again",
+    )
+    relay.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
@@ -36,4 +42,6 @@ def run(arguments: Namespace) -> int | None:
     """Until a signal ends it, or a successor takes over."""
     from adaptor.relay import process
 
-    return process.main(arguments.socket, arguments.log_level, takeover=arguments.takeover)
+    return process.main(
+        arguments.socket, arguments.log_level, takeover=arguments.takeover, serving_file=arguments.serving_file
+    )

@@ -99,7 +99,7 @@ class DevicePlugin:
     async def _keep_registered(self) -> None:
         failing = False
         while True:
-            kubelet = _identity(self._kubelet)
+            kubelet = identity(self._kubelet)
             if kubelet is None:
                 await self._clock.sleep(_LOOK)
                 continue
@@ -125,10 +125,10 @@ class DevicePlugin:
             await self._clock.sleep(_LOOK)
             if self._listeners:
                 heard = self._clock.now()
-            if _identity(self._kubelet) != kubelet:
+            if identity(self._kubelet) != kubelet:
                 log.info("kubelet has restarted; registering again")
                 return
-            if _identity(self._path) is None:
+            if identity(self._path) is None:
                 log.info("our socket was removed; registering again")
                 return
             if self._clock.now() - heard > _UNHEARD:
@@ -222,7 +222,8 @@ def _ids(count: int) -> list[str]:
     return [f"{_PREFIX}{number}" for number in range(count)]
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Which file this is; None: there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -135,8 +135,10 @@ def reach(path: str) -> Line:
     return Line(connection, FROZEN)
 
 
-def hand_over(line: Line, relay: HandedRelay, listener: socket.socket, sessions: Iterable[Handed]) -> NoReturn:
-    """Give all this away and end the process; raises HandOverFailed where it comes to nothing.
+def hand_over(
+    line: Line, relay: HandedRelay, listener: socket.socket, sessions: Iterable[Handed], leave: Callable[[], NoReturn]
+) -> NoReturn:
+    """Give all this away and `leave`; raises HandOverFailed where it comes to nothing.
 
     The caller has frozen everything, and must not let its event loop run until this has ended one way or the other.
     """
@@ -151,7 +153,7 @@ def hand_over(line: Line, relay: HandedRelay, listener: socket.socket, sessions:
         sessions=relay.sessions,
         seconds=round(time.monotonic() - began, 3),
     )
-    os._exit(0)  # closing anything in order would end the pods
+    leave()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from adaptor.protos.relay_pb2 import (
 from adaptor.relay import handover
 from adaptor.relay.handover import HandOverFailed, Taken
 from adaptor.relay.listener import alone_at
+from adaptor.relay.place import Place
 from adaptor.relay.session import Session
 from adaptor.telemetry import logs
 from adaptor.ttrpc.aio import Call, Handler, Server, Service
@@ -52,7 +53,8 @@ _BIND_PATIENCE: Final = 3.0
 class Relay:
     """The sessions, and the handlers of relay.proto; `server` is where they are called."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        self._place = place or Place()
         self._sessions: dict[str, Session] = {}
         # Begins at a number that no relay before this one has reached: who watched that one must not wait here.
         self._generation = time.time_ns()
@@ -139,7 +141,8 @@ class Relay:
             handed = HandedRelay(
                 version=__version__, pid=os.getpid(), generation=self._generation, sessions=len(sessions)
             )
-            handover.hand_over(line, handed, self.server.listeners[0], map(Session.export, sessions))
+            exported = map(Session.export, sessions)
+            handover.hand_over(line, handed, self.server.listeners[0], exported, self._place.leave)
         finally:
             for session in sessions:
                 session.thaw()
@@ -186,12 +189,13 @@ class Relay:
         return ListResponse(sessions=sessions, generation=self._generation, version=__version__, pid=os.getpid())
 
 
-async def serve(path: str, *, takeover: bool = False) -> None:
+async def serve(path: str, *, takeover: bool = False, serving_file: str | None = None) -> None:
     """Serve at `path` until SIGTERM or SIGINT, then close every session.
 
-    Raises ListenError: one serves there already; HandOverFailed where it was to be taken over.
+    Raises ListenError: one serves there already; HandOverFailed where it was to be taken over; OSError.
     """
-    relay = Relay()
+    place = Place(serving_file)
+    relay = Relay(place)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -199,6 +203,7 @@ async def serve(path: str, *, takeover: bool = False) -> None:
     if not (takeover and await _take_over(relay, path)):
         with alone_at(path):
             await relay.server.listen_unix(path)
+    place.serving()
     log.info("the relay is serving", path=path, pid=os.getpid(), version=__version__)
     await stop.wait()
     log.info("the relay ends, and every pod it carries with it")
@@ -222,14 +227,20 @@ async def _take_over(relay: Relay, path: str) -> bool:
     return True
 
 
-def main(socket_path: str = names.RELAY_SOCKET, log_level: str = "info", *, takeover: bool = False) -> int:
+def main(
+    socket_path: str = names.RELAY_SOCKET,
+    log_level: str = "info",
+    *,
+    takeover: bool = False,
+    serving_file: str | None = None,
+) -> int:
     """Serve until a signal ends it; returns the exit status."""
     logs.setup(level=log_level)
     socket_path = os.path.abspath(socket_path)
     _detach()
     _allow_descriptors()
     try:
-        uvloop.run(serve(socket_path, takeover=takeover))
+        uvloop.run(serve(socket_path, takeover=takeover, serving_file=serving_file))
     except (AdaptorError, OSError) as error:
         log.error("the relay cannot serve", path=socket_path, error=error)
         return 1

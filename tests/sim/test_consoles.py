@@ -1,8 +1,8 @@
 """A VM that fails is heard before it is deleted: its console is kept, and delays nothing for long."""
 
 import asyncio
+import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,9 @@ PANIC = "\x1b[2J[ 1.2] VFS: Unable to mount root fs\r\n\r\n[ 1.3] Kernel panic -
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Path]:
+def kept(tmp_path: Path) -> Path:
     """Where WEB's console is kept."""
-    yield tmp_path / "consoles" / f"{WEB.id}.txt"
+    return tmp_path / "consoles" / f"{WEB.id}.txt"
 
 
 async def failed(registry: Registry) -> StartFailed:
@@ -44,7 +44,7 @@ async def test_the_last_words_of_a_vm_that_never_answered_are_in_the_error_and_i
         )
         await node.gone(registry)
     head, _, text = kept.read_text().partition("\n")
-    assert head.startswith(f"# pod shop/web, VM i-0001: the VM i-0001: no guest answered")
+    assert head.startswith("# pod shop/web, VM i-0001: the VM i-0001: no guest answered")
     assert text == PANIC.replace("\r\n", "\n"), "read as text"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
@@ -169,7 +169,6 @@ async def test_the_newest_fifty_are_kept(node: Node, kept: Path) -> None:
     for number in range(60):
         old = kept.parent / f"{number:064}.txt"
         old.write_text("old")
-        import os
 
         os.utime(old, (number, number))
     node.cloud.printed["i-0001"] = PANIC
