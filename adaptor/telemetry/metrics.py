@@ -84,6 +84,22 @@ SWEPT: Final = Counter(
     ["kind", "outcome"],
 )
 
+CONTROLLER_LEADS: Final = Gauge("peerpods_controller_leads", "1 in the controller that has the lease.")
+CONTROLLER_FAILURES: Final = Counter(
+    "peerpods_controller_duty_failures", "Times that one of the controller's duties failed and began again.", ["duty"]
+)
+PEERPODS_FINISHED: Final = Counter(
+    "peerpods_controller_peerpods_finished", "PeerPods of dead nodes and vanished pods whose VM the controller ended."
+)
+PEERPODS_STUCK: Final = Gauge(
+    "peerpods_controller_peerpods_stuck", "PeerPods that nobody finishes: their events tell why."
+)
+QUOTA_HELD: Final = Gauge("peerpods_quota_held_pods", "Pods that wait at the quota's gate.")
+QUOTA_LIFTED: Final = Counter("peerpods_quota_lifted_gates", "Pods that were let through the quota's gate.")
+CERTIFICATE_EXPIRES: Final = Gauge(
+    "peerpods_webhook_certificate_expires", "When the webhook's serving certificate ends; seconds since the epoch."
+)
+
 
 def sandbox_moved(old: str | None, new: str | None) -> None:
     """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""
