@@ -15,6 +15,7 @@ FAMILIES: Final = (
     "serve",
     "relay",
     "controller",
+    "webhook",
     "check",
     "instances",
     "journal",

@@ -109,9 +109,7 @@ class ServerApi:
             return str(asked.resourceVersion), found
 
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[tuple[str, Object], None]:
-        asked = self._client.watch(
-            _CLASSES[kind], resource_version=version, server_timeout=WATCH, **_in(kind, "*")
-        )
+        asked = self._client.watch(_CLASSES[kind], resource_version=version, server_timeout=WATCH, **_in(kind, "*"))
         with told(f"watch {kind.plural}"):
             async for event, found in asked:
                 yield str(event), _plain(found)

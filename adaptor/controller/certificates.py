@@ -73,9 +73,7 @@ class Certificates:
         if step is Step.NEW_SERVING:
             assert stock.signing is not None
             return self._serving(stock.signing, now)
-        ca = pki.make_ca(
-            f"peerpods webhook CA {secrets.token_hex(4)}", dt.timedelta(seconds=self._pace.authority), now
-        )
+        ca = pki.make_ca(f"peerpods webhook CA {secrets.token_hex(4)}", dt.timedelta(seconds=self._pace.authority), now)
         # What was trusted stays so, for what is served stays served. Older ones than those go.
         still_good = [each for each in stock.authorities if each.not_valid_after_utc > now][:2]
         fresh = {

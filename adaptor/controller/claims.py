@@ -1,9 +1,9 @@
 """Which of the cloud's resources belong to nodes that are gone, and to nobody else. Pure: `sandbox.sweep` for a cluster.
 
-    not of this cluster, or of no node, or of a node that exists ──► FOREIGN  that node sees to it
-    of a node gone for less than the grace                       ──► YOUNG
-    named by a PeerPod that holds it, or its pod still exists     ──► OWNED
-    else as `sweep` judges for a node that knows of no sandbox: HELD, YOUNG or LEAKED
+not of this cluster, or of no node, or of a node that exists ──► FOREIGN  that node sees to it
+of a node gone for less than the grace                       ──► YOUNG
+named by a PeerPod that holds it, or its pod still exists     ──► OWNED
+else as `sweep` judges for a node that knows of no sandbox: HELD, YOUNG or LEAKED
 """
 
 from collections.abc import Mapping, Sequence

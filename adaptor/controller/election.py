@@ -1,6 +1,6 @@
 """One leader at a time: takes the Lease, keeps it while the work runs, and ends the work before another may begin.
 
-    contend ──taken──► work + renew every 2 s ──not renewed for 10 s, or another's──► work cancelled ──► contend
+contend ──taken──► work + renew every 2 s ──not renewed for 10 s, or another's──► work cancelled ──► contend
 """
 
 import asyncio

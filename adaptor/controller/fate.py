@@ -1,10 +1,10 @@
 """What becomes of a PeerPod, and whether the machine it names is its own. Pure.
 
-    deleted, or its pod is gone?  no ─► LEAVE
-    its node lives?              yes ─► LEAVE to its adaptor; REPORT when that takes too long
-    dead for less than the grace ─────► LEAVE, look again
-    another cloud's ──────────────────► REPORT
-    else ─────────────────────────────► FINISH: delete the VM, then drop our finalizer
+deleted, or its pod is gone?  no ─► LEAVE
+its node lives?              yes ─► LEAVE to its adaptor; REPORT when that takes too long
+dead for less than the grace ─────► LEAVE, look again
+another cloud's ──────────────────► REPORT
+else ─────────────────────────────► FINISH: delete the VM, then drop our finalizer
 """
 
 from collections.abc import Mapping
@@ -116,7 +116,9 @@ def decide(peerpod: PeerPod, facts: Facts) -> Fate:
         return Fate(Verb.LEAVE, f"{facts.dead.why}; it may come back", min(left, _LONGEST_LOOK))
     if peerpod.cloud and peerpod.cloud != facts.cloud:
         said = f"{why}, and its VM {peerpod.instance_id or ''} is at {peerpod.cloud}, which is not the cloud configured here ({facts.cloud})"
-        return Fate(Verb.REPORT, f"{said}: delete the VM there, then remove the finalizer {names.PEERPOD_FINALIZER}", STUCK)
+        return Fate(
+            Verb.REPORT, f"{said}: delete the VM there, then remove the finalizer {names.PEERPOD_FINALIZER}", STUCK
+        )
     return Fate(Verb.FINISH, f"{why}; {facts.dead.why}")
 
 

@@ -64,9 +64,7 @@ async def _serve(config: Config) -> int:
         clock = RealClock()
         api, provider, cluster = await _open(config, stack)
         me = f"{os.uname().nodename}_{secrets.token_hex(4)}"  # a pod's machine name is the pod's
-        election = Election(
-            api, config.kubernetes.namespace, names.LEASE, me, config.controller.lease_duration, clock
-        )
+        election = Election(api, config.kubernetes.namespace, names.LEASE, me, config.controller.lease_duration, clock)
         if config.http.listen is not None:
             stack.callback(Http(config.http.listen, lambda: _readiness(election)).close)
 

@@ -135,7 +135,9 @@ class Gatekeeper:
         if cause == held.cause and self._clock.now() - at < _AGAIN:
             return
         self._told[pod.uid] = (held.cause, self._clock.now())
-        self._voice.say(About("v1", "Pod", pod.namespace, pod.name, pod.uid), "QuotaExceeded", held.message, warning=True)
+        self._voice.say(
+            About("v1", "Pod", pod.namespace, pod.name, pod.uid), "QuotaExceeded", held.message, warning=True
+        )
 
     def _waited(self, pod: PodFacts) -> float:
         with suppress(ValueError):

@@ -81,7 +81,9 @@ class Uninstall:
             key = f"{each.namespace}/{each.name}"
             try:
                 if not await self._release(each):
-                    self._left.stuck[key] = f"its VM {each.instance_id or f'with the token {each.token}'} is being deleted"
+                    self._left.stuck[key] = (
+                        f"its VM {each.instance_id or f'with the token {each.token}'} is being deleted"
+                    )
             except (AdaptorError, ProviderError) as error:
                 log.warning("cannot release a PeerPod yet", peerpod=key, error=str(error))
                 self._left.stuck[key] = str(error)
@@ -101,7 +103,9 @@ class Uninstall:
             await finisher.delete(self._api, wanted)
         await finisher.drop_finalizer(self._api, wanted)
         if reason:
-            self._left.abandoned.append(f"VM {wanted.instance_id} of PeerPod {wanted.namespace}/{wanted.name}: {reason}")
+            self._left.abandoned.append(
+                f"VM {wanted.instance_id} of PeerPod {wanted.namespace}/{wanted.name}: {reason}"
+            )
         self._left.finished += 1
         return True
 
