@@ -44,7 +44,7 @@ async def test_secrets_that_no_bind_can_hold_fail_the_start_with_the_reason_and_
     node.cluster = Cluster(size=4 << 20)
     async with node.adaptor() as registry:
         await registry.create(WEB)
-        with pytest.raises(InvalidRequest, match="image pull secrets are .* name only the secrets that the pod needs"):
+        with pytest.raises(InvalidRequest, match=r"image pull secrets are .* name only the secrets that the pod needs"):
             await registry.start(WEB.id)
         await node.gone(registry)
 
