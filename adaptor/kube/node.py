@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Final, ParamSpec
+from typing import Final, ParamSpec, Protocol
 
 from lightkube import AsyncClient
 
@@ -32,8 +32,18 @@ from adaptor.telemetry import logs
 from providers.base import Offering, Provider
 from providers.errors import ProviderError
 
-PullSecrets = Callable[[SandboxSpec], Awaitable[bytes]]
 P = ParamSpec("P")
+
+
+class PullSecrets(Protocol):
+    """Reads a pod's image pull secrets (`kube.secrets`)."""
+
+    async def auth(
+        self, namespace: str, pod_name: str, pod_uid: str = "", service_account: str = ""
+    ) -> tuple[bytes, list[str]]: ...
+
+    async def aclose(self) -> None: ...
+
 
 # Seconds that a start waits for its PeerPod, and for its pod's labels: the API server answers in milliseconds or is
 # away, and then the VM counts more.
@@ -66,7 +76,7 @@ def _quietly(told: Callable[P, None]) -> Callable[P, None]:
 class NodeCluster:
     """`begin` once the journal's sandboxes are known (`know`); `aclose` leaves every object as it is.
 
-    `tag_labels`: pod labels that become tags of VMs. `pull_secrets`: reads a pod's, as one auth.json.
+    `tag_labels`: pod labels that become tags of VMs. `deeds`: what else goes on for as long as this lives.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class NodeCluster:
         events: bool = True,
         tag_labels: Sequence[str] = (),
         pull_secrets: PullSecrets | None = None,
+        deeds: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._client = client
         self._cloud = provider.name
@@ -91,7 +102,8 @@ class NodeCluster:
         self._recorder = Recorder(client, node, clock, self._uid) if events else None
         self._strangers = Strangers(provider, clock, self.peerpods.finish)
         self._told: dict[str, PeerPod] = {}  # of every living sandbox of a pod, as last told
-        self._secrets: dict[str, asyncio.Task[bytes]] = {}
+        self._secrets: dict[str, asyncio.Task[tuple[bytes, list[str]]]] = {}
+        self._deeds = list(deeds)
         self._tasks: list[asyncio.Task[None]] = []
 
     @_quietly
@@ -109,10 +121,10 @@ class NodeCluster:
 
     def begin(self) -> None:
         """Follow the API server, send events."""
-        deeds = [self.peerpods.follow, self._strangers.run]
+        deeds = [self.peerpods.follow, self._strangers.run, *self._deeds]
         if self._recorder is not None:
             deeds.append(self._recorder.run)
-        self._tasks = [asyncio.create_task(self._for_ever(deed), name=deed.__qualname__) for deed in deeds]
+        self._tasks = [asyncio.create_task(self._for_ever(deed), name="kubernetes") for deed in deeds]
 
     async def aclose(self) -> None:
         """Send the last events, if that is quick, and end."""
@@ -124,6 +136,8 @@ class NodeCluster:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pods.aclose()
+        if self._pull_secrets is not None:
+            await self._pull_secrets.aclose()
         await self.peerpods.aclose()
         await self._client.aclose()
 
@@ -184,20 +198,19 @@ class NodeCluster:
         task = self._read_secrets(state.spec)
         if task is None:
             return b""
+        auth, problems = b"", list[str]()
         try:
-            return await within(self._clock, _SECRETS, asyncio.shield(task))
+            auth, problems = await within(self._clock, _SECRETS, asyncio.shield(task))
         except TimeoutError:
-            problem = f"the API server did not answer within {_SECRETS:g} s"
-        except AdaptorError as error:
-            problem = str(error)
+            problems = ["they are not known: the API server does not answer in time"]
         except Exception as error:
             log.exception("pull secrets could not be read", pod=state.spec.pod)
-            problem = f"internal error: {type(error).__name__}"
-        self._drop_secrets(state.spec.id)  # another start asks anew
-        log.warning("the pod's image pull secrets could not be read", pod=state.spec.pod, error=problem)
-        text = f"the pod's image pull secrets could not be read: {problem}. Images that need them will not be pulled"
-        self._tell(state.spec, reasons.note(reasons.PULL_SECRETS, text))
-        return b""
+            problems = [f"they are not known: {type(error).__name__}"]
+        if problems:
+            self._drop_secrets(state.spec.id)  # another start asks anew
+            log.warning("not all image pull secrets of a pod could be read", pod=state.spec.pod, problems=problems)
+            self._tell(state.spec, reasons.note(reasons.PULL_SECRETS, "; ".join(problems)))
+        return auth
 
     async def labels(self, spec: SandboxSpec) -> Mapping[str, str]:
         if not self._tag_labels or not record.belongs(spec):
@@ -237,12 +250,13 @@ class NodeCluster:
 
         self._pods.read(spec, made).add_done_callback(put_in)
 
-    def _read_secrets(self, spec: SandboxSpec) -> "asyncio.Task[bytes] | None":
+    def _read_secrets(self, spec: SandboxSpec) -> "asyncio.Task[tuple[bytes, list[str]]] | None":
         if self._pull_secrets is None or not record.belongs(spec):
             return None
         task = self._secrets.get(spec.id)
         if task is None:
-            task = asyncio.ensure_future(self._pull_secrets(spec))
+            reading = self._pull_secrets.auth(spec.pod_namespace, spec.pod_name, spec.pod_uid)
+            task = asyncio.create_task(reading, name="read-pull-secrets")
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._secrets[spec.id] = task
         return task
@@ -274,10 +288,10 @@ class NodeCluster:
         if note is not None and self._recorder is not None and record.belongs(spec):
             self._recorder.tell(spec, note)
 
-    async def _for_ever(self, deed: Callable[[], Awaitable[Any]]) -> None:
+    async def _for_ever(self, deed: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await deed()
+                return await deed()
             except Exception:
                 log.exception("a part of Kubernetes' side ended by a bug; beginning it again")
             await self._clock.sleep(_AGAIN)

@@ -72,7 +72,8 @@ class DeviceManager:
 
     async def allocate(self, *devices: str) -> pb.AllocateResponse:
         request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=devices)])
-        return await self.call("Allocate", request, pb.AllocateResponse)
+        answer: pb.AllocateResponse = await self.call("Allocate", request, pb.AllocateResponse)
+        return answer
 
     async def prefer(self, available: Sequence[str], size: int, needed: Sequence[str] = ()) -> list[str]:
         asked = pb.ContainerPreferredAllocationRequest(

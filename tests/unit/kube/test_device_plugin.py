@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -147,7 +148,10 @@ def test_a_new_kubelet_socket_with_the_old_ones_inode_is_another_one(
         path = tmp_path / "kubelet.sock"
         path.unlink(missing_ok=True)
         path.touch()
-        while device_plugin.identity(path) in seen:  # the filesystem's clock ticks in milliseconds
+        for _ in range(2000):  # the filesystem's clock ticks in milliseconds
+            if device_plugin.identity(path) not in seen:
+                break
+            time.sleep(0.0005)
             path.unlink()
             path.touch()
         seen.append(device_plugin.identity(path))
