@@ -164,7 +164,10 @@ class Capacity:
         self._seen = now
         if self._written is None or known is None:
             return
-        if now.advertised != self._written or now.draining != known.draining:
+        if now.draining != known.draining:
+            self._patience = 0.0  # a person's doing, who looks at what follows
+            self._wake.set()
+        elif now.advertised != self._written:
             self._wake.set()
 
     async def _pause(self, seconds: float) -> None:
