@@ -96,7 +96,7 @@ class ServerApi:
     """`Api` over lightkube."""
 
     def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+        self._client: Any = client  # its overloads tell global from namespaced kinds, which is data here
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         with told(f"read the {kind} {_path(name, namespace)}"):

@@ -5,7 +5,7 @@ contend ──taken──► work + renew every 2 s ──not renewed for 10 s, 
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from adaptor.clock import Clock
@@ -80,7 +80,7 @@ class Election:
         if not working.cancelled():
             working.result()
 
-    async def _ended(self, left: set["asyncio.Future[None]"]) -> None:
+    async def _ended(self, left: "Collection[asyncio.Future[None]]") -> None:
         _, late = await asyncio.wait(left, timeout=self._duration * (1 - tenure.DEADLINE) / 2)
         if late:  # somebody else may lead in a moment: better no process than two that act
             raise Unavailable("the controller's work does not end, and its lease does")

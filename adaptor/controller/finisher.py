@@ -113,10 +113,11 @@ class Finisher:
         metrics.PEERPODS_STUCK.set(len(self._reported))
         return again
 
-    def _forget(self, key: str) -> None:
+    def _forget(self, key: str) -> float | None:
         self._unwanted.pop(key, None)
         self._reported.discard(key)
         metrics.PEERPODS_STUCK.set(len(self._reported))
+        return None
 
     async def _dead(self, node: str) -> Dead | None:
         """By the mirror; that it is dead the server is asked itself."""

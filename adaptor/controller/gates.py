@@ -13,7 +13,7 @@ is larger than the limit itself is told so, and has no turns.
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from adaptor import names
@@ -41,7 +41,6 @@ class PodFacts:
     node: str = ""
     created: str = ""  # RFC 3339: sorts as time does
     amount: Amount = field(default_factory=dict)
-    sized: bool = True  # its marker could be read
     ours: bool = True  # of one of the runtime classes
     gated: bool = False
     ended: bool = False  # its VM is gone
@@ -77,15 +76,13 @@ def pod_facts(pod: Mapping[str, Any], runtime_classes: Collection[str]) -> PodFa
     if not ours and not gated:
         return None
     marker = (metadata.get("annotations") or {}).get(names.SIZED)
-    amount = size(marker or "")
     return PodFacts(
         namespace=metadata.get("namespace") or "",
         name=metadata["name"],
         uid=metadata.get("uid") or "",
         node=spec.get("nodeName") or "",
         created=metadata.get("creationTimestamp") or "",
-        amount={"pods": 1, **(amount or {})},
-        sized=amount is not None,
+        amount={"pods": 1, **size(marker or "")},
         ours=ours,
         gated=gated,
         ended=(pod.get("status") or {}).get("phase") in _ENDED,
@@ -93,17 +90,22 @@ def pod_facts(pod: Mapping[str, Any], runtime_classes: Collection[str]) -> PodFa
     )
 
 
-def size(marker: str) -> Amount | None:
-    """What the marker says, in a limit's keys; None for what is no marker."""
+def size(marker: str) -> Amount:
+    """What the marker says, in a limit's keys; nothing where it is none."""
     found: dict[str, int] = {}
     for part in filter(None, (each.strip() for each in marker.split(","))):
         key, _, value = part.partition("=")
         if not value.isdecimal() or len(value) > 12:
-            return None
+            return {}
         found[key.strip()] = int(value)
-    if not found:
-        return None
     return {"vcpus": found.get("vcpus", 0), "memory-gib": found.get("memory-mib", 0), "gpus": found.get("gpus", 0)}
+
+
+def like_default(pod: PodFacts, default: Amount) -> PodFacts:
+    """`pod`, where it asks for no size with that of the machine that it gets then."""
+    if pod.amount.get("vcpus") or pod.amount.get("memory-gib"):
+        return pod
+    return replace(pod, amount={**default, **{key: value for key, value in pod.amount.items() if value}})
 
 
 def limits(pairs: Iterable[tuple[str, int]]) -> Limits:

@@ -27,7 +27,7 @@ from adaptor.controller.mirror import Mirror
 from adaptor.controller.offers import Offers
 from adaptor.controller.quota import Gatekeeper, annotation
 from adaptor.controller.uninstall import Left, Uninstall
-from adaptor.controller.voice import Events, Voice
+from adaptor.controller.voice import Events
 from adaptor.errors import Unavailable
 from adaptor.kube import peerpod
 from adaptor.kube.client import open_client
@@ -97,7 +97,7 @@ def duties(config: Config, api: Api, provider: Provider, cluster: str, clock: Cl
         **{f"mirror of {each.kind.plural}": each.run for each in (pods, peerpods, nodes, namespaces)},
         "events": voice.run,
         "peerpods": Finisher(api, machines, peerpods, nodes, voice, clock, settings.node_grace).run,
-        "quota": Gatekeeper(api, pods, namespaces, config.quota, voice, clock).run,
+        "quota": Gatekeeper(api, pods, namespaces, config.quota, voice, clock, provider).run,
     }
     if settings.webhook_certificates:
         performed["certificates"] = Certificates(api, settings, config.kubernetes.namespace, clock).run

@@ -78,5 +78,5 @@ class Queue:
 
     def _pause(self, key: str, error: Exception) -> float:
         self._failures[key] = failures = self._failures.get(key, 0) + 1
-        told = error.retry_after if isinstance(error, Throttled) else None
-        return max(told or 0.0, min(_PAUSE * 2 ** min(failures - 1, 10), _LONGEST))
+        told = (error.retry_after or 0.0) if isinstance(error, Throttled) else 0.0
+        return max(told, min(_PAUSE * 2.0 ** min(failures - 1, 10), _LONGEST))

@@ -6,7 +6,7 @@ in which every lift of the last one shows.
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,12 +14,14 @@ from adaptor import names
 from adaptor.clock import Clock
 from adaptor.config import Quota
 from adaptor.controller import gates
-from adaptor.controller.api import NAMESPACE, POD, Api, Object
-from adaptor.controller.gates import Held, Limits, PodFacts
+from adaptor.controller.api import POD, Api, Object
+from adaptor.controller.gates import Amount, Held, Limits, PodFacts
 from adaptor.controller.mirror import Mirror
 from adaptor.controller.voice import About, Voice
 from adaptor.kube.errors import Absent, KubernetesError, Rejected
 from adaptor.telemetry import logs, metrics
+from providers.base import Provider
+from providers.errors import ProviderError
 
 # Seconds. Pods come in bursts: one decision for those of this long. And a look without any news, for turns change.
 _BURST: Final = 0.2
@@ -43,6 +45,7 @@ class Gatekeeper:
         settings: Quota,
         voice: Voice,
         clock: Clock,
+        provider: Provider,
     ) -> None:
         self._api = api
         self._pods = pods
@@ -51,6 +54,8 @@ class Gatekeeper:
         self._each = gates.limits(settings.namespace)
         self._voice = voice
         self._clock = clock
+        self._provider = provider
+        self._default: Amount = {}  # of a pod that asks for no size
         self._lifting: dict[str, PodFacts] = {}  # decided, and not seen without the gate yet; by uid
         self._told: dict[str, tuple[str, float]] = {}  # uid: of what cause, and when
         self._bad: dict[str, str] = {}  # namespace: the annotation that was complained about
@@ -72,7 +77,8 @@ class Gatekeeper:
 
     async def look(self) -> None:
         """Decide anew, and carry it out."""
-        pods = list(self._pods.items.values())
+        await self._learn_default()
+        pods = [gates.like_default(pod, self._default) for pod in self._pods.items.values()]
         gated = {pod.uid: pod for pod in pods if pod.gated}
         self._lifting = {uid: pod for uid, pod in self._lifting.items() if uid in gated}
         decision = gates.decide(
@@ -107,6 +113,23 @@ class Gatekeeper:
                 log.info("a gate is not lifted yet", pod=f"{pod.namespace}/{pod.name}", error=str(error))
             except KubernetesError as error:
                 log.warning("a gate cannot be lifted yet", pod=f"{pod.namespace}/{pod.name}", error=str(error))
+
+    async def _learn_default(self) -> None:
+        """Once: what a pod gets that asks for nothing. While the cloud does not tell, such a pod counts as one pod."""
+        if self._default or not any("vcpus" in each or "memory-gib" in each for each in self._all_limits()):
+            return
+        try:
+            offerings = await self._provider.offerings()
+        except ProviderError as error:
+            log.warning("cannot find out what a pod gets that asks for no size", error=str(error))
+            return
+        if offerings:
+            first = offerings[0]
+            self._default = {"vcpus": first.vcpus, "memory-gib": first.memory_mib, "gpus": first.gpus}
+
+    def _all_limits(self) -> Iterator[str]:
+        yield from (*self._cluster, *self._each)
+        yield from self._namespaces.items.values()
 
     def _limits(self, wanted: set[str]) -> Mapping[str, Limits]:
         found: dict[str, Limits] = {}

@@ -9,7 +9,7 @@ import hashlib
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from adaptor import names
 from adaptor.clock import Clock
@@ -120,10 +120,8 @@ def _event(about: About, reason: str, message: str, severity: str, stamp: str) -
     """Its name says what it is about, so that the same again is the same event."""
     told = f"{about.kind}\0{about.namespace}\0{about.name}\0{about.uid}\0{reason}\0{message}"
     suffix = hashlib.sha256(told.encode()).hexdigest()[:16]
-    involved: dict[str, Any] = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
-    for key, value in ("namespace", about.namespace), ("uid", about.uid):
-        if value:
-            involved[key] = value
+    where = {key: value for key, value in (("namespace", about.namespace), ("uid", about.uid)) if value}
+    involved = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name, **where}
     return {
         "apiVersion": "v1",
         "kind": "Event",
