@@ -278,7 +278,9 @@ class Webhook:
         env=("POD_VM_EXTENDED_RESOURCE",),
     )
     refuse: bool = setting(
-        forms.boolean, True, "refuse pods that could never start, with the reason; false: admit them all"
+        forms.boolean,
+        True,
+        "refuse pods that could never start, with the reason; false: only those whose wishes cannot be read",
     )
     offerings: str | None = setting(
         forms.optional(forms.path), None, "a file with what the cloud sells, as the controller writes it"

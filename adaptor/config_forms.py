@@ -40,19 +40,25 @@ def _initdata(value: Any) -> str | None:
         raise ValueError("is not a text")
     if not value.strip():
         return None
-    text = _unpacked(value) if value.lstrip().startswith(_GZIP_AS_BASE64) else value
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"is not TOML: {error}") from None
+    text = unpacked(value) if value.lstrip().startswith(_GZIP_AS_BASE64) else value
+    table = initdata_table(text)
     if not isinstance(table.get("version"), str):
         raise ValueError('has no version = "..."')
+    return text
+
+
+def initdata_table(text: str) -> dict[str, Any]:
+    """The document, its version unseen. Raises: ValueError, with what is wrong."""
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not TOML: {error}") from None
     if table.get("algorithm") not in _ALGORITHMS:
         raise ValueError(f"has no algorithm among {', '.join(_ALGORITHMS)}")
     data = table.get("data")
     if not isinstance(data, dict) or not all(isinstance(entry, str) for entry in data.values()):
         raise ValueError("has no [data] table of texts")
-    return text
+    return table
 
 
 def _quota(value: Any) -> tuple[tuple[str, int], ...]:
@@ -65,7 +71,8 @@ def _quota(value: Any) -> tuple[tuple[str, int], ...]:
     return tuple((key, int(found[key])) for key in QUOTA_KEYS if key in found)
 
 
-def _unpacked(value: str) -> str:
+def unpacked(value: str) -> str:
+    """Initdata as a pod's annotation has it, base64 of gzip. Raises: ValueError, also for more than 1 MiB."""
     try:
         unzip = zlib.decompressobj(wbits=31)
         raw = unzip.decompress(base64.b64decode("".join(value.split()), validate=True), _INITDATA_LIMIT)
@@ -75,6 +82,8 @@ def _unpacked(value: str) -> str:
         raise ValueError(f"is more than {_INITDATA_LIMIT} bytes unpacked")
     if not unzip.eof:
         raise ValueError("is cut off: the gzip inside has no end")
+    if unzip.unused_data:
+        raise ValueError("has something behind the end of its gzip")
     try:
         return raw.decode()
     except UnicodeDecodeError:

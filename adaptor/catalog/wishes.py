@@ -6,6 +6,7 @@
     m6a.large,m7a.large;zone=us-east-1a  the first that can be had
     m6a.*,c6a.*;tee=snp;max-price=0.40   wildcards
     ;spot=preferred;scratch-gib=50       any type
+    ;vcpus=4;memory-mib=8192             a size, whatever kata makes of the pod's resources
 
 A pod may write the wishes as annotations of its own, `peerpods.io/<key>`: `from_annotations` makes the one of them.
 """
@@ -27,6 +28,8 @@ TYPES_KEY: Final = "instance-type"  # of the annotation whose value is the TYPES
 _MOST_NAMES: Final = 20  # in one list: more than anybody writes by hand, few enough to match quickly
 _MOST_TEXT: Final = 2048  # characters of the whole
 _SHOWN: Final = 60  # characters of what was written, in an error about it
+MOST_VCPUS: Final = 100_000  # far beyond any machine: what is larger is a slip of the pen
+MOST_MIB: Final = 1 << 30  # a pebibyte
 _LARGEST_DISK: Final = 65_536  # GiB; the largest that any of the clouds we know sells
 _ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 
@@ -80,6 +83,8 @@ KEYS: Final[Mapping[str, Wish]] = {
     ),
     "root-gib": Wish("root_gib", forms.integer(1, _LARGEST_DISK), "size of the root disk, never less than the image's"),
     "scratch-gib": Wish("scratch_gib", forms.integer(0, _LARGEST_DISK), "so much more of it, for container images"),
+    "vcpus": Wish("vcpus", forms.integer(0, MOST_VCPUS), "the VM's, before what kata adds up; 0: any number"),
+    "memory-mib": Wish("memory_mib", forms.integer(0, MOST_MIB), "the VM's, before what kata adds up; 0: any size"),
 }
 
 
@@ -97,6 +102,8 @@ class Wishes:
     architecture: str = ""
     root_gib: int | None = None
     scratch_gib: int = 0
+    vcpus: int | None = None  # 0 = none in particular, also where kata says some
+    memory_mib: int | None = None
 
     def requirements(
         self,
@@ -106,11 +113,11 @@ class Wishes:
         gpu_model: str | None = None,
         pins: Sequence[Pin] = (),
     ) -> Requirements:
-        """These, the pod's sizes, and the zones that its volumes pin it to."""
+        """These, the pod's sizes as kata tells them, and the zones that its volumes pin it to. A size wished for counts."""
         return Requirements(
             types=self.types,
-            vcpus=vcpus,
-            memory_mib=memory_mib,
+            vcpus=vcpus if self.vcpus is None else self.vcpus or None,
+            memory_mib=memory_mib if self.memory_mib is None else self.memory_mib or None,
             gpus=gpus,
             gpu_models=tuple(model for model in (gpu_model, self.gpu_model) if model),
             tee=self.tee,
@@ -151,6 +158,7 @@ def parse(text: str) -> Wishes:
 def from_annotations(annotations: Mapping[str, str], machine_type: str = "") -> str:
     """The machine_type text for a pod's `peerpods.io/<key>` annotations, added to what it may hold already.
 
+    What it holds already may be said again in the same words, so that the outcome can be merged once more.
     Raises: InvalidRequest for an unknown key, one that is said twice, or a value that `parse` would refuse.
     """
     said = {
@@ -160,7 +168,7 @@ def from_annotations(annotations: Mapping[str, str], machine_type: str = "") -> 
     }
     types, rest = split(machine_type)
     if TYPES_KEY in said:
-        if types:
+        if types not in ("", said[TYPES_KEY]):
             raise InvalidRequest(
                 f"both machine_type and {names.WISH_PREFIX}{TYPES_KEY} name instance types: leave one out"
             )
@@ -172,7 +180,9 @@ def from_annotations(annotations: Mapping[str, str], machine_type: str = "") -> 
             raise InvalidRequest(f'annotation {names.WISH_PREFIX}{key} is "{value[:_SHOWN]}": it must not hold a ";"')
     if ";" in types:
         raise InvalidRequest(f'annotation {names.WISH_PREFIX}{TYPES_KEY} must not hold a ";"')
-    text = ";".join(filter(None, (rest, *(f"{key}={value}" for key, value in said.items()))))
+    held = {part.strip() for part in rest.split(";")}
+    added = (wish for key, value in said.items() if (wish := f"{key}={value}") not in held)
+    text = ";".join(filter(None, (rest, *added)))
     whole = f"{types};{text}" if text else types
     parse(whole)
     return whole

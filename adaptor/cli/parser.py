@@ -14,6 +14,7 @@ FAMILIES: Final = (
     "demo",
     "serve",
     "relay",
+    "webhook",
     "check",
     "instances",
     "journal",

@@ -84,6 +84,24 @@ SWEPT: Final = Counter(
     ["kind", "outcome"],
 )
 
+WEBHOOK_REVIEWS: Final = Counter(
+    "peerpods_webhook_reviews",
+    "Admission reviews; call: mutate, validate; decision: ignored (none of ours), patched, allowed, denied, malformed, failed.",
+    ["call", "decision"],
+)
+WEBHOOK_SECONDS: Final = Histogram(
+    "peerpods_webhook_review_seconds",
+    "Time from a review's last byte to its answer.",
+    ["call"],
+    buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),  # 5 s: the API server gives up
+)
+WEBHOOK_CERTIFICATE_END: Final = Gauge(
+    "peerpods_webhook_certificate_end_seconds", "When the certificate that is served ends, seconds since the epoch."
+)
+WEBHOOK_OFFERINGS: Final = Gauge(
+    "peerpods_webhook_offerings", "Offerings that pods are checked against; 0: none known, so that is not checked."
+)
+
 
 def sandbox_moved(old: str | None, new: str | None) -> None:
     """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""

@@ -1,0 +1,30 @@
+"""`peerpods webhook`: the admission webhook of a cluster."""
+
+import os
+from argparse import Namespace
+
+from adaptor import names
+from adaptor.cli.verbs import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Declare it."""
+    webhook = verbs.add_parser(
+        "webhook",
+        help="serve the API server's admission reviews: size pods' VMs, refuse what could never start",
+        description="The admission webhook of a cluster. It calls nobody and keeps nothing: run as many as you like. "
+        "docs/webhook.md says what becomes of a pod.",
+    )
+    webhook.add_argument("--config", metavar="FILE", help=f"settings (default: {names.CONFIG_FILE} if there is one)")
+    webhook.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    """Until a signal ends it. Raises ConfigError before anything is touched."""
+    from adaptor.config import load
+
+    config = load(arguments.config, os.environ, needs_cloud=False)
+
+    from webhook import server
+
+    return server.main(config)

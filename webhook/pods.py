@@ -1,0 +1,122 @@
+"""A pod as far as the webhook looks at it. Whatever an API server would not send is Malformed, never a crash."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adaptor.errors import InvalidRequest
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Malformed(InvalidRequest):
+    """Not what an API server sends: the caller's mistake, not the pod's owner's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container, or an init container; `sidecar`: one that keeps running (restartPolicy Always)."""
+
+    path: str  # JSON pointer
+    name: str
+    sidecar: bool
+    resources: Mapping[str, Any]  # as it stands in the pod; empty when it has none
+    limits: Mapping[str, Any]
+    requests: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """`own`: its resources as a whole (spec.resources), None when it has none."""
+
+    raw: Mapping[str, Any]
+    namespace: str
+    name: str
+    runtime_class: str
+    annotations: Mapping[str, str]
+    spec: Mapping[str, Any]
+    containers: tuple[Container, ...]
+    inits: tuple[Container, ...]
+    own: Container | None
+
+    def every(self) -> Iterator[Container]:
+        """Containers first, then init containers."""
+        yield from self.containers
+        yield from self.inits
+
+
+def runtime_class(raw: Any) -> str:
+    """Of a pod that need not be read any further when it is not ours. Raises: Malformed."""
+    found = table(raw, "spec", "object").get("runtimeClassName") or ""
+    if not isinstance(found, str):
+        raise Malformed("object.spec.runtimeClassName is not a text")
+    return found
+
+
+def read(raw: Any, namespace: str = "") -> Pod:
+    """A Pod object; `namespace` is the review's, which the object itself may leave out. Raises: Malformed."""
+    metadata, spec = table(raw, "metadata", "object"), table(raw, "spec", "object")
+    if raw.get("metadata") is None or not spec:
+        raise Malformed("object has no metadata or no spec: not a pod")
+    annotations = table(metadata, "annotations", "object.metadata")
+    for key, value in annotations.items():
+        if not isinstance(value, str):
+            raise Malformed(f"object.metadata.annotations[{key[:80]!r}] is not a text")
+    own = spec.get("resources")
+    return Pod(
+        raw=raw,
+        namespace=namespace or _text(metadata, "namespace"),
+        name=_text(metadata, "name") or f"{_text(metadata, 'generateName')}...",
+        runtime_class=runtime_class(raw),
+        annotations=annotations,
+        spec=spec,
+        containers=_containers(spec, "containers"),
+        inits=_containers(spec, "initContainers"),
+        own=_container(spec, "/spec", "object.spec") if own else None,
+    )
+
+
+def table(holder: Any, key: str, where: str) -> Mapping[str, Any]:
+    """`holder[key]`, empty when it is absent or null. Raises: Malformed."""
+    if not isinstance(holder, dict):
+        raise Malformed(f"{where} is not a table")
+    found = holder.get(key)
+    if found is None:
+        return _NOTHING
+    if not isinstance(found, dict):
+        raise Malformed(f"{where}.{key} is not a table")
+    return found
+
+
+def rows(holder: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """`holder[key]` as a list, empty when it is absent or null. Raises: Malformed."""
+    found = holder.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise Malformed(f"{where}.{key} is not a list")
+    return found
+
+
+def _containers(spec: Mapping[str, Any], key: str) -> tuple[Container, ...]:
+    found = rows(spec, key, "object.spec")
+    return tuple(
+        _container(each, f"/spec/{key}/{index}", f"object.spec.{key}[{index}]") for index, each in enumerate(found)
+    )
+
+
+def _container(found: Any, path: str, where: str) -> Container:
+    resources = table(found, "resources", where)
+    return Container(
+        path=path,
+        name=str(found.get("name", "")),
+        sidecar=found.get("restartPolicy") == "Always",
+        resources=resources,
+        limits=table(resources, "limits", where) if resources else _NOTHING,
+        requests=table(resources, "requests", where) if resources else _NOTHING,
+    )
+
+
+def _text(holder: Mapping[str, Any], key: str) -> str:
+    found = holder.get(key)
+    return found if isinstance(found, str) else ""
