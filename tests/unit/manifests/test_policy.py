@@ -65,6 +65,7 @@ def cluster() -> Iterator[Cluster]:
     for name in (NAMESPACE, PLAIN):
         found.call("DELETE", f"/api/v1/namespaces/{name}")
     found.call("DELETE", f"/apis/node.k8s.io/v1/runtimeclasses/{CLASS}")
+    found.http.close()
 
 
 @pytest.fixture(scope="module", params=["zero", "strip"])
