@@ -73,9 +73,9 @@ def config() -> Schema:
             if rule.secret or field.name in OWNED.get(table, {}):
                 continue
             default = "must be given" if field.default is MISSING else f"default: {value_text(field.default)}"
-            keys[field.name] = {**_VALUE, "description": f"{rule.help} ({default}; {rule.form.allowed})"}
+            keys[field.name] = {"$ref": "#/definitions/value", "description": f"{rule.help} ({default}; {rule.form.allowed})"}
         tables[table] = of(keys)
-    tables["cloud"]["properties"]["provider"]["type"] = "string"
+    tables["cloud"]["properties"]["provider"] = _TEXT
     tables["kubernetes"]["properties"]["capacity"] = choice("status", "device-plugin", "off")
     tables["kubernetes"]["properties"]["pull_secrets"] = choice("node", "own", "off")
     tables["webhook"]["properties"]["mode"] = choice("zero", "strip")
@@ -139,6 +139,7 @@ def schema() -> Schema:
     )
     return {
         "$schema": "https://json-schema.org/draft-07/schema#",
+        "definitions": {"value": _VALUE},
         **of(
             {
                 "global": _FREE,  # helm's own, for charts inside charts
