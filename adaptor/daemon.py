@@ -28,7 +28,7 @@ from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
-from adaptor.sandbox.metered import metered
+from adaptor.sandbox.metered import open_metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
@@ -40,7 +40,6 @@ from adaptor.telemetry.http import Http
 from adaptor.ttrpc.aio import Server
 from adaptor.volumes.node import NodeVolumes
 from providers import batch, tags
-from providers import registry as clouds
 from providers.base import Ownership, Provider, SupportsBatchCreate, SupportsSweep
 from providers.errors import ProviderError
 
@@ -282,15 +281,8 @@ class Daemon:
 
 
 async def open_provider(config: Config, owner: Ownership) -> Provider:
-    """The cloud's provider, its SDK imported in a thread: half a second of a start."""
-    name = config.cloud.provider
-    try:
-        provider = await asyncio.to_thread(clouds.open_provider, name, config.settings, owner)
-    except ModuleNotFoundError as error:
-        raise Unavailable(str(error)) from error
-    except ProviderError as error:
-        raise Unavailable(f"the {name} provider cannot be used: {error}") from error
-    return metered(provider)
+    """The configured cloud's provider. Raises: Unavailable."""
+    return await open_metered(config.cloud.provider, config.settings, owner)
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

@@ -7,6 +7,7 @@ upstream images need a server key from here (`issue_server`).
 
 import datetime as dt
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from adaptor.errors import AdaptorError
 
 # A VM's clock may be minutes off before it has synchronised; a certificate must not look "not yet valid" to it.
-_CLOCK_SKEW: Final = dt.timedelta(hours=24)
+CLOCK_SKEW: Final = dt.timedelta(hours=24)
 _CA_LIFE: Final = dt.timedelta(days=3650)
 _LEAF_LIFE: Final = dt.timedelta(days=365)
 # Renewed at a start with less than this left: no pod VM should live longer than that after one.
@@ -48,7 +49,7 @@ class NodePki:
     """
 
     def __init__(self, ca: Identity, worker: Identity) -> None:
-        self._ca_key = _private_key(ca.key)
+        self._ca_key = private_key(ca.key)
         self._ca = x509.load_pem_x509_certificate(ca.certificate)
         self.ca_pem = ca.certificate
         self.worker = worker
@@ -58,7 +59,7 @@ class NodePki:
         """Read the node's identity from `directory`, making or renewing what must be."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ca = _read(directory, "ca") or _write(directory, "ca", _make_ca())
+            ca = _read(directory, "ca") or _write(directory, "ca", make_ca("peerpods node CA", _CA_LIFE))
             pki = cls(ca, worker=ca)
             worker = _read(directory, "worker")
             if worker is None or not pki._still_good(worker):
@@ -85,30 +86,20 @@ class NodePki:
 
     def _still_good(self, identity: Identity) -> bool:
         certificate = x509.load_pem_x509_certificate(identity.certificate)
-        ours = certificate.issuer == self._ca.subject and _signed_by(certificate, self._ca)
+        ours = certificate.issuer == self._ca.subject and signed_by(certificate, self._ca)
         return ours and certificate.not_valid_after_utc - _now() > _RENEW_BEFORE
 
     def _issue(
         self, common_name: str, usage: x509.ObjectIdentifier, dns_name: str | None, life: dt.timedelta
     ) -> Identity:
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(common_name, self._ca.subject, key, life).add_extension(
-            x509.BasicConstraints(ca=False, path_length=None), critical=True
-        )
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
-        )
-        if dns_name is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False)
-        return Identity(_pem(builder.sign(self._ca_key, hashes.SHA256())), _key_pem(key))
+        return issue(self._ca, self._ca_key, common_name, usage, [dns_name] if dns_name else [], life)
 
 
-def _make_ca() -> Identity:
+def make_ca(common_name: str, life: dt.timedelta, now: dt.datetime | None = None) -> Identity:
+    """A certificate authority that signs leafs only, good from `now` on."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peerpods node CA")])
-    builder = _builder("peerpods node CA", name, key, _CA_LIFE).add_extension(
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    builder = _builder(common_name, name, key, life, now).add_extension(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
     # Python 3.13 verifies strictly (VERIFY_X509_STRICT) and refuses a CA without a key usage.
@@ -116,17 +107,47 @@ def _make_ca() -> Identity:
     return Identity(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
 
 
+def issue(
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    common_name: str,
+    usage: x509.ObjectIdentifier,
+    dns_names: Sequence[str],
+    life: dt.timedelta,
+    now: dt.datetime | None = None,
+) -> Identity:
+    """A leaf of `ca` with a key of its own, good from `now` on."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(common_name, ca.subject, key, life, now).add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+    )
+    if dns_names:
+        names = x509.SubjectAlternativeName([x509.DNSName(each) for each in dns_names])
+        builder = builder.add_extension(names, critical=False)
+    return Identity(_pem(builder.sign(ca_key, hashes.SHA256())), _key_pem(key))
+
+
 def _builder(
-    common_name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, life: dt.timedelta
+    common_name: str,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    life: dt.timedelta,
+    now: dt.datetime | None,
 ) -> x509.CertificateBuilder:
+    began = now or _now()
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - _CLOCK_SKEW)
-        .not_valid_after(_now() + life)
+        .not_valid_before(began - CLOCK_SKEW)
+        .not_valid_after(began + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -145,7 +166,8 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer` signed it."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except Exception:  # any reason makes it not ours: cryptography raises several kinds
@@ -157,7 +179,8 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The CA's key. Raises ValueError for what is none."""
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the CA's key is not an elliptic-curve key")

@@ -38,7 +38,11 @@ class InstanceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whose instances these are; written as tags on every resource."""
+    """Whose instances these are; written as tags on every resource.
+
+    Without a node it is the whole cluster's: `list`, `delete`, `resources` and `remove` then reach every node's, and
+    `create` raises InvalidSpec, for what has no node is nobody's.
+    """
 
     cluster: str
     node: str
@@ -102,7 +106,7 @@ class Instance:
 
 
 class Provider(Protocol):
-    """A cloud, for one node of one cluster."""
+    """A cloud, for one node of one cluster, or to look after a whole one (see Ownership)."""
 
     name: str
     user_data_limit: int  # bytes that LaunchSpec.user_data may have

@@ -14,12 +14,19 @@ POD_NAME: Final = "peerpods-pod-name"
 
 
 def ownership(owner: Ownership) -> dict[str, str]:
-    """The tags every resource of this node carries."""
-    return {CLUSTER: owner.cluster, NODE: owner.node}
+    """The tags every resource of this node carries; of the whole cluster, where no node is named."""
+    return {CLUSTER: owner.cluster, NODE: owner.node} if owner.node else {CLUSTER: owner.cluster}
+
+
+def of_new(owner: Ownership) -> dict[str, str]:
+    """The tags that something new gets. Raises InvalidSpec without a node: nobody would look after it."""
+    if not owner.node:
+        raise InvalidSpec(f"cannot launch anything for cluster {owner.cluster} as a whole: a node must own it")
+    return ownership(owner)
 
 
 def check_removal(resource: Resource, owner: Ownership) -> None:
-    """Raises InvalidSpec for what is not this node's, or is held by something."""
+    """Raises InvalidSpec for what is not this node's (or cluster's), or is held by something."""
     doing = f"cannot delete the {resource.kind} {resource.id}"
     for key, value in ownership(owner).items():
         if resource.tags.get(key) != value:

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from adaptor.clock import Clock
 from adaptor.errors import AdaptorError
 from adaptor.sandbox import sweep
-from adaptor.sandbox.sweep import Known, Standing, Verdict
+from adaptor.sandbox.sweep import Standing, Verdict
 from adaptor.telemetry import logs, metrics
 from providers.base import ResourceKind, SupportsSweep
 from providers.errors import ProviderError
@@ -48,6 +48,16 @@ class Removal:
     note: str = ""
 
 
+class FirstSeen(Protocol):
+    """When each resource that has no creation time was first seen; seconds since the epoch."""
+
+    problem: str  # why the last look could not be kept
+
+    def read(self) -> dict[str, float]: ...
+
+    def write(self, first_seen: dict[str, float]) -> None: ...
+
+
 class Sightings:
     """When this node first saw each resource that has no creation time. In a file, so that `peerpods gc` and the
     adaptor share it and restarts do not begin anew; losing it makes resources younger, never older."""
@@ -74,21 +84,23 @@ class Sightings:
 
 
 class Sweeper:
-    """`known` is read anew for every judgement; it raises AdaptorError for what it cannot read."""
+    """`known` is read anew for every judgement, and `judge` takes it; it raises AdaptorError for what it cannot read."""
 
     def __init__(
         self,
         cloud: SupportsSweep,
-        known: Callable[[], Awaitable[Known]],
-        sightings: Sightings,
+        known: Callable[[], Awaitable[object]],
+        sightings: FirstSeen,
         clock: Clock,
         grace: float,
+        judge: Callable[..., list[Verdict]] = sweep.judge,
     ) -> None:
         self._cloud = cloud
         self._known = known
         self._sightings = sightings
         self._clock = clock
         self._grace = grace
+        self._judge = judge
 
     async def look(self) -> list[Verdict]:
         """A verdict for every resource of the cluster. Raises: ProviderError, AdaptorError."""
@@ -99,7 +111,7 @@ class Sweeper:
         first_seen = sweep.sighted(found, now, seen)
         if first_seen != seen:
             self._sightings.write(first_seen)
-        return sweep.judge(found, known, now=now, grace=self._grace, first_seen=first_seen)
+        return self._judge(found, known, now=now, grace=self._grace, first_seen=first_seen)
 
     async def confirmed(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Those that a second look finds leaked too, in the order to remove them in. A pod that ended during the first
@@ -112,7 +124,7 @@ class Sweeper:
     async def remove(self, verdict: Verdict) -> Removal:
         """Remove this resource, unless it is not leaked any more by what the node knows now."""
         try:
-            (last,) = sweep.judge(
+            (last,) = self._judge(
                 [verdict.resource],
                 await self._known(),
                 now=self._clock.wall(),

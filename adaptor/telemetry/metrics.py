@@ -84,6 +84,23 @@ SWEPT: Final = Counter(
     ["kind", "outcome"],
 )
 
+CONTROLLER_LEADS: Final = Gauge("peerpods_controller_leads", "1 in the controller that has the lease.")
+CONTROLLER_FAILURES: Final = Counter(
+    "peerpods_controller_duty_failures", "Times that one of the controller's duties failed and began again.", ["duty"]
+)
+PEERPODS_FINISHED: Final = Counter(
+    "peerpods_controller_peerpods_finished", "PeerPods of dead nodes and vanished pods whose VM the controller ended."
+)
+PEERPODS_STUCK: Final = Gauge(
+    "peerpods_controller_peerpods_stuck", "PeerPods that nobody finishes: their events tell why."
+)
+QUOTA_HELD: Final = Gauge("peerpods_quota_held_pods", "Pods that wait at the quota's gate.")
+QUOTA_LIFTED: Final = Counter("peerpods_quota_lifted_gates", "Pods that were let through the quota's gate.")
+CERTIFICATE_EXPIRES: Final = Gauge(
+    "peerpods_controller_certificate_end_seconds",
+    "When the serving certificate in the webhook's Secret ends, seconds since the epoch.",
+)
+
 WEBHOOK_REVIEWS: Final = Counter(
     "peerpods_webhook_reviews",
     "Admission reviews; call: mutate, validate; decision: ignored (none of ours), patched, allowed, denied, malformed, failed.",

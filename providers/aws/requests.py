@@ -115,7 +115,7 @@ def tee_of(spec: LaunchSpec, config: AwsConfig) -> Tee:
 
 
 def _all_tags(spec: LaunchSpec, token: str, config: AwsConfig, owner: Ownership) -> dict[str, str]:
-    ours = {tags.TOKEN: token, **tags.ownership(owner)}
+    ours = {tags.TOKEN: token, **tags.of_new(owner)}
     name = {"Name": spec.name} if spec.name else {}
     return _fitting({**dict(config.tags), **spec.tags, **name, **ours}, config)
 

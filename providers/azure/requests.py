@@ -122,7 +122,7 @@ def fingerprint(spec: LaunchSpec) -> str:
 
 def all_tags(spec: LaunchSpec, token: str, config: AzureConfig, owner: Ownership) -> dict[str, str]:
     """What every resource of this launch carries; Azure gives the OS disk those of its VM."""
-    ours = {NAME_TAG: spec.name, SPEC_TAG: fingerprint(spec), tags.TOKEN: token, **tags.ownership(owner)}
+    ours = {NAME_TAG: spec.name, SPEC_TAG: fingerprint(spec), tags.TOKEN: token, **tags.of_new(owner)}
     return {**dict(config.tags), **spec.tags, **ours}
 
 

@@ -171,7 +171,7 @@ def insert(
 
 def tags_of(spec: LaunchSpec, token: str, owner: Ownership) -> dict[str, str]:
     """Every tag of what this launch makes."""
-    return {**spec.tags, marks.NAME: spec.name, tags.TOKEN: token, **tags.ownership(owner)}
+    return {**spec.tags, marks.NAME: spec.name, tags.TOKEN: token, **tags.of_new(owner)}
 
 
 def _metadata(spec: LaunchSpec, all_tags: Mapping[str, str]) -> list[Request]:
