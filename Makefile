@@ -57,9 +57,10 @@ format: setup ## Put every file into the form that lint wants
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup ## The generated parts of ARCHITECTURE.md and docs/configuration.md
+docs: setup ## The generated parts of ARCHITECTURE.md, docs/configuration.md and the chart
 	$(BIN)/python -m adaptor.cli.reference
 	$(BIN)/python -m tests.architecture --write
+	$(BIN)/python -m tests.chart --write
 
 protos: setup ## What protoc makes of adaptor/protos/*.proto
 	$(BIN)/python -m adaptor.protos.generate
