@@ -15,6 +15,7 @@ FAMILIES: Final = (
     "serve",
     "relay",
     "check",
+    "pods",
     "instances",
     "journal",
     "gc",
