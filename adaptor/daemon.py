@@ -14,7 +14,7 @@ import socket
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adaptor import __version__, names
 from adaptor.catalog.chooser import Chooser, constraints
@@ -22,6 +22,7 @@ from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
 from adaptor.hypervisor import Hypervisor
+from adaptor.kube import place
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
@@ -32,7 +33,7 @@ from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.registry import Registry
-from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.rooms import Alone, Cluster, GuestSettings, Rooms
 from adaptor.sandbox.sweep import Known
 from adaptor.sandbox.sweeper import FIRST_SEEN, Sightings, Sweeper
 from adaptor.sandbox.watch import InstanceWatch, survey
@@ -44,6 +45,9 @@ from providers import batch, tags
 from providers import registry as clouds
 from providers.base import Ownership, Provider, SupportsBatchCreate, SupportsSweep
 from providers.errors import ProviderError
+
+if TYPE_CHECKING:
+    from adaptor.kube.node import NodeCluster
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
 # Kubernetes sends SIGKILL after terminationGracePeriodSeconds, 30 by default. Seconds.
@@ -114,13 +118,16 @@ class Daemon:
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        rooms = self._rooms(owner, provider, relay, journal, pki, networks)
+        cluster = await open_cluster(config, provider, self._clock)
+        if cluster is not None:
+            self._stack.push_async_callback(cluster.aclose)
+        rooms = self._rooms(owner, provider, relay, journal, pki, networks, cluster or Alone())
         self._stack.push_async_callback(rooms.watch.aclose)
         if rooms.consoles is not None:
             self._stack.push_async_callback(rooms.consoles.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
-        await self._recover(registry, rooms)
+        await self._recover(registry, rooms, cluster)
         volumes = config.volumes
         self._server = Server(
             [Hypervisor(registry, networks, NodeVolumes(volumes.directory, volumes.bundles)).service()]
@@ -188,6 +195,7 @@ class Daemon:
         journal: Journal,
         pki: NodePki,
         networks: HostNetworks,
+        cluster: Cluster,
     ) -> Rooms:
         guest = self._config.guest
         per_call = batch.MOST if isinstance(provider, SupportsBatchCreate) else 1
@@ -215,6 +223,7 @@ class Daemon:
             consoles=(
                 Consoles(provider, Path(self._config.node.state_dir), self._clock) if guest.console_on_failure else None
             ),
+            cluster=cluster,
         )
 
     def _warm_up(self, provider: Provider) -> None:
@@ -244,7 +253,7 @@ class Daemon:
         task = asyncio.create_task(sweeper.run(settings.interval, delete=settings.delete), name="sweep")
         self._stack.callback(task.cancel)
 
-    async def _recover(self, registry: Registry, rooms: Rooms) -> None:
+    async def _recover(self, registry: Registry, rooms: Rooms, cluster: "NodeCluster | None") -> None:
         states: dict[str, SandboxState] = {
             sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
         }
@@ -259,6 +268,9 @@ class Daemon:
         plan = recovery.plan(states, sessions, instances, self._clock.wall())
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
+        if cluster is not None:
+            cluster.know(states)
+            cluster.begin()
         await registry.recover(plan)
 
     async def _revive_relay(self) -> None:
@@ -281,6 +293,40 @@ async def open_provider(config: Config, owner: Ownership) -> Provider:
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
     return metered(provider)
+
+
+async def open_cluster(config: Config, provider: Provider, clock: Clock) -> "NodeCluster | None":
+    """The cluster that this node is in; its client's library is imported in a thread, and only where there is one.
+
+    Raises: Unavailable when it is wanted and nothing says how to reach it, or that cannot be used.
+    """
+    where = place.find(config.kubernetes)
+    if where is None:
+        return None
+    try:
+        client, node = await asyncio.to_thread(_kubernetes)
+    except ModuleNotFoundError as error:
+        if config.kubernetes.enabled == "on":
+            raise Unavailable(f"kubernetes.enabled is on: install peerpods[kubernetes] ({error})") from error
+        log.warning("this is a cluster's node and goes on without it: install peerpods[kubernetes]", error=str(error))
+        return None
+    log.info("in a cluster", by=str(where))
+    tag_labels = getattr(config.settings, "tag_labels", ())
+    cluster: NodeCluster = node.NodeCluster(
+        client.connect(where),
+        provider,
+        clock,
+        config.node.name,
+        events=config.kubernetes.events,
+        tag_labels=tag_labels,
+    )
+    return cluster
+
+
+def _kubernetes() -> tuple[Any, Any]:
+    from adaptor.kube import client, node
+
+    return client, node
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from lightkube import AsyncClient
-from lightkube.core.client import ALL_NS
+from lightkube import ALL_NS, AsyncClient
 from lightkube.resources import core_v1
 
 from adaptor.kube import peerpod, seen
@@ -86,6 +85,20 @@ class Reader:
             async for line in lines:
                 yield line
 
+    async def run(self, pod: str, command: Sequence[str], patience: float) -> tuple[int, str, str]:
+        """A command in an adaptor's Pod: its exit status, output and errors."""
+        with told(f"run a command in the Pod {self._system}/{pod}"):
+            done = await self._client.exec(
+                pod,
+                namespace=self._system,
+                container="adaptor",
+                command=list(command),
+                stdout=True,
+                stderr=True,
+                timeout=patience,
+            )
+            return done.exit_code, str(done.stdout or ""), str(done.stderr or "")
+
     async def settings(self) -> str:
         """The TOML that the cluster's parts run with; empty where it is not in a ConfigMap of the chart's name."""
         try:
@@ -93,4 +106,4 @@ class Reader:
                 found = await self._client.get(core_v1.ConfigMap, SETTINGS, namespace=self._system)
         except Absent:
             return ""
-        return (found.data or {}).get(_SETTINGS_KEY, "")
+        return str((found.data or {}).get(_SETTINGS_KEY, ""))

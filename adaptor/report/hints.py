@@ -46,8 +46,8 @@ def _never_ran(pod: str, kinds: set[str]) -> list[str]:
     if "reached" not in kinds:
         return [
             f"a VM was made and its guest never answered: `peerpods console {pod}` shows how far it booted",
-            "if it booted well, the network is in the way: TCP port guest.port (15150) must be open from the worker to the"
-            " VM; `peerpods check --cloud` looks at the security groups and firewalls it can see",
+            "if it booted well, the network is in the way: TCP port guest.port (15150) must be open from the worker to it",
+            "`peerpods check --cloud` on the node looks at the security groups and firewalls it can see",
             "if it prints nothing at all, the image does not boot on this machine type or with this TEE",
         ]
     return [

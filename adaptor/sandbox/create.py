@@ -71,6 +71,8 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
         root_volume_gib=wish.root_gib,
         scratch_gib=wish.scratch_gib,
         volumes=launch.volume_ids(spec),
+        labels=launch.label_texts(await rooms.cluster.labels(spec)),
+        price=offering.price,
     )
     with _told(work, intent):
         async with rooms.creates.turn(spec.pod_namespace):

@@ -6,6 +6,7 @@ import hmac
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 from adaptor import names
@@ -71,12 +72,18 @@ def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
         volumes=tuple(Volume(*_disk(each)) for each in intent.volumes),
         user_data=base64.b64decode(intent.user_data),
         tags={
+            **dict(_pair(each) for each in intent.labels),
             tags.SANDBOX: intent.sandbox or spec.id,
             tags.TOKEN: intent.token,
             tags.POD_NAMESPACE: spec.pod_namespace,
             tags.POD_NAME: spec.pod_name,
         },
     )
+
+
+def label_texts(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """A pod's labels as LaunchIntended holds them. A label's key has no `=`."""
+    return tuple(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def volume_ids(spec: SandboxSpec) -> tuple[str, ...]:
@@ -87,6 +94,11 @@ def volume_ids(spec: SandboxSpec) -> tuple[str, ...]:
 def scratch(state: SandboxState) -> bool:
     """Whether the machine was launched with room for a scratch partition."""
     return state.launch is not None and state.launch.scratch_gib > 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
 
 
 def _disk(text: str) -> tuple[str, bool]:

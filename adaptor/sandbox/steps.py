@@ -160,6 +160,7 @@ async def bind_vm(work: Work) -> None:
             initdata=(spec.initdata or guest.initdata or "").encode(),
             scratch_space=guest.scratch_space or launch.scratch(work.state),
             volumes=disks.for_guest(work.rooms, spec),
+            registry_auth=await work.rooms.cluster.registry_auth(work.state),
         ).SerializeToString()
     with span(work.log, "guest.bind", instance=work.state.instance_id):
         await _unless_it_dies(work, work.rooms.relay.bind(spec.id, bind, work.time_left()))

@@ -84,6 +84,18 @@ SWEPT: Final = Counter(
     ["kind", "outcome"],
 )
 
+KUBERNETES_UP: Final = Gauge("peerpods_kubernetes_up", "1 while the API server answers; without a cluster always 0.")
+KUBERNETES_WRITES: Final = Counter(
+    "peerpods_kubernetes_writes",
+    "Writes to the API server by kind of object; outcome: ok, stale (what it met had changed; repeated), error.",
+    ["kind", "verb", "outcome"],
+)
+KUBERNETES_DROPPED_EVENTS: Final = Counter(
+    "peerpods_kubernetes_dropped_events",
+    "Events that were not written; cause: limit (too many of one pod), queue (the API server was away), refused.",
+    ["cause"],
+)
+
 
 def sandbox_moved(old: str | None, new: str | None) -> None:
     """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""
