@@ -1,11 +1,12 @@
 """What `peerpods logs` and `console` do."""
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from adaptor.cli import looking, places
 from adaptor.config import Config
@@ -17,7 +18,11 @@ from adaptor.telemetry.terminal import plain
 from providers.base import Ownership, SupportsConsole
 from providers.errors import ProviderError
 
+if TYPE_CHECKING:
+    from adaptor.kube.reading import Reader
+
 _POD_LOGS: Final = "/var/log/pods"  # kubelet's, on the node: <namespace>_<pod>_<uid>/<container>/<n>.log
+_PATIENCE: Final = 60.0  # seconds for the adaptor's Pod to answer; it asks the cloud
 _OVER: Final = ("failed", "stopping", "gone")
 
 
@@ -27,7 +32,7 @@ _OVER: Final = ("failed", "stopping", "gone")
 async def logs(arguments: Namespace) -> int:
     if arguments.file:
         namespace, name = model.wanted(arguments.pod, arguments.namespace or "")
-        marks = [f"{namespace}/{name}" if namespace else name, *_sandbox_marks(arguments, name)]
+        marks = [f"{namespace}/{name}" if namespace else name, arguments.sandbox]
         return _print_log(_from_file(arguments.file), marks)
     where = places.chosen(arguments)
     if where.node is not None:
@@ -49,10 +54,6 @@ def _marks(subjects: list[Subject]) -> list[str]:
     for each in subjects:
         found += [each.peerpod.sandbox, each.peerpod.instance_id, each.peerpod.token]
     return found
-
-
-def _sandbox_marks(arguments: Namespace, name: str) -> list[str]:
-    return [each for each in (arguments.sandbox, name) if len(each) == 64]
 
 
 def _print_log(found: Iterable[str], marks: list[str]) -> int:
@@ -145,43 +146,37 @@ async def _from_node(config: Config, arguments: Namespace) -> str:
         return kept  # the sandbox is gone, or its VM
 
 
-async def _from_cluster(reader: "places.Reader", arguments: Namespace) -> str:
+async def _from_cluster(reader: "Reader", arguments: Namespace) -> str:
+    """By the adaptor on the node, which has the rights; with --config by the cloud itself, with this machine's."""
     from adaptor.report import cluster
 
     namespace, name = model.wanted(arguments.pod, arguments.namespace or reader.namespace)
-    config, note = await places.settings(reader, arguments.config)
-    classes = looking.runtime_classes(config)
+    classes = looking.runtime_classes(None)
     subject = (await cluster.of_pod(reader, namespace, name, arguments.sandbox, classes))[0]
-    tried = []
-    if subject.peerpod.phase not in _OVER and not arguments.kept:
-        try:
-            if config is None or config.settings is None:
-                raise Unavailable(note or "the cluster's settings name no cloud")
-            return await _asked(config, subject)
-        except AdaptorError as error:
-            tried.append(str(error))
-    adaptor = ""
+    if arguments.config and not arguments.kept:
+        from adaptor.config import load
+
+        return await _asked(load(arguments.config, os.environ), subject)
+    adaptor = await cluster.adaptor_of(reader, subject)
+    command = ["peerpods", "console", subject.title, "--local", "--raw", *(["--kept"] if arguments.kept else [])]
     try:
-        adaptor = await cluster.adaptor_of(reader, subject)
-        if kept := await _kept_in_log(reader, adaptor, subject):
-            return kept
-        tried.append("the adaptor's log has no console of it")
+        status, out, said = await reader.run(adaptor, command, _PATIENCE)
     except AdaptorError as error:
-        tried.append(str(error))
-    pod = adaptor or "POD_OF_THE_ADAPTOR"
-    raise Unavailable(
-        f"the console of {subject.title} cannot be had from here: {'; '.join(tried)}. The node itself has more rights: kubectl "
-        f"exec -n {arguments.system_namespace} {pod} -- peerpods console {subject.title} --local"
-    )
+        status, out, said = -1, "", str(error)
+    if status == 0:
+        return out
+    if kept := await _kept_in_log(reader, adaptor, subject):
+        return kept
+    raise Unavailable(said.strip().removeprefix("peerpods: ") or f"`peerpods console` ended with {status} on the node")
 
 
-async def _kept_in_log(reader: "places.Reader", adaptor: str, subject: Subject) -> str:
+async def _kept_in_log(reader: "Reader", adaptor: str, subject: Subject) -> str:
     """The last lines that the adaptor has logged of a VM that failed; empty where it has not."""
     marks, found = _marks([subject]), ""
     async for line in reader.log(adaptor, follow=False, since=None, tail=None):
         fields = lines.parsed(line)
         if isinstance(fields, dict) and fields.get("message") == consoles.MESSAGE and lines.concerns(fields, marks):
-            head = f"# pod {fields.get('pod')}, VM {fields.get('instance')}: {fields.get('why')}"
+            head = f"# pod {fields.get('pod')}, VM {fields.get('instance')}\n# {fields.get('why')}"
             place = f"# its last lines, from the adaptor's log; more is in {fields.get('file')} on the node"
             found = "\n".join([head, place, *map(str, fields.get("console") or ())])
     return found

@@ -28,11 +28,13 @@ def parsed(line: str) -> dict[str, Any] | str:
 
 
 def concerns(line: Mapping[str, Any] | str, marks: Collection[str]) -> bool:
-    """Whether it is about what `marks` name: the sandbox's id, `namespace/pod`, the VM's id."""
+    """Whether it is about what `marks` name: the sandbox's id, `namespace/pod` or `pod`, the VM's id."""
     known = {mark for mark in marks if mark}
     if isinstance(line, str):
-        return any(mark in line for mark in known)
-    return any(str(line.get(key, "")) in known for key in _ABOUT)
+        words = set(re.split(r"[\s\"'=,:;()]+", line))
+        return bool(known & (words | {word.rpartition("/")[2] for word in words}))
+    values = {str(line.get(key) or "") for key in _ABOUT}
+    return bool(known & (values | {str(line.get("pod") or "").rpartition("/")[2]}))
 
 
 def shown(line: Mapping[str, Any] | str) -> str:

@@ -69,7 +69,7 @@ def told(rows: Sequence[Row], *, node: str, cloud: str) -> Subject:
             state = apply(state, event)
         except JournalFault as error:
             return Subject(replace(peerpod, phase="?", reason=str(error)), tuple(moments))
-        if state is not None and len(moments) == 1:
+        if len(moments) == 1:
             peerpod = record.begun(state.spec, cloud, node)
         peerpod = record.after(peerpod, state, event, row.at)
     assert state is not None, "a sandbox has rows"

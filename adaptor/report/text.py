@@ -12,6 +12,7 @@ from adaptor.telemetry.terminal import plain
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _EVENTS: Final = 15  # the newest so many
 _LABEL: Final = 14  # columns of a page's left side
+_GOING: Final = ("created", "starting")  # phases that wait for something
 _LAUNCHED: Final = ("launch-accepted", "launch-intended", "adopted")  # from the first of these on it is paid for
 
 
@@ -65,16 +66,16 @@ def listing(subjects: Sequence[Subject], now: float, *, wide: bool, sessions: bo
 
 def page(subject: Subject, others: Sequence[Subject], now: float) -> str:
     """Everything about one, for people; `others` are the same pod's."""
-    blocks = [_facts(subject, now)]
+    known, blocks = subject.peerpod, [_facts(subject, now)]
     if subject.moments:
         found = timeline.steps(subject.moments)
         began = _clock(found[0].moment.at)
-        ongoing = now if subject.peerpod.phase in ("created", "starting") else None
-        lines = [*timeline.chart(found, ongoing), timeline.verdict(found), timeline.patience(found, now)]
+        ongoing = now if known.phase in _GOING else None
+        lines = [*timeline.chart(found, ongoing), timeline.verdict(found, ongoing), timeline.patience(found, now)]
         blocks.append(_block(f"Timeline, from {began} on", lines))
     conditions = [
-        f"{each.type:<10} {each.status!s:<6} {each.reason:<12} {plain(each.message)}".rstrip()
-        for each in subject.peerpod.conditions
+        f"{each.type:<10} {each.status!s:<6} {each.reason:<12} {plain(each.message) * (each.message != known.reason)}".rstrip()
+        for each in known.conditions
     ]
     blocks.append(_block("Conditions", conditions))
     blocks.append(_block("Events", [_event(each, now) for each in subject.events[-_EVENTS:]]))
@@ -96,14 +97,14 @@ def trace(subject: Subject, now: float) -> str:
     if not subject.moments:
         return f"{subject.title}  {known.phase or 'of unknown phase'}{vm}{kind}\n\nno times are known of it"
     found = timeline.steps(subject.moments)
-    ongoing = now if known.phase in ("created", "starting") else None
+    ongoing = now if known.phase in _GOING else None
     lines = [
         plain(f"{subject.title}  {known.phase}{vm}{kind}"),
         f"from {_clock(found[0].moment.at)} on",
         "",
         *timeline.chart(found, ongoing),
         "",
-        timeline.verdict(found),
+        timeline.verdict(found, ongoing),
         timeline.patience(found, now),
     ]
     if known.reason and known.phase != "running":
