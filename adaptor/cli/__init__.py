@@ -3,6 +3,7 @@
     parser ──add_parser(verbs)──► serve     adaptor
                                   relay     relay
                                   check     check, config
+                                  pods      ps, describe, trace, logs, console
                                   instances instances list, choose, quota
                                   journal   journal
                                   simcloud  simcloud

@@ -14,6 +14,7 @@ from adaptor.clock import RealClock
 from adaptor.config import Config
 from adaptor.errors import Unavailable
 from adaptor.relay.client import RelayClient
+from adaptor.report.text import age_text, table
 from adaptor.sandbox import journal_file
 from adaptor.sandbox.sweep import Known, Standing, Verdict, leaked
 from adaptor.sandbox.sweeper import FIRST_SEEN, Removal, Sightings, Sweeper
@@ -25,7 +26,6 @@ _FAILED: Final = 1  # exit statuses; `peerpods gc --help` explains them
 _LEFT: Final = 3
 
 _LISTED: Final = (Standing.LEAKED, Standing.YOUNG, Standing.FOREIGN)  # the others are counted
-_UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,7 @@ def _table(listed: Sequence[Verdict], outcomes: Mapping[str, Removal]) -> str:
         why = removal.note if removal and removal.note else each.reason
         resource, node = each.resource, each.resource.tags.get(tags.NODE, "-")
         rows.append((resource.kind.value, resource.id, node, age_text(each.age), resource.facts, verdict, why))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return table(rows)
 
 
 def _json(verdict: Verdict, removal: Removal | None) -> dict[str, Any]:
@@ -122,17 +120,3 @@ def _json(verdict: Verdict, removal: Removal | None) -> dict[str, Any]:
         "reason": verdict.reason,
         **({"outcome": removal.outcome, "note": removal.note} if removal else {}),
     }
-
-
-def age_text(seconds: float | None) -> str:
-    """`3d 4h`, `2h`, `7m 12s`: two neighbouring units at most; `?` when it is not known."""
-    if seconds is None:
-        return "?"
-    left = max(0, int(seconds))
-    first = next((index for index, (_, size) in enumerate(_UNITS) if left >= size), len(_UNITS) - 1)
-    words: list[str] = []
-    for unit, size in _UNITS[first : first + 2]:
-        if left >= size or not words:
-            words.append(f"{left // size}{unit}")
-        left %= size
-    return " ".join(words)

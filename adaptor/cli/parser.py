@@ -17,6 +17,7 @@ FAMILIES: Final = (
     "controller",
     "webhook",
     "check",
+    "pods",
     "instances",
     "journal",
     "gc",

@@ -58,7 +58,7 @@ def _config(where: place.Place) -> SingleConfig:
         config = _kubeconfig(where.kubeconfig)
     else:
         config = KubeConfig.from_service_account(where.service_account)
-    chosen = config.get()
+    chosen = config.get(where.context or None)
     if chosen is None:
         raise ConfigError("it has no current-context")
     return chosen._replace(user=chosen.user or User())

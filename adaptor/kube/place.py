@@ -13,9 +13,10 @@ SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Exactly one of them is given."""
+    """A kubeconfig or a service account."""
 
     kubeconfig: str = ""
+    context: str = ""  # of the kubeconfig; empty: its current one
     service_account: str = ""  # directory with token, ca.crt and namespace, in a pod
 
     def __str__(self) -> str:

@@ -62,7 +62,7 @@ class Consoles:
         text = await self._asked(self._provider, state.instance_id, patience)
         if not text.strip():
             return ""
-        head = f"# pod {state.spec.pod}, VM {state.instance_id}: {' '.join(why.split())}\n"
+        head = f"# pod {state.spec.pod}, VM {state.instance_id}\n# {' '.join(why.split())}\n"
         try:
             _write(path, head + text)
         except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from adaptor.cli.leaks import age_text
+from adaptor.report.text import age_text
 from adaptor.clock import RealClock
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Created, Event, LaunchAccepted, LaunchIntended, SandboxSpec, StartRequested
