@@ -105,6 +105,10 @@ class PeerPods:
     def writer_of(self, wanted: PeerPod) -> Writer | None:
         return self._writers.get((wanted.namespace, wanted.name))
 
+    def __len__(self) -> int:
+        """PeerPods that are being kept."""
+        return len(self._writers)
+
     @property
     def pending(self) -> int:
         """PeerPods that are not as they must be, as far as is known here."""
@@ -218,19 +222,16 @@ class PeerPods:
             return await self._end(writer)
         if writer.found is None:
             await self._create(writer)
-        patches = self._patches(writer)
-        if patches and patches == writer.sent:
-            self._warn_of_crd(writer)
-            return False
-        writer.sent = patches
-        await self._patch(writer)
+        patches = self._patches(writer, writer.wanted)
+        if not patches or patches != writer.sent:
+            await self._patch(writer, patches)
         return False
 
-    def _patches(self, writer: Writer) -> tuple[dict[str, Any], ...]:
+    def _patches(self, writer: Writer, wanted: PeerPod) -> tuple[dict[str, Any], ...]:
         if writer.found is None:
             return ()
-        changed = record.changes(writer.found, writer.wanted, own=writer.may_own)
-        return tuple(each for each in (changed, record.status_changes(writer.found, writer.wanted)) if each)
+        changed = record.changes(writer.found, wanted, own=writer.may_own)
+        return tuple(each for each in (changed, record.status_changes(writer.found, wanted)) if each)
 
     async def _get(self, writer: Writer) -> None:
         wanted = writer.wanted
@@ -256,7 +257,7 @@ class PeerPods:
             self._take(writer, peerpod.from_object(made))
         writer.tried.set()
 
-    async def _patch(self, writer: Writer) -> None:
+    async def _patch(self, writer: Writer, patches: tuple[dict[str, Any], ...]) -> None:
         """Spec and owner first: they say which VM there is."""
         found, wanted = writer.found, writer.wanted
         if found is None:
@@ -264,10 +265,12 @@ class PeerPods:
         try:
             if patch := record.changes(found, wanted, own=writer.may_own):
                 self._take(writer, await self._send(Resource, wanted, patch))
-                self._wake_those_with(wanted.token)
             assert writer.found is not None
             if patch := record.status_changes(writer.found, wanted):
                 self._take(writer, await self._send(Resource.Status, wanted, patch))
+            writer.sent = patches
+            if patches and self._patches(writer, wanted) == patches:
+                self._warn_of_crd(writer)
         except Absent as error:  # deleted by somebody, finalizer and all; or there is no status to write
             writer.sent = ()
             await self._get(writer)
@@ -305,6 +308,7 @@ class PeerPods:
             writer.look = False
         writer.found, writer.may_exist = found, True
         writer.may_own = writer.may_own and not found.owners
+        self._wake_those_with(writer.wanted.token)
 
     def _heir_unnamed(self, writer: Writer) -> bool:
         """Whether the VM is another sandbox's now, whose PeerPod does not say so yet."""
@@ -316,6 +320,7 @@ class PeerPods:
         )
 
     def _wake_those_with(self, token: str) -> None:
+        """Those that may go once another PeerPod names the VM."""
         for other in self._writers.values():
             if token and other.ending and other.wanted.token == token:
                 other.wake.set()
