@@ -180,14 +180,15 @@ class Capacity:
             for each in (waking, sleeping):
                 each.cancel()
             await asyncio.gather(waking, sleeping, return_exceptions=True)
-        if self._wake.is_set() and self._patience:
+        if self._wake.is_set() and self._patience and self._lately():
             await self._clock.sleep(self._patience)
 
     def _lose_patience(self) -> None:
-        now = self._clock.now()
-        recent = now - self._overwritten < 2 * EVERY
-        self._patience = min(max(2 * self._patience, _RETRY), EVERY) if recent else 0.0
-        self._overwritten = now
+        self._patience = min(max(2 * self._patience, _RETRY), EVERY) if self._lately() else 0.0
+        self._overwritten = self._clock.now()
+
+    def _lately(self) -> bool:
+        return self._clock.now() - self._overwritten < 2 * EVERY
 
     def _tell(self, wish: Wish) -> None:
         was, figure = wish.now.advertised, wish.figure
