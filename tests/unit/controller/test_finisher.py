@@ -42,7 +42,9 @@ class World:
         marks = {tags.CLUSTER: "cluster-a", tags.NODE: "node-1", tags.POD_NAMESPACE: namespace, tags.TOKEN: "t-1"}
         self.cloud.instances[id] = Instance(id, InstanceState.RUNNING, tags={**marks, **more})
 
-    def peerpod(self, *, deleted: bool = True, owned: bool = True, finalizers: tuple[str, ...] = (), **spec: str) -> None:
+    def peerpod(
+        self, *, deleted: bool = True, owned: bool = True, finalizers: tuple[str, ...] = (), **spec: str
+    ) -> None:
         told = {"cloudProvider": "memory", "instanceID": "i-1", "nodeName": "node-1", "token": "t-1", "podName": "web"}
         metadata: dict[str, Any] = {
             "name": "web-abc",
