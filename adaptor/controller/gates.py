@@ -7,11 +7,13 @@ A pod goes when there is room for it in its namespace's limits and in the cluste
 - within a namespace the oldest pod.
 
 A pod for which there is no room now lets the others pass. So that a large one is not passed for ever, every second ten
-minutes of its waiting are its turn: what becomes free then is kept for it. So is nobody else held up for ever. One that
-is larger than the limit itself is told so, and has no turns.
+minutes of its waiting are its turn, one pod of a namespace at a time: it is asked before the others, and what becomes
+free is kept for it. Nobody else is
+held up for ever either. One that is larger than the limit itself is told so, and keeps nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -45,6 +47,11 @@ class PodFacts:
     gated: bool = False
     ended: bool = False  # its VM is gone
     deleting: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is at the gate, and wants to go on."""
+        return self.ours and self.gated and not self.ended and not self.deleting
 
     @property
     def counts(self) -> bool:
@@ -98,6 +105,8 @@ def size(marker: str) -> Amount:
         if not value.isdecimal() or len(value) > 12:
             return {}
         found[key.strip()] = int(value)
+    if not found:
+        return {}
     return {"vcpus": found.get("vcpus", 0), "memory-gib": found.get("memory-mib", 0), "gpus": found.get("gpus", 0)}
 
 
@@ -134,30 +143,46 @@ def decide(
     for pod in pods:
         if pod.counts or (pod.uid in lifted and pod.ours and not pod.ended):
             room.use(pod)
-    waiting: dict[str, list[PodFacts]] = {}
-    lift: list[PodFacts] = []
+    lift = [pod for pod in sorted(pods, key=_age) if _is_none_of_ours(pod) and pod.uid not in lifted]
     held: dict[str, Held] = {}
-    for pod in sorted(pods, key=_age):
-        if not pod.gated or pod.uid in lifted or pod.deleting:
-            continue
-        if pod.ours and not pod.ended:
-            waiting.setdefault(pod.namespace, []).append(pod)
-        else:
-            lift.append(pod)  # nothing of ours waits here
-    while waiting:
-        namespace = min(waiting, key=lambda each: (room.share(each), _age(waiting[each][0])))
-        pod = waiting[namespace].pop(0)
-        if not waiting[namespace]:
-            del waiting[namespace]
+    waiting = sorted((pod for pod in pods if pod.waits and pod.uid not in lifted), key=_age)
+    turns = _turns(waiting, room, waited)
+    for pod in (*turns, *_fairly([pod for pod in waiting if pod not in turns], room)):
         lacks = room.lacking(pod)
         if not lacks:
             room.use(pod)
             lift.append(pod)
             continue
         held[pod.uid] = room.explain(pod, *lacks[0])
-        if waited.get(pod.uid, 0.0) % (2 * TURN) >= TURN and room.could_ever(pod):
+        if pod in turns:
             room.keep(pod, {scope for scope, _ in lacks})
     return Decision(tuple(lift), held)
+
+
+def _turns(waiting: Sequence[PodFacts], room: "_Room", waited: Mapping[str, float]) -> list[PodFacts]:
+    """Of each namespace the oldest whose turn it is: with more, who has waited longest would have all there is."""
+    found: dict[str, PodFacts] = {}
+    for pod in waiting:
+        if waited.get(pod.uid, 0.0) % (2 * TURN) >= TURN and room.could_ever(pod):
+            found.setdefault(pod.namespace, pod)
+    return list(found.values())
+
+
+def _fairly(pods: Sequence[PodFacts], room: "_Room") -> Iterator[PodFacts]:
+    """`room` may change from one to the next."""
+    waiting: dict[str, deque[PodFacts]] = {}
+    for pod in pods:
+        waiting.setdefault(pod.namespace, deque()).append(pod)
+    while waiting:
+        namespace = min(waiting, key=lambda each: (room.share(each), _age(waiting[each][0])))
+        yield waiting[namespace].popleft()
+        if not waiting[namespace]:
+            del waiting[namespace]
+
+
+def _is_none_of_ours(pod: PodFacts) -> bool:
+    """It has our gate, and nothing of ours for which it could wait."""
+    return pod.gated and not pod.deleting and not pod.ours
 
 
 def _age(pod: PodFacts) -> tuple[str, str, str]:
