@@ -162,7 +162,8 @@ async def _from_cluster(reader: "Reader", arguments: Namespace) -> str:
     try:
         status, out, said = await reader.run(adaptor, command, _PATIENCE)
     except AdaptorError as error:
-        status, out, said = -1, "", str(error)
+        on_node = f"on the node {subject.peerpod.node} itself: peerpods console {subject.title} --local"
+        status, out, said = -1, "", f"{error}. It can be had {on_node}"
     if status == 0:
         return out
     if kept := await _kept_in_log(reader, adaptor, subject):

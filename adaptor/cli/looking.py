@@ -4,10 +4,10 @@ import json
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from adaptor.cli import places
-from adaptor.cli.places import Where
 from adaptor.config import Config, Kubernetes
 from adaptor.report import model, text
 from adaptor.report.model import Subject
@@ -75,7 +75,7 @@ async def _subjects(arguments: Namespace, *, whole: bool) -> list[Subject]:
         found = await cluster.of_pod(reader, namespace, name, arguments.sandbox, runtime_classes(config))
         if whole:
             first = await cluster.completed(reader, found[0], config.settings if config else None)
-            found = [_noted(first, note), *found[1:]]
+            found = [first if first.link else _noted(first, note), *found[1:]]
     return found
 
 
@@ -106,9 +106,4 @@ async def _on_node(config: Config) -> list[Subject]:
 
 
 def _noted(subject: Subject, note: str) -> Subject:
-    from dataclasses import replace
-
     return replace(subject, notes=(*subject.notes, note)) if note else subject
-
-
-__all__ = ["Where", "describe", "on_node", "ps", "runtime_classes", "trace"]

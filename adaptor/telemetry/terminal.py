@@ -3,8 +3,9 @@
 import re
 from typing import Final
 
-# ECMA-48: CSI sequences, strings that end in BEL or ST (titles, links), and the short ones.
-_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])", re.DOTALL)
+# ECMA-48: CSI sequences, strings that end in BEL or ST (titles, links), and the short ones. None goes over a line's end:
+# garbage that looks like the beginning of one must not swallow the rest.
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 

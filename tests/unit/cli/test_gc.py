@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from adaptor.report.text import age_text
 from adaptor.clock import RealClock
+from adaptor.report.text import age_text
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Created, Event, LaunchAccepted, LaunchIntended, SandboxSpec, StartRequested
 from providers import tags
