@@ -68,7 +68,10 @@ class Site:
         """A file of settings: the node's cloud, and these tables."""
         path = self.node.directory / f"{verb}.toml"
         cloud = self.node.cloud
-        whole = {"cloud": {"provider": cloud["provider"]}, cloud["provider"]: {**cloud["settings"], **self.node.stage.types}}
+        whole = {
+            "cloud": {"provider": cloud["provider"]},
+            cloud["provider"]: {**cloud["settings"], **self.node.stage.types},
+        }
         whole |= {"log": {"format": "json", "level": "debug"}, **tables}
         lines = (f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in t.items()) for name, t in whole.items())
         path.write_text("\n".join(lines))
@@ -221,6 +224,8 @@ async def site(directory: Path) -> AsyncIterator[Site]:
         await scheduler.start()
         yield site
         await clean(node)
+        node.processes["webhook"].terminate()
+        await asyncio.sleep(0.3)  # two signals at once are one; the second ends its wait for endpoints to move
         for verb in ("webhook", "controller"):
             assert await node.stop(verb) == 0, node.log_of(verb)
             assert not node.log_lines(verb, "error"), node.log_lines(verb, "error")
@@ -252,7 +257,7 @@ async def test_a_pod_goes_the_whole_way_and_restarts_in_the_middle_disturb_nothi
             await until(lambda: phase(site, "running"), "the PeerPod says that it runs", site.logs)
             assert {"VMChosen", "VMLaunched", "VMReached", "VMReady"} <= set(site.reasons("web"))
 
-            await asyncio.gather(site.node.stop("adaptor", signal.SIGKILL), site.node.stop("webhook"))
+            await asyncio.gather(site.node.stop("adaptor", signal.SIGKILL), site.node.stop("webhook", signal.SIGKILL))
             with pytest.raises(Refusal, match="failed calling webhook"):  # not admitted unsized
                 await site.create("while-it-is-down")
             seen = len(ticker.stdout)
@@ -261,7 +266,9 @@ async def test_a_pod_goes_the_whole_way_and_restarts_in_the_middle_disturb_nothi
             assert await (await shim.exec(ticker, ["true"])).exit_code() == 0
             assert await site.node.living() == [instance]
             lines = bytes(ticker.stdout).splitlines()
-            assert lines[-2:-1] and lines[:-1] == [b"tick %d" % n for n in range(len(lines) - 1)], "no line lost, none twice"
+            assert lines[-2:-1] and lines[:-1] == [b"tick %d" % n for n in range(len(lines) - 1)], (
+                "no line lost, none twice"
+            )
 
             assert await shim.stop(ticker, signal.SIGKILL) == 128 + signal.SIGKILL
             await site.delete("web")
