@@ -69,7 +69,8 @@ class Cluster(ABC):
             if error.status.reason != "AlreadyExists":
                 raise
         bound = BoundObjectReference(apiVersion="v1", kind="Pod", name=pod) if pod else None
-        request = ServiceAccountToken(spec=TokenRequestSpec(audiences=[], boundObjectRef=bound, expirationSeconds=3600))
+        spec = TokenRequestSpec(audiences=[], boundObjectRef=bound, expirationSeconds=3600)
+        request = ServiceAccountToken(metadata=ObjectMeta(), spec=spec)
         answer = await self.admin.create(request, service_account, namespace=namespace)
         assert answer.status is not None
         return answer.status.token

@@ -50,7 +50,7 @@ class Server:
         """From here on connections are refused."""
         self.cut_watches()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await cut(self._runner)
             self._runner = None
 
     def cut_watches(self) -> int:
@@ -143,6 +143,17 @@ class Server:
                     await response.write(first)
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
+
+
+async def cut(runner: web.AppRunner) -> None:
+    """Ends a server without the minute that TLS would wait for the other side's goodbye."""
+    for site in list(runner.sites):
+        await site.stop()
+    for connection in list(runner.server.connections) if runner.server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+    await runner.cleanup()
+    await asyncio.sleep(0)
 
 
 def discovered(kinds: Kinds, path: str) -> bytes | None:
