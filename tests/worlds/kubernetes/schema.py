@@ -149,7 +149,8 @@ class Walk:
             if len(value) < schema.get("minLength", 0):
                 said.append(f'Invalid value: "{value}": {path} in body should be at least {schema["minLength"]} chars long')
             if "pattern" in schema and not re.search(schema["pattern"], value):
-                said.append(f"Invalid value: \"{value}\": {path.rpartition(".")[2]} in body should match '{schema['pattern']}'")
+                last = path.rpartition(".")[2]
+                said.append(f"Invalid value: \"{value}\": {last} in body should match '{schema['pattern']}'")
         if isinstance(value, list):
             if len(value) > schema.get("maxItems", len(value)):
                 said.append(f"Too many: {len(value)}: must have at most {schema['maxItems']} items")
