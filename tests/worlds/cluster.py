@@ -186,10 +186,10 @@ def again(spec: SandboxSpec, number: int = 2) -> SandboxSpec:
 
 
 @asynccontextmanager
-async def node_of(client: AsyncClient, sky: Any = None, **more: Any) -> AsyncIterator[NodeCluster]:
+async def node_of(client: AsyncClient, sky: Any = None, node: str = NODE, **more: Any) -> AsyncIterator[NodeCluster]:
     """A NodeCluster at work; `client` is closed with it."""
     cloud: Any = sky or Sky()
-    made = NodeCluster(client, cloud, RealClock(), NODE, **more)
+    made = NodeCluster(client, cloud, RealClock(), node, **more)
     made.begin()
     try:
         yield made
