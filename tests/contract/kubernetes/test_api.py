@@ -146,7 +146,9 @@ async def test_quantities_come_back_in_their_canonical_form(cluster: Cluster) ->
 
 
 async def test_limits_become_requests_where_none_are_given(cluster: Cluster) -> None:
-    answer = await cluster.sure("POST", cluster.here("pods"), cluster.pod_object("p", limits={"cpu": "2"}), dryRun="All")
+    answer = await cluster.sure(
+        "POST", cluster.here("pods"), cluster.pod_object("p", limits={"cpu": "2"}), dryRun="All"
+    )
     assert answer["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}
 
 
@@ -173,7 +175,9 @@ async def test_a_peerpod_is_held_to_its_schema(cluster: Cluster) -> None:
     wrong = await cluster.ask("POST", path, head | {"spec": {"instanceID": 7}})
     assert wrong.status_code == 422
     assert 'spec.instanceID in body must be of type string: "integer"' in wrong.json()["message"]
-    pruned = await cluster.sure("POST", path, head | {"spec": {"instanceID": "i-1", "odd": 1}, "status": {"phase": "running"}})
+    pruned = await cluster.sure(
+        "POST", path, head | {"spec": {"instanceID": "i-1", "odd": 1}, "status": {"phase": "running"}}
+    )
     assert pruned["spec"] == {"instanceID": "i-1"}
     assert "status" not in pruned
     status = f"{path}/a/status"
@@ -302,7 +306,10 @@ async def test_apply_conflicts_with_a_plain_write(cluster: Cluster) -> None:
 async def test_lists_are_selected_and_come_in_pages(cluster: Cluster) -> None:
     for number in range(5):
         await config_map(cluster, f"m{number}", labels={"odd": str(number % 2), "all": "yes"})
-    found = [one.metadata.name async for one in cluster.admin.list(ConfigMap, namespace=cluster.namespace, labels={"odd": "1"})]
+    found = [
+        one.metadata.name
+        async for one in cluster.admin.list(ConfigMap, namespace=cluster.namespace, labels={"odd": "1"})
+    ]
     assert found == ["m1", "m3"]
     first = await cluster.sure("GET", cluster.here("configmaps"), limit="2", labelSelector="all")
     assert first["metadata"]["remainingItemCount"] if "remainingItemCount" in first["metadata"] else True
@@ -452,7 +459,9 @@ async def test_a_service_account_does_what_its_roles_allow_and_no_more(cluster: 
     assert refused.value.status.message == (
         f'pods "p" is forbidden: User "{user}" cannot get resource "pods" in API group "" in the namespace "{cluster.namespace}"'
     )
-    await cluster.grant("reader", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["p"]}])
+    await cluster.grant(
+        "reader", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["p"]}]
+    )
     await cluster.until(lambda: _can(client, "p"))
     assert not await _can(client, "q")
     with pytest.raises(ApiError, match="cannot patch resource"):
@@ -543,7 +552,9 @@ async def _strip(request: Json) -> Json:
 
 
 @pytest.mark.parametrize(("policy", "seen", "left"), [("IfNeeded", "2 1", {}), ("Never", "2", {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}})])  # fmt: skip
-async def test_after_a_webhook_the_limit_range_speaks_again(cluster: Cluster, policy: str, seen: str, left: Json) -> None:
+async def test_after_a_webhook_the_limit_range_speaks_again(
+    cluster: Cluster, policy: str, seen: str, left: Json
+) -> None:
     await limit_range(cluster, default={"cpu": "1"}, defaultRequest={"cpu": "500m"})
     await _limited(cluster)
     served = await cluster.serve(_strip)
@@ -582,7 +593,10 @@ async def test_a_denial_is_told_in_the_webhooks_words(cluster: Cluster) -> None:
     name = await cluster.hook(served, validating=True)
     answer = await cluster.ask("POST", cluster.here("pods"), cluster.pod_object("p"))
     assert answer.status_code == 403
-    assert answer.json()["message"] == f'admission webhook "{name}.peerpods.io" denied the request: no offering has 900 vCPUs'
+    assert (
+        answer.json()["message"]
+        == f'admission webhook "{name}.peerpods.io" denied the request: no offering has 900 vCPUs'
+    )
 
 
 @pytest.mark.parametrize(("policy", "code"), [("Fail", 500), ("Ignore", 201)])
@@ -683,7 +697,12 @@ async def test_a_gate_holds_a_pod_until_it_is_lifted(cluster: Cluster) -> None:
     await cluster.pod("p", schedulingGates=[{"name": "kata.peerpods.io/quota"}], **cluster.on(node))
     pod = await cluster.sure("GET", cluster.here("pods", "p"))
     assert pod["status"]["conditions"][0]["reason"] == "SchedulingGated"
-    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}}
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": node},
+    }
     early = await cluster.ask("POST", cluster.here("pods", "p") + "/binding", binding)
     assert early.status_code == 409
     another = {"spec": {"schedulingGates": [{"name": "kata.peerpods.io/quota"}, {"name": "peerpods.io/late"}]}}

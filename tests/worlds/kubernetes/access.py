@@ -127,7 +127,9 @@ class Access:
             raise Refusal(409, f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record")
         if ref["kind"] == "Pod":
             if obj["spec"].get("serviceAccountName", "default") != account:
-                raise bad_request(f"cannot bind token for serviceaccount \"{account}\" to pod running with different serviceaccount name.")
+                raise bad_request(
+                    f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
+                )
             extra |= {f"{_EXTRA}pod-name": [ref["name"]], f"{_EXTRA}pod-uid": [uid]}
             if node := obj["spec"].get("nodeName"):
                 extra[f"{_EXTRA}node-name"] = [node]

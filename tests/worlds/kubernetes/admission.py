@@ -227,7 +227,9 @@ class Admission:
 
 
 def _is_new_pod(attributes: Attributes) -> bool:
-    return attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    return (
+        attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    )
 
 
 def _same(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -80,7 +80,9 @@ def taken(kinds: Kinds, call: Call, given: Any) -> Object:
     walk = Walk(custom=bool(kind.custom))
     obj = walk.object(kinds.schema(kind), given)
     if walk.broken:
-        raise bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {walk.broken[0]}')
+        raise bad_request(
+            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {walk.broken[0]}'
+        )
     _unknown(call, walk.unknown)
     if kind.plural == "pods":
         pods.default(obj)

@@ -122,9 +122,7 @@ def updated(owners: Sequence[Owner], me: Owner, before: Leaves, after: Leaves) -
 def conflicts(owners: Iterable[Owner], me: Owner, wanted: Leaves, live: Leaves) -> list[tuple[Owner, Path]]:
     """Fields that I would change and another holds."""
     differing = {path for path, value in wanted.items() if path in live and live[path] != value and path[-1] != "."}
-    return [
-        (owner, path) for owner in owners if owner.key != me.key for path in sorted(owner.fields & differing)
-    ]
+    return [(owner, path) for owner in owners if owner.key != me.key for path in sorted(owner.fields & differing)]
 
 
 def refusal(found: Sequence[tuple[Owner, Path]]) -> Refusal:
@@ -142,9 +140,7 @@ def refusal(found: Sequence[tuple[Owner, Path]]) -> Refusal:
         text = f"{words}: {listed[0]}" if len(found) == 1 else f"{words}:\n" + "\n".join(f"- {one}" for one in listed)
     else:
         text = "\n".join(f"{said(owner)}:\n- {show(path)}" for owner, path in found)
-    causes = [
-        {"reason": "FieldManagerConflict", "message": said(owner), "field": show(path)} for owner, path in found
-    ]
+    causes = [{"reason": "FieldManagerConflict", "message": said(owner), "field": show(path)} for owner, path in found]
     return Refusal(409, f"Apply failed with {count}: {text}", details={"causes": causes})
 
 

@@ -168,4 +168,6 @@ class Collector:
 
 
 def _blocks(obj: Object, uid: str) -> bool:
-    return any(ref["uid"] == uid and ref.get("blockOwnerDeletion") for ref in obj["metadata"].get("ownerReferences", ()))
+    return any(
+        ref["uid"] == uid and ref.get("blockOwnerDeletion") for ref in obj["metadata"].get("ownerReferences", ())
+    )

@@ -25,7 +25,9 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
         raise bad_request(f"Unexpected kind: {verb}")
     if verb == "test":
         if _get(document, path) != operation.get("value"):
-            raise Refusal(422, f"the server rejected our request due to an error in our request: testing value {path} failed")
+            raise Refusal(
+                422, f"the server rejected our request due to an error in our request: testing value {path} failed"
+            )
         return document
     if verb in ("move", "copy"):
         value = _get(document, operation["from"])
@@ -39,7 +41,10 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
 
 
 def _no_such(verb: str, path: str) -> Refusal:
-    return Refusal(422, f"the server rejected our request due to an error in our request: {verb} operation does not apply: doc is missing path: {path}: missing value")
+    return Refusal(
+        422,
+        f"the server rejected our request due to an error in our request: {verb} operation does not apply: doc is missing path: {path}: missing value",
+    )
 
 
 def _parts(path: str) -> list[str]:
@@ -59,7 +64,11 @@ def _set(verb: str, document: Any, path: str, value: Any) -> Any:
     parts = _parts(path)
     if not parts:
         return value
-    target = _get(document, "/" + "/".join(p.replace("~", "~0").replace("/", "~1") for p in parts[:-1])) if parts[1:] else document
+    target = (
+        _get(document, "/" + "/".join(p.replace("~", "~0").replace("/", "~1") for p in parts[:-1]))
+        if parts[1:]
+        else document
+    )
     last = parts[-1]
     if isinstance(target, list):
         at = len(target) if last == "-" else int(last) if last.isdigit() else -1

@@ -50,7 +50,9 @@ class Quotas:
                 listed = "; ".join(f"{key} for: {_names(pod)}" for key in missing)
                 raise forbidden(attributes.call.kind, name, f"failed quota: {title}: must specify {listed}")
             used = self._used(quota)
-            over = [key for key in sorted(hard) if key in wanted and used[key] + wanted[key] > quantity.parse(hard[key])]
+            over = [
+                key for key in sorted(hard) if key in wanted and used[key] + wanted[key] > quantity.parse(hard[key])
+            ]
             if over:
                 parts = [
                     ",".join(f"{key}={_text(figure(key), hard[key])}" for key in over)

@@ -145,7 +145,10 @@ class Writes:
         if sort == APPLY:
             return await self.apply(call, patch)
         if call.query.get("force"):
-            raise Refusal(422, 'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch')
+            raise Refusal(
+                422,
+                'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch',
+            )
         if sort == "application/json-patch+json":
             return await self._change(call, lambda obj: patches.json_patch(obj, patch))
         if not isinstance(patch, dict):
@@ -170,7 +173,11 @@ class Writes:
             if asked and asked != stored.object["metadata"]["resourceVersion"]:
                 raise conflict(call.kind, call.name)
             if (uid := wanted["metadata"].get("uid")) and uid != stored.object["metadata"]["uid"]:
-                raise conflict(call.kind, call.name, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored.object['metadata']['uid']}")
+                raise conflict(
+                    call.kind,
+                    call.name,
+                    f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored.object['metadata']['uid']}",
+                )
             wanted = calls.taken(self._core.kinds, call, wanted)
             done = await self._written(call, stored, wanted, self._core.owner(call, "Update"))
             if done is not None:
@@ -179,7 +186,9 @@ class Writes:
                 break
         raise conflict(call.kind, call.name)
 
-    async def _written(self, call: Call, stored: Stored, obj: Object, me: Owner, applied: list[Owner] | None = None) -> Object | None:
+    async def _written(
+        self, call: Call, stored: Stored, obj: Object, me: Owner, applied: list[Owner] | None = None
+    ) -> Object | None:
         """The object as stored; None when another wrote meanwhile. `applied`: the owners that an apply has decided."""
         core, kind, old = self._core, call.kind, stored.object
         obj = self._kept(call, obj, old)
@@ -209,7 +218,9 @@ class Writes:
     def _kept(self, call: Call, obj: Object, old: Object) -> Object:
         """What no write can change: identity, and the other half of an object with a status of its own."""
         if obj["metadata"].get("name", call.name) != call.name:
-            raise bad_request(f"the name of the object ({obj['metadata']['name']}) does not match the name on the URL ({call.name})")
+            raise bad_request(
+                f"the name of the object ({obj['metadata']['name']}) does not match the name on the URL ({call.name})"
+            )
         if call.subresource == "status":
             meta = copy.deepcopy(old["metadata"]) if call.kind.custom else obj["metadata"]
             obj = {**copy.deepcopy(old), "metadata": meta, **({"status": obj["status"]} if "status" in obj else {})}
@@ -240,7 +251,9 @@ class Writes:
         """Raises 409 where another manager holds a field with another value, unless `force`."""
         core, kind = self._core, call.kind
         if not call.query.get("fieldManager"):
-            raise Refusal(422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+            raise Refusal(
+                422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+            )
         if not isinstance(config, dict) or "apiVersion" not in config or "kind" not in config:
             raise bad_request("invalid object type: apiVersion and kind must be set")
         if config.get("metadata", {}).get("managedFields"):
@@ -254,7 +267,9 @@ class Writes:
                 return await self._create(call, calls.taken(core.kinds, call, config), "Apply")
             wanted = copy.deepcopy(config)
             self._same_place(call, wanted)
-            if (version := wanted["metadata"].get("resourceVersion")) and version != stored.object["metadata"]["resourceVersion"]:
+            if (version := wanted["metadata"].get("resourceVersion")) and version != stored.object["metadata"][
+                "resourceVersion"
+            ]:
                 raise conflict(kind, call.name)
             if (done := await self._applied(call, stored, wanted)) is not None:
                 return done
