@@ -8,7 +8,6 @@ from typing import Any, Final
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import pods, quantity
 from tests.worlds.kubernetes.access import Access, Wish
-from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.kinds import Kind, Kinds
 from tests.worlds.kubernetes.quota import Quotas
 from tests.worlds.kubernetes.refusals import Refusal, forbidden, not_found

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.worlds.kubernetes.refusals import Refusal
-from tests.worlds.kubernetes.schema import Schema, resolve
+from tests.worlds.kubernetes.schema import METADATA, Schema, resolve
 
 Path = tuple[str, ...]
 Leaves = dict[Path, Any]
@@ -61,16 +61,11 @@ def leaves(schema: Schema, obj: dict[str, Any]) -> Leaves:
     """Every field that can be owned, with its value."""
     found: Leaves = {}
     for key, value in obj.items():
-        if key in ("apiVersion", "kind"):
-            continue
-        if key == "metadata":
-            value = {name: item for name, item in value.items() if name not in _SERVERS}
-            if not value:
-                continue
-            its: Schema = {"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
-        else:
-            its = schema.get("properties", {}).get(key, {})
-        _collect(its, value, (f"f:{key}",), found)
+        if key not in ("apiVersion", "kind", "metadata"):
+            _collect(schema.get("properties", {}).get(key, {}), value, (f"f:{key}",), found)
+    meta = {name: item for name, item in obj.get("metadata", {}).items() if name not in _SERVERS}
+    if meta:
+        _collect({"$ref": METADATA}, meta, ("f:metadata",), found)
     return found
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from adaptor.clock import Clock
 from tests.worlds.kubernetes.deletes import FOREGROUND, ORPHAN, Deletes
 from tests.worlds.kubernetes.kinds import Kind
 from tests.worlds.kubernetes.store import Event, Object, Stored, copied

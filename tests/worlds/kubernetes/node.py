@@ -1,5 +1,6 @@
 """A played scheduler, and kubelets that advertise, admit, run and end pods by the rules found on a real one."""
 
+import abc
 import asyncio
 import contextlib
 import copy
@@ -18,7 +19,7 @@ _SCHEDULER: Final = User("system:kube-scheduler", ("system:masters",))
 _STRATEGIC: Final = "application/strategic-merge-patch+json"
 
 
-class _Loop:
+class _Loop(abc.ABC):
     """Runs `_turn` after every change of a pod or node, and every `period` seconds."""
 
     period = 1.0
@@ -52,8 +53,8 @@ class _Loop:
             self._news.clear()
             await self._turn()
 
-    async def _turn(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _turn(self) -> None: ...
 
     def _all(self, plural: str) -> list[Object]:
         kind = self.world.kinds.at("", "v1", plural)
@@ -142,7 +143,7 @@ def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))
 
 
 class Devices(Protocol):

@@ -18,8 +18,8 @@ from cryptography import x509
 
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import cel, patches, selectors
-from tests.worlds.kubernetes.calls import Call, pruned
-from tests.worlds.kubernetes.kinds import Kind, Kinds
+from tests.worlds.kubernetes.calls import Call
+from tests.worlds.kubernetes.kinds import Kinds
 from tests.worlds.kubernetes.refusals import Refusal, bad_request, internal
 from tests.worlds.kubernetes.store import Object, Store
 

@@ -76,7 +76,7 @@ class World:
             self._establish(event)
         elif event.kind.plural == "customresourcedefinitions" and event.type == "MODIFIED":
             self.kinds.add_crd(event.object)
-        elif event.kind.plural in ("pods", "resourcequotas") and event.type != "DELETED" or event.kind.plural == "pods":
+        elif event.kind.plural == "pods" or (event.kind.plural == "resourcequotas" and event.type != "DELETED"):
             self._quotas.refresh(event.object["metadata"]["namespace"])
 
     def _establish(self, event: Event) -> None:
