@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -184,3 +186,8 @@ async def test_an_adaptor_that_ends_leaves_no_device_to_new_pods(kubelet: Device
         await kubelet.until(healthy=3)
     await kubelet.until(healthy=0)
     assert len(kubelet.devices or {}) == 3  # kubelet keeps the capacity for a while
+
+
+def test_a_node_that_advertises_in_its_status_does_without_grpc() -> None:
+    look = "import sys, adaptor.kube.opening; sys.exit('grpc' in sys.modules)"
+    subprocess.run([sys.executable, "-c", look], check=True, timeout=60)
