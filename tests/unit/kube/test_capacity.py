@@ -257,12 +257,13 @@ async def test_a_cordoned_node_is_nothing_special(worker: Worker) -> None:
     assert worker.patches == 1
 
 
-async def test_vms_that_are_no_listed_pods_count_too(worker: Worker) -> None:
-    worker.limit, worker.held = 0, 2
+async def test_vms_count_while_the_pods_cannot_be_listed(worker: Worker) -> None:
+    worker.world.faults.add(Fault("list", "pods", times=1000, status=503))
+    worker.limit, worker.held = 1, 4
     async with worker.adaptor():
-        await worker.until("2")
-        worker.held = 0
-        await worker.passes(capacity.FOLLOWING, "0")
+        await worker.until("4")
+        worker.world.faults.clear()
+        await worker.passes(capacity.FOLLOWING, "1")
 
 
 async def test_where_the_pods_cannot_be_listed_nothing_is_lowered(
