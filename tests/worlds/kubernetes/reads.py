@@ -63,7 +63,9 @@ async def watched(store: Store, call: Call) -> AsyncIterator[bytes]:
     asked, bookmarks = call.query.get("resourceVersion", ""), call.query.get("allowWatchBookmarks") == "true"
     initial = call.query.get("sendInitialEvents") == "true"
     if asked and not asked.isdigit():
-        raise bad_request(f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax')
+        raise bad_request(
+            f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
+        )
     version = int(asked or 0)
     if not version or initial:
         version = store.version

@@ -163,7 +163,9 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     path = path.rstrip("/")
     if path == "/version":
         major, minor, _ = schema.VERSION.split(".")
-        return msgspec.json.encode({"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"})
+        return msgspec.json.encode(
+            {"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"}
+        )
     if path == "/api":
         return msgspec.json.encode({"kind": "APIVersions", "versions": ["v1"]})
     groups: defaultdict[tuple[str, str], list[Kind]] = defaultdict(list)
@@ -174,7 +176,12 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     for (group, version), members in groups.items():
         if path == (f"/apis/{group}/{version}" if group else "/api/v1"):
             return msgspec.json.encode(
-                {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": members[0].api_version, "resources": [*_resources(members)]}
+                {
+                    "kind": "APIResourceList",
+                    "apiVersion": "v1",
+                    "groupVersion": members[0].api_version,
+                    "resources": [*_resources(members)],
+                }
             )
     return None
 
