@@ -55,7 +55,7 @@ class Writer:
         self.may_exist = look  # a create was sent
         self.ending = False  # the cloud calls its VM gone
         self.may_own = True  # it had no owner yet
-        self.sent: tuple[dict[str, Any], ...] = ()  # the last patches; the same ones again change nothing
+        self.refused: tuple[dict[str, Any], ...] = ()  # what was written and not kept: the same again changes nothing
         self.wake = asyncio.Event()
         self.tried = asyncio.Event()  # created, or it was seen that this takes longer
         self.task: asyncio.Task[None] | None = None
@@ -175,7 +175,7 @@ class PeerPods:
         writer = self._writers.get((gone.namespace, gone.name))
         if writer is not None and writer.found is not None and writer.found.uid == gone.uid:
             writer.found = None
-            writer.sent = ()
+            writer.refused = ()
             writer.wake.set()
 
     # -- the writers ------------------------------------------------------------------------------
@@ -222,9 +222,8 @@ class PeerPods:
             return await self._end(writer)
         if writer.found is None:
             await self._create(writer)
-        patches = self._patches(writer, writer.wanted)
-        if not patches or patches != writer.sent:
-            await self._patch(writer, patches)
+        if (patches := self._patches(writer, writer.wanted)) != writer.refused or not patches:
+            await self._patch(writer)
         return False
 
     def _patches(self, writer: Writer, wanted: PeerPod) -> tuple[dict[str, Any], ...]:
@@ -247,7 +246,7 @@ class PeerPods:
     async def _create(self, writer: Writer) -> None:
         wanted = writer.wanted
         writer.may_exist = True
-        writer.sent = ()
+        writer.refused = ()
         try:
             with _counted("create"), told(f"create the PeerPod {_name(wanted)}"):
                 made = await self._client.create(Resource(peerpod.to_object(wanted)))
@@ -257,7 +256,7 @@ class PeerPods:
             self._take(writer, peerpod.from_object(made))
         writer.tried.set()
 
-    async def _patch(self, writer: Writer, patches: tuple[dict[str, Any], ...]) -> None:
+    async def _patch(self, writer: Writer) -> None:
         """Spec and owner first: they say which VM there is."""
         found, wanted = writer.found, writer.wanted
         if found is None:
@@ -268,11 +267,11 @@ class PeerPods:
             assert writer.found is not None
             if patch := record.status_changes(writer.found, wanted):
                 self._take(writer, await self._send(Resource.Status, wanted, patch))
-            writer.sent = patches
-            if patches and self._patches(writer, wanted) == patches:
+            writer.refused = self._patches(writer, wanted)
+            if writer.refused:
                 self._warn_of_crd(writer)
         except Absent as error:  # deleted by somebody, finalizer and all; or there is no status to write
-            writer.sent = ()
+            writer.refused = ()
             await self._get(writer)
             if writer.found is not None:
                 raise Rejected(f"{error}: its CRD has no status, install manifests/peerpods/crds") from error
