@@ -32,3 +32,18 @@ class HandClock:
     def sleeping(self) -> list[float]:
         """Seconds that those who sleep still have."""
         return sorted(due - self._now for due, wake in self._sleepers if not wake.done())
+
+
+class HastyClock:
+    """Fifty times as fast as the wall's, for what waits on files and processes, which have no virtual time."""
+
+    _TIMES = 50
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time() * self._TIMES
+
+    def wall(self) -> float:
+        return self.now()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._TIMES)

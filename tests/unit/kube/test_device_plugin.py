@@ -16,19 +16,8 @@ from adaptor.errors import Unavailable
 from adaptor.kube import device_plugin
 from adaptor.kube.device_plugin import DevicePlugin, preferred
 from adaptor.protos import deviceplugin_pb2 as pb
+from tests.worlds.hand import HastyClock
 from tests.worlds.kubelet_devices import DeviceManager
-
-
-class Hasty:
-    """A clock fifty times as fast as the wall's: the plugin waits on files, which have no virtual time."""
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time() * 50
-
-    wall = now
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / 50)
 
 
 class Adaptor:
@@ -44,7 +33,7 @@ class Adaptor:
 
 @asynccontextmanager
 async def serving(directory: Path, adaptor: Adaptor) -> AsyncIterator[None]:
-    plugin = DevicePlugin(adaptor.count, lambda: adaptor.ready, Hasty(), str(directory))
+    plugin = DevicePlugin(adaptor.count, lambda: adaptor.ready, HastyClock(), str(directory))
     task = asyncio.create_task(plugin.run())
     try:
         yield
@@ -128,7 +117,7 @@ async def test_a_kubelet_that_restarts_is_told_again(kubelet: DeviceManager) -> 
         for times in (2, 3):
             await kubelet.stop()
             await kubelet.start()
-            assert kubelet.devices is None
+            assert kubelet.devices == {}
             await kubelet.registered(times)
             await kubelet.until(healthy=3)
 
