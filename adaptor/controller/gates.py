@@ -8,14 +8,15 @@ A pod goes when there is room for it in its namespace's limits and in the cluste
 
 A pod for which there is no room now lets the others pass. So that a large one is not passed for ever, every second ten
 minutes of its waiting are its turn, one pod of a namespace at a time: it is asked before the others, and what becomes
-free is kept for it. Nobody else is
-held up for ever either. One that is larger than the limit itself is told so, and keeps nothing.
+free is kept for it. Nobody else is held up for ever either. One that is larger than the limit itself is told so, and
+keeps nothing.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
 from adaptor import names
@@ -147,25 +148,25 @@ def decide(
     held: dict[str, Held] = {}
     waiting = sorted((pod for pod in pods if pod.waits and pod.uid not in lifted), key=_age)
     turns = _turns(waiting, room, waited)
-    for pod in (*turns, *_fairly([pod for pod in waiting if pod not in turns], room)):
+    for pod in chain(turns.values(), _fairly([pod for pod in waiting if pod.uid not in turns], room)):
         lacks = room.lacking(pod)
         if not lacks:
             room.use(pod)
             lift.append(pod)
             continue
         held[pod.uid] = room.explain(pod, *lacks[0])
-        if pod in turns:
+        if pod.uid in turns:
             room.keep(pod, {scope for scope, _ in lacks})
     return Decision(tuple(lift), held)
 
 
-def _turns(waiting: Sequence[PodFacts], room: "_Room", waited: Mapping[str, float]) -> list[PodFacts]:
-    """Of each namespace the oldest whose turn it is: with more, who has waited longest would have all there is."""
+def _turns(waiting: Sequence[PodFacts], room: "_Room", waited: Mapping[str, float]) -> dict[str, PodFacts]:
+    """By uid: of each namespace the oldest whose turn it is: with more, who has waited longest would have all there is."""
     found: dict[str, PodFacts] = {}
     for pod in waiting:
         if waited.get(pod.uid, 0.0) % (2 * TURN) >= TURN and room.could_ever(pod):
             found.setdefault(pod.namespace, pod)
-    return list(found.values())
+    return {pod.uid: pod for pod in found.values()}
 
 
 def _fairly(pods: Sequence[PodFacts], room: "_Room") -> Iterator[PodFacts]:

@@ -76,7 +76,7 @@ def test_each_limit_counts_in_each_scope_to_the_last_unit(limits: Limits, asks: 
 
 
 @pytest.mark.parametrize("gone", [{"ended": True}, {"ours": False}])
-def test_pods_that_have_ended_and_those_of_other_runtimes_take_no_room(gone: dict[str, bool]) -> None:
+def test_pods_that_have_ended_and_those_of_other_runtimes_take_no_room(gone: dict[str, Any]) -> None:
     assert lifted(decide(pod("a"), pod("old", gated=False, **gone), cluster={"pods": 1})) == ["a"]
 
 
