@@ -1,6 +1,6 @@
 """values.schema.json of the chart: the part about `config` out of the settings themselves, the rest as it is here.
 
-    python -m tests.chart --write      also by `make docs`
+python -m tests.chart --write      also by `make docs`
 """
 
 import json
@@ -9,33 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from adaptor.cli.migration import OWNED
 from adaptor.cli.reference import value_text
 from adaptor.config import ROOMS
 from providers import registry
 from providers.settings import MISSING, settings_of
 
 SCHEMA: Final = Path(__file__).parents[1] / "manifests" / "peerpods" / "values.schema.json"
-
-# What the chart decides, with what to set instead.
-OWNED: Final[Mapping[str, Mapping[str, str]]] = {
-    "node": {"name": "the node's own", "spawn_relay": "the relay is a DaemonSet"},
-    "kubernetes": {
-        "enabled": "always on",
-        "kubeconfig": "the service account's",
-        "namespace": "the release's",
-    },
-    "webhook": {
-        "listen": "the chart's Service leads to 9443",
-        "certificates": "the Secret's mount",
-        "offerings": "controller.offerings",
-        "quota": "on where [quota] has something",
-    },
-    "controller": {
-        "webhook_certificates": "webhook.certManager.enabled",
-        "webhook_service": "the chart's",
-        "webhook_configurations": "the chart's",
-    },
-}
 
 Schema = dict[str, Any]
 _TEXT: Final[Schema] = {"type": "string"}
@@ -73,7 +53,10 @@ def config() -> Schema:
             if rule.secret or field.name in OWNED.get(table, {}):
                 continue
             default = "must be given" if field.default is MISSING else f"default: {value_text(field.default)}"
-            keys[field.name] = {"$ref": "#/definitions/value", "description": f"{rule.help} ({default}; {rule.form.allowed})"}
+            keys[field.name] = {
+                "$ref": "#/definitions/value",
+                "description": f"{rule.help} ({default}; {rule.form.allowed})",
+            }
         tables[table] = of(keys)
     tables["cloud"]["properties"]["provider"] = _TEXT
     tables["kubernetes"]["properties"]["capacity"] = choice("status", "device-plugin", "off")

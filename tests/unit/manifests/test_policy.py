@@ -204,5 +204,3 @@ def test_a_pod_of_another_class_is_left_alone(cluster: Cluster, mode: str) -> No
     _, said = cluster.dry(NAMESPACE, pod)
     assert said["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "1"}}
     assert "annotations" not in said["metadata"]
-
-
