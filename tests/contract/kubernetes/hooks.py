@@ -9,9 +9,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from tests.worlds.kubernetes import world
+from tests.worlds.kubernetes import server, world
 
-HOST: Final = os.environ.get("PEERPODS_TEST_WEBHOOK_HOST", "127.0.0.1")  # an address of ours that the API server reaches
+HOST: Final = os.environ.get(
+    "PEERPODS_TEST_WEBHOOK_HOST", "127.0.0.1"
+)  # an address of ours that the API server reaches
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]  # a request to a response; the uid is filled in
 
 
@@ -26,7 +28,8 @@ class Served:
     reviews: list[dict[str, Any]] = field(default_factory=list)
 
     async def close(self) -> None:
-        await self.runner.cleanup()
+        """From here on connections are refused; those that are open are cut."""
+        await server.cut(self.runner)
 
 
 async def serve(handler: Handler) -> Served:

@@ -8,7 +8,6 @@ from typing import Any, Final
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import pods, quantity
 from tests.worlds.kubernetes.access import Access, Wish
-from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.kinds import Kind, Kinds
 from tests.worlds.kubernetes.quota import Quotas
 from tests.worlds.kubernetes.refusals import Refusal, forbidden, not_found
@@ -227,7 +226,9 @@ class Admission:
 
 
 def _is_new_pod(attributes: Attributes) -> bool:
-    return attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    return (
+        attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    )
 
 
 def _same(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -50,7 +50,7 @@ class Server:
         """From here on connections are refused."""
         self.cut_watches()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await cut(self._runner)
             self._runner = None
 
     def cut_watches(self) -> int:
@@ -145,6 +145,17 @@ class Server:
             await response.write_eof()
 
 
+async def cut(runner: web.AppRunner) -> None:
+    """Ends a server without the minute that TLS would wait for the other side's goodbye."""
+    for site in list(runner.sites):
+        await site.stop()
+    for connection in list(runner.server.connections) if runner.server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+    await runner.cleanup()
+    await asyncio.sleep(0)
+
+
 def discovered(kinds: Kinds, path: str) -> bytes | None:
     """What clients ask before they ask for objects."""
     if path in ("/healthz", "/readyz", "/livez"):
@@ -152,7 +163,9 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     path = path.rstrip("/")
     if path == "/version":
         major, minor, _ = schema.VERSION.split(".")
-        return msgspec.json.encode({"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"})
+        return msgspec.json.encode(
+            {"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"}
+        )
     if path == "/api":
         return msgspec.json.encode({"kind": "APIVersions", "versions": ["v1"]})
     groups: defaultdict[tuple[str, str], list[Kind]] = defaultdict(list)
@@ -163,7 +176,12 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     for (group, version), members in groups.items():
         if path == (f"/apis/{group}/{version}" if group else "/api/v1"):
             return msgspec.json.encode(
-                {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": members[0].api_version, "resources": [*_resources(members)]}
+                {
+                    "kind": "APIResourceList",
+                    "apiVersion": "v1",
+                    "groupVersion": members[0].api_version,
+                    "resources": [*_resources(members)],
+                }
             )
     return None
 
