@@ -87,6 +87,10 @@ class Recorder:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def __len__(self) -> int:
+        """Events that wait."""
+        return len(self._queue)
+
     def tell(self, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
         """Have the pod's owner know. `uid`: the pod's, by which its events are found; raises nothing."""
         now, pod = self._clock.now(), f"{spec.pod}/{spec.pod_uid or spec.id}"

@@ -99,7 +99,7 @@ class NodeCluster:
         self._pull_secrets = pull_secrets
         self.peerpods = PeerPods(client, node, clock, self._meet)
         self._pods = Pods(client, node, clock)
-        self._recorder = Recorder(client, node, clock) if events else None
+        self.recorder = Recorder(client, node, clock) if events else None
         self._strangers = Strangers(provider, clock, self.peerpods.finish)
         self._told: dict[str, PeerPod] = {}  # of every living sandbox of a pod, as last told
         self._secrets: dict[str, asyncio.Task[tuple[bytes, list[str]]]] = {}
@@ -122,15 +122,15 @@ class NodeCluster:
     def begin(self) -> None:
         """Follow the API server, send events."""
         deeds = [self.peerpods.follow, self._strangers.run, *self._deeds]
-        if self._recorder is not None:
-            deeds.append(self._recorder.run)
+        if self.recorder is not None:
+            deeds.append(self.recorder.run)
         self._tasks = [asyncio.create_task(self._for_ever(deed), name="kubernetes") for deed in deeds]
 
     async def aclose(self) -> None:
         """Send the last events, if that is quick, and end."""
-        if self._recorder is not None and self._tasks:
+        if self.recorder is not None and self._tasks:
             with suppress(TimeoutError):
-                await within(self._clock, _FLUSH, self._recorder.idle())
+                await within(self._clock, _FLUSH, self.recorder.idle())
         tasks = [*self._tasks, *self._secrets.values()]
         for task in tasks:
             task.cancel()
@@ -280,7 +280,7 @@ class NodeCluster:
         return reading.result() if reading.done() and not reading.cancelled() else None
 
     def _tell(self, spec: SandboxSpec, note: reasons.Note | None) -> None:
-        if note is None or self._recorder is None or not record.belongs(spec):
+        if note is None or self.recorder is None or not record.belongs(spec):
             return
         reading = self._pods.read(spec)
 
@@ -288,7 +288,7 @@ class NodeCluster:
             """The one that kubelet told, if it did: people's tools find the events of static pods by that."""
             return spec.pod_uid or (await self._facts(reading, _UID) or UNKNOWN).uid
 
-        self._recorder.tell(spec, note, uid)
+        self.recorder.tell(spec, note, uid)
 
     async def _for_ever(self, deed: Callable[[], Awaitable[None]]) -> None:
         while True:

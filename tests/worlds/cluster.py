@@ -164,7 +164,7 @@ class Hands:
         """Ours, the earliest first."""
         found = [each async for each in self.client.list(CoreEvent, namespace=self.namespace)]
         ours = [each for each in found if each.source and each.source.component == names.EVENT_SOURCE]
-        return sorted(ours, key=lambda each: int((each.metadata.resourceVersion if each.metadata else "") or 0))
+        return sorted(ours, key=lambda each: int(each.metadata.resourceVersion or 0))
 
 
 async def until(true: Callable[[], Any], seconds: float = 5.0) -> Any:
@@ -186,9 +186,10 @@ def again(spec: SandboxSpec, number: int = 2) -> SandboxSpec:
 
 
 @asynccontextmanager
-async def node_of(client: AsyncClient, sky: Any = None, **more: Any) -> AsyncIterator[NodeCluster]:
+async def node_of(client: AsyncClient, sky: Any = None, node: str = NODE, **more: Any) -> AsyncIterator[NodeCluster]:
     """A NodeCluster at work; `client` is closed with it."""
-    made = NodeCluster(client, sky or Sky(), RealClock(), NODE, **more)
+    cloud: Any = sky or Sky()
+    made = NodeCluster(client, cloud, RealClock(), node, **more)
     made.begin()
     try:
         yield made
