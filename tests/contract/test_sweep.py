@@ -210,3 +210,36 @@ async def test_a_removal_whose_reply_was_lost_may_be_repeated(world: World, clou
         await cloud.remove(seen)
     await cloud.remove(seen)
     assert not await world.exists(ResourceKind.DISK, seen.id)
+
+
+# -- a whole cluster's: Ownership without a node
+
+
+async def test_a_whole_clusters_owner_removes_what_any_node_of_it_has(world: World) -> None:
+    kind = ResourceKind.DISK
+    theirs = await world.plant(kind, tags.ownership(Ownership(world.owner.cluster, "node-2")))
+    strangers = await world.plant(kind, tags.ownership(Ownership("cluster-b", "node-1")))
+    whole = world.connect(Ownership(world.owner.cluster, ""))
+    assert isinstance(whole, SupportsSweep)
+    await whole.remove(await found(whole, theirs))
+    assert not await world.exists(kind, theirs)
+    with pytest.raises(InvalidSpec, match=strangers):
+        await whole.remove(Resource(kind, strangers, tags=tags.ownership(Ownership(world.owner.cluster, "node-2"))))
+    assert await world.exists(kind, strangers)
+
+
+async def test_a_whole_clusters_owner_lists_and_deletes_every_nodes_machines_and_launches_none(world: World) -> None:
+    cluster = world.owner.cluster
+    made = [
+        await world.connect(Ownership(cluster, node)).create(world.spec(), f"token-{node}")
+        for node in ("node-1", "node-2")
+    ]
+    await world.connect(Ownership("cluster-b", "node-1")).create(world.spec(), "token-b")
+    whole = world.connect(Ownership(cluster, ""))
+    listed = {each.id: each.tags[tags.NODE] for each in await whole.list()}
+    assert listed == {made[0].id: "node-1", made[1].id: "node-2"}
+    await whole.delete(made[1].id)
+    assert {each.id for each in await whole.list()} == {made[0].id}
+    with pytest.raises(InvalidSpec, match="as a whole"):
+        await whole.create(world.spec(), "token-whole")
+    assert {each.id for each in await whole.list()} == {made[0].id}

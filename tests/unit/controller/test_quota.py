@@ -32,9 +32,17 @@ class World:
         self.most = 0
 
     def pod(
-        self, name: str, namespace: str = "shop", *, gated: bool = True, marker: str = "vcpus=1,memory-mib=512"
+        self,
+        name: str,
+        namespace: str = "shop",
+        *,
+        gated: bool = True,
+        marker: str = "vcpus=1,memory-mib=512",
+        made: str = "",
     ) -> None:
-        metadata = {"name": name, "namespace": namespace, "annotations": {names.SIZED: marker}}
+        metadata: dict[str, Any] = {"name": name, "namespace": namespace, "annotations": {names.SIZED: marker}}
+        if made:
+            metadata["creationTimestamp"] = made
         spec = {"runtimeClassName": "kata-remote", "schedulingGates": list(GATES) if gated else []}
         self.api.put(POD, {"metadata": metadata, "spec": spec})
 
@@ -119,14 +127,18 @@ async def test_a_mirror_that_lags_behind_the_lifts_passes_no_limit() -> None:
     world = World(pods=3)
     for number in range(10):
         world.pod(f"p{number}")
+    told = world.api._tell
+
+    def late(event: str, *what: Any) -> None:
+        if event == "ADDED":
+            told(event, *what)
+
+    world.api._tell = late  # type: ignore[method-assign]
     async with world.controller():
-        await world.loop.sleep(0.05)
-        told, world.api._tell = world.api._tell, lambda *_: None  # type: ignore[method-assign]
-        for number in range(10, 20):
+        for number in range(10, 15):
             await world.loop.sleep(40)
-            world.pod(f"p{number}")
+            world.pod(f"p{number}", made="1960-01-01T00:00:00Z")  # by their age they come first
         assert len(world.going) == 3
-        world.api._tell = told  # type: ignore[method-assign]
 
 
 @virtually
