@@ -244,7 +244,7 @@ def _variables(variables: Mapping[str, str], cloud: str, made: _Made) -> None:
         if value == "" or name == "CLOUD_PROVIDER":
             continue
         if name in known:
-            stronger = [each for each in known[name][2].env if variables.get(each)][0]
+            stronger = next(each for each in known[name][2].env if variables.get(each))
             if stronger != name:
                 made.dropped.append(f"{name}: {stronger} counts before it")
             else:

@@ -76,7 +76,7 @@ def test_whoever_selects_pods_finds_them(name: str) -> None:
             continue
         wanted = selector if each["kind"] == "Service" else selector["matchLabels"]
         found = [each for each in labels if wanted.items() <= each.items()]
-        many = each["metadata"]["name"] == "peerpods-nodes"
+        many = each["metadata"]["name"] == "peerpods-metrics"
         assert len(found) == 1 or (many and found), f"{each['kind']} {each['metadata']['name']} selects {len(found)}"
 
 
@@ -131,11 +131,7 @@ def test_ports_lead_to_containers(name: str) -> None:
         component = each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
         assert {port["port"] for rule in each["spec"]["ingress"] for port in rule["ports"]} <= ports[component]
     for each in of_kind(objects, "PodMonitor"):
-        selector = each["spec"]["selector"]
-        components = {selector["matchLabels"].get("app.kubernetes.io/component")} - {None} or set(
-            selector["matchExpressions"][0]["values"]
-        )
-        for component in components:
+        for component in each["spec"]["selector"]["matchExpressions"][0]["values"]:
             assert {endpoint["port"] for endpoint in each["spec"]["podMetricsEndpoints"]} <= ports[component]
 
 
