@@ -76,6 +76,7 @@ class Cluster:
             await self.world.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         await self.allow(READER)
         await self.pod("adaptor-x1", "peerpods", labels={"app.kubernetes.io/component": "adaptor"}, runtime_class="")
+        await self.pod("relay-y2", "peerpods", labels={"app.kubernetes.io/component": "relay"}, runtime_class="")
 
     async def allow(self, role: Mapping[str, Any], *, group: str = "readers") -> None:
         name = role["metadata"]["name"]
@@ -271,6 +272,10 @@ async def test_of_several_attempts_the_living_one_is_meant_and_the_others_are_na
     out = capsys.readouterr().out
     assert "VM:            i-0123456789abcdef0" in out
     assert "stopping: VM i-old, sandbox cdcdcdcdcdcd" in out
+    newer = replace(old, sandbox="ef" * 32, name="web-new", instance_id="i-newer", times=times(0, 0.1, ago=60))
+    await cluster.peerpod(newer)
+    assert await cluster("describe", "shop/web") == 0
+    assert "VM i-newer, sandbox efefefefefef\n  stopping: VM i-old" in capsys.readouterr().out
     assert await cluster("trace", "web", "--sandbox", "cdcd") == 0
     assert capsys.readouterr().out.startswith("shop/web  stopping, VM i-old")
 
