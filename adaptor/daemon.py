@@ -118,9 +118,7 @@ class Daemon:
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        cluster = await open_cluster(config, provider, self._clock)
-        if cluster is not None:
-            self._stack.push_async_callback(cluster.aclose)
+        cluster = await self._cluster(provider)
         rooms = self._rooms(owner, provider, relay, journal, pki, networks, cluster or Alone())
         self._stack.push_async_callback(rooms.watch.aclose)
         if rooms.consoles is not None:
@@ -226,6 +224,39 @@ class Daemon:
             cluster=cluster,
         )
 
+    async def _cluster(self, provider: Provider) -> "NodeCluster | None":
+        """The cluster that this node is in; the client's library is imported in a thread, and only where there is one.
+
+        Raises: Unavailable when it is wanted and cannot be reached by what is given.
+        """
+        settings = self._config.kubernetes
+        where = place.find(settings)
+        if where is None:
+            return None
+
+        def load() -> Any:
+            from adaptor.kube import opening
+
+            return opening
+
+        try:
+            opening = await asyncio.to_thread(load)
+        except ModuleNotFoundError as error:
+            if settings.enabled == "on":
+                raise Unavailable(f"kubernetes.enabled is on: install peerpods[kubernetes] ({error})") from error
+            log.warning("going on without the cluster that this node is in: install peerpods[kubernetes]")
+            return None
+        cluster: NodeCluster = opening.open_cluster(
+            where,
+            self._config,
+            provider,
+            self._clock,
+            lambda: len(self._registry.sandboxes) if self._registry is not None else 0,
+            lambda: self.readiness()[0],
+        )
+        self._stack.push_async_callback(cluster.aclose)
+        return cluster
+
     def _warm_up(self, provider: Provider) -> None:
         """Have the provider learn its offerings before the first pod needs them; a failure shows again there."""
 
@@ -293,40 +324,6 @@ async def open_provider(config: Config, owner: Ownership) -> Provider:
     except ProviderError as error:
         raise Unavailable(f"the {name} provider cannot be used: {error}") from error
     return metered(provider)
-
-
-async def open_cluster(config: Config, provider: Provider, clock: Clock) -> "NodeCluster | None":
-    """The cluster that this node is in; its client's library is imported in a thread, and only where there is one.
-
-    Raises: Unavailable when it is wanted and nothing says how to reach it, or that cannot be used.
-    """
-    where = place.find(config.kubernetes)
-    if where is None:
-        return None
-    try:
-        client, node = await asyncio.to_thread(_kubernetes)
-    except ModuleNotFoundError as error:
-        if config.kubernetes.enabled == "on":
-            raise Unavailable(f"kubernetes.enabled is on: install peerpods[kubernetes] ({error})") from error
-        log.warning("this is a cluster's node and goes on without it: install peerpods[kubernetes]", error=str(error))
-        return None
-    log.info("in a cluster", by=str(where))
-    tag_labels = getattr(config.settings, "tag_labels", ())
-    cluster: NodeCluster = node.NodeCluster(
-        client.connect(where),
-        provider,
-        clock,
-        config.node.name,
-        events=config.kubernetes.events,
-        tag_labels=tag_labels,
-    )
-    return cluster
-
-
-def _kubernetes() -> tuple[Any, Any]:
-    from adaptor.kube import client, node
-
-    return client, node
 
 
 def ownership(config: Config, *, make: bool = True) -> Ownership:

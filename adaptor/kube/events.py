@@ -49,6 +49,7 @@ class _Told:
 
     spec: SandboxSpec
     note: Note
+    uid: Callable[[], Awaitable[str]]
     first: float
     last: float
     count: int = 1
@@ -72,24 +73,26 @@ class Bucket:
 
 
 class Recorder:
-    """`tell` returns at once and raises nothing; `run` sends. `uid_of`: the uid that the pod's events are found by."""
+    """`tell` returns at once and raises nothing; `run` sends."""
 
-    def __init__(
-        self, client: AsyncClient, node: str, clock: Clock, uid_of: Callable[[SandboxSpec], Awaitable[str]]
-    ) -> None:
+    def __init__(self, client: AsyncClient, node: str, clock: Clock) -> None:
         self._client = client
         self._node = node
         self._clock = clock
-        self._uid_of = uid_of
         self._told: OrderedDict[Key, _Told] = OrderedDict()
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._refusing = False
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def tell(self, spec: SandboxSpec, note: Note) -> None:
-        """Have the pod's owner know."""
+    def __len__(self) -> int:
+        """Events that wait."""
+        return len(self._queue)
+
+    def tell(self, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
+        """Have the pod's owner know. `uid`: the pod's, by which its events are found; raises nothing."""
         now, pod = self._clock.now(), f"{spec.pod}/{spec.pod_uid or spec.id}"
         bucket = self._buckets.setdefault(pod, Bucket(BURST, now))
         self._buckets.move_to_end(pod)
@@ -99,7 +102,7 @@ class Recorder:
             metrics.KUBERNETES_DROPPED_EVENTS.labels(cause="limit").inc()
             return
         key = pod, note.reason.name, note.message
-        self._count(key, spec, note)
+        self._count(key, spec, note, uid)
         self._queue[key] = None
         if len(self._queue) > _QUEUE:
             self._queue.popitem(last=False)
@@ -122,11 +125,11 @@ class Recorder:
         """Return once everything was sent, or dropped."""
         await self._idle.wait()
 
-    def _count(self, key: Key, spec: SandboxSpec, note: Note) -> None:
+    def _count(self, key: Key, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
         wall = self._clock.wall()
         known = self._told.get(key)
         if known is None or wall - known.last > _LIFE:
-            known = self._told[key] = _Told(spec, note, wall, wall)
+            known = self._told[key] = _Told(spec, note, uid, wall, wall)
         else:
             known.count += 1
             known.last = wall
@@ -135,7 +138,7 @@ class Recorder:
             self._told.popitem(last=False)
 
     async def _send(self, event: _Told) -> None:
-        uid = await self._uid_of(event.spec)
+        uid = await event.uid()
         for attempt in range(1, _TRIES + 1):
             try:
                 await self._write(event, uid)
@@ -151,6 +154,7 @@ class Recorder:
                 log.exception("an event could not be written", pod=event.spec.pod)
                 return
             else:
+                self._refusing = False
                 return
 
     async def _write(self, event: _Told, uid: str) -> None:
@@ -177,7 +181,9 @@ class Recorder:
 
     def _refused(self, event: _Told, error: KubernetesError) -> None:
         metrics.KUBERNETES_DROPPED_EVENTS.labels(cause="refused").inc()
-        log.warning("an event was dropped", pod=event.spec.pod, reason=event.note.reason.name, error=str(error))
+        say = log.debug if self._refusing else log.warning  # the first says it for all until one is taken again
+        self._refusing = True
+        say("an event was dropped", pod=event.spec.pod, reason=event.note.reason.name, error=str(error))
 
 
 def to_object(

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Final, ParamSpec
+from typing import Final, ParamSpec, Protocol
 
 from lightkube import AsyncClient
 
@@ -32,8 +32,18 @@ from adaptor.telemetry import logs
 from providers.base import Offering, Provider
 from providers.errors import ProviderError
 
-PullSecrets = Callable[[SandboxSpec], Awaitable[bytes]]
 P = ParamSpec("P")
+
+
+class PullSecrets(Protocol):
+    """Reads a pod's image pull secrets (`kube.secrets`)."""
+
+    async def auth(
+        self, namespace: str, pod_name: str, pod_uid: str = "", service_account: str = ""
+    ) -> tuple[bytes, list[str]]: ...
+
+    async def aclose(self) -> None: ...
+
 
 # Seconds that a start waits for its PeerPod, and for its pod's labels: the API server answers in milliseconds or is
 # away, and then the VM counts more.
@@ -66,7 +76,7 @@ def _quietly(told: Callable[P, None]) -> Callable[P, None]:
 class NodeCluster:
     """`begin` once the journal's sandboxes are known (`know`); `aclose` leaves every object as it is.
 
-    `tag_labels`: pod labels that become tags of VMs. `pull_secrets`: reads a pod's, as one auth.json.
+    `tag_labels`: pod labels that become tags of VMs. `deeds`: what else goes on for as long as this lives.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class NodeCluster:
         events: bool = True,
         tag_labels: Sequence[str] = (),
         pull_secrets: PullSecrets | None = None,
+        deeds: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._client = client
         self._cloud = provider.name
@@ -88,10 +99,11 @@ class NodeCluster:
         self._pull_secrets = pull_secrets
         self.peerpods = PeerPods(client, node, clock, self._meet)
         self._pods = Pods(client, node, clock)
-        self._recorder = Recorder(client, node, clock, self._uid) if events else None
+        self.recorder = Recorder(client, node, clock) if events else None
         self._strangers = Strangers(provider, clock, self.peerpods.finish)
         self._told: dict[str, PeerPod] = {}  # of every living sandbox of a pod, as last told
-        self._secrets: dict[str, asyncio.Task[bytes]] = {}
+        self._secrets: dict[str, asyncio.Task[tuple[bytes, list[str]]]] = {}
+        self._deeds = list(deeds)
         self._tasks: list[asyncio.Task[None]] = []
 
     @_quietly
@@ -109,21 +121,23 @@ class NodeCluster:
 
     def begin(self) -> None:
         """Follow the API server, send events."""
-        deeds = [self.peerpods.follow, self._strangers.run]
-        if self._recorder is not None:
-            deeds.append(self._recorder.run)
-        self._tasks = [asyncio.create_task(self._for_ever(deed), name=deed.__qualname__) for deed in deeds]
+        deeds = [self.peerpods.follow, self._strangers.run, *self._deeds]
+        if self.recorder is not None:
+            deeds.append(self.recorder.run)
+        self._tasks = [asyncio.create_task(self._for_ever(deed), name="kubernetes") for deed in deeds]
 
     async def aclose(self) -> None:
         """Send the last events, if that is quick, and end."""
-        if self._recorder is not None and self._tasks:
+        if self.recorder is not None and self._tasks:
             with suppress(TimeoutError):
-                await within(self._clock, _FLUSH, self._recorder.idle())
+                await within(self._clock, _FLUSH, self.recorder.idle())
         tasks = [*self._tasks, *self._secrets.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pods.aclose()
+        if self._pull_secrets is not None:
+            await self._pull_secrets.aclose()
         await self.peerpods.aclose()
         await self._client.aclose()
 
@@ -184,27 +198,25 @@ class NodeCluster:
         task = self._read_secrets(state.spec)
         if task is None:
             return b""
+        auth, problems = b"", list[str]()
         try:
-            return await within(self._clock, _SECRETS, asyncio.shield(task))
+            auth, problems = await within(self._clock, _SECRETS, asyncio.shield(task))
         except TimeoutError:
-            problem = f"the API server did not answer within {_SECRETS:g} s"
-        except AdaptorError as error:
-            problem = str(error)
+            problems = ["they are not known: the API server does not answer in time"]
         except Exception as error:
             log.exception("pull secrets could not be read", pod=state.spec.pod)
-            problem = f"internal error: {type(error).__name__}"
-        self._drop_secrets(state.spec.id)  # another start asks anew
-        log.warning("the pod's image pull secrets could not be read", pod=state.spec.pod, error=problem)
-        text = f"the pod's image pull secrets could not be read: {problem}. Images that need them will not be pulled"
-        self._tell(state.spec, reasons.note(reasons.PULL_SECRETS, text))
-        return b""
+            problems = [f"they are not known: {type(error).__name__}"]
+        if problems:
+            self._drop_secrets(state.spec.id)  # another start asks anew
+            log.warning("not all image pull secrets of a pod could be read", pod=state.spec.pod, problems=problems)
+            self._tell(state.spec, reasons.note(reasons.PULL_SECRETS, "; ".join(problems)))
+        return auth
 
     async def labels(self, spec: SandboxSpec) -> Mapping[str, str]:
         if not self._tag_labels or not record.belongs(spec):
             return {}
-        try:
-            facts = await within(self._clock, ANNOUNCE, asyncio.shield(self._pods.read(spec)))
-        except TimeoutError:
+        facts = await self._facts(self._pods.read(spec), ANNOUNCE)
+        if facts is None:
             log.warning("the API server is slow: the VM has no tags of its pod's labels", pod=spec.pod)
             return {}
         return {key: facts.labels[key] for key in self._tag_labels if key in facts.labels}
@@ -237,12 +249,13 @@ class NodeCluster:
 
         self._pods.read(spec, made).add_done_callback(put_in)
 
-    def _read_secrets(self, spec: SandboxSpec) -> "asyncio.Task[bytes] | None":
+    def _read_secrets(self, spec: SandboxSpec) -> "asyncio.Task[tuple[bytes, list[str]]] | None":
         if self._pull_secrets is None or not record.belongs(spec):
             return None
         task = self._secrets.get(spec.id)
         if task is None:
-            task = asyncio.ensure_future(self._pull_secrets(spec))
+            reading = self._pull_secrets.auth(spec.pod_namespace, spec.pod_name, spec.pod_uid)
+            task = asyncio.create_task(reading, name="read-pull-secrets")
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._secrets[spec.id] = task
         return task
@@ -260,24 +273,27 @@ class NodeCluster:
     def _meet(self, found: Sequence[PeerPod]) -> None:
         self._strangers.meet([each for each in found if each.sandbox not in self._told])
 
-    async def _uid(self, spec: SandboxSpec) -> str:
-        """The one that kubelet told, if it did: people's tools find the events of static pods by that."""
-        if spec.pod_uid:
-            return spec.pod_uid
-        if (facts := self._pods.known(spec.id)) is not UNKNOWN:
-            return facts.uid
+    async def _facts(self, reading: "asyncio.Task[PodFacts]", seconds: float) -> PodFacts | None:
+        """What is read of a pod within so many seconds; None: nothing."""
         with suppress(TimeoutError):
-            return (await within(self._clock, _UID, asyncio.shield(self._pods.read(spec)))).uid
-        return ""
+            await within(self._clock, seconds, asyncio.wait({reading}))
+        return reading.result() if reading.done() and not reading.cancelled() else None
 
     def _tell(self, spec: SandboxSpec, note: reasons.Note | None) -> None:
-        if note is not None and self._recorder is not None and record.belongs(spec):
-            self._recorder.tell(spec, note)
+        if note is None or self.recorder is None or not record.belongs(spec):
+            return
+        reading = self._pods.read(spec)
 
-    async def _for_ever(self, deed: Callable[[], Awaitable[Any]]) -> None:
+        async def uid() -> str:
+            """The one that kubelet told, if it did: people's tools find the events of static pods by that."""
+            return spec.pod_uid or (await self._facts(reading, _UID) or UNKNOWN).uid
+
+        self.recorder.tell(spec, note, uid)
+
+    async def _for_ever(self, deed: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await deed()
+                return await deed()
             except Exception:
                 log.exception("a part of Kubernetes' side ended by a bug; beginning it again")
             await self._clock.sleep(_AGAIN)

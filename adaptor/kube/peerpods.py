@@ -55,7 +55,7 @@ class Writer:
         self.may_exist = look  # a create was sent
         self.ending = False  # the cloud calls its VM gone
         self.may_own = True  # it had no owner yet
-        self.sent: tuple[dict[str, Any], ...] = ()  # the last patches; the same ones again change nothing
+        self.refused: tuple[dict[str, Any], ...] = ()  # what was written and not kept: the same again changes nothing
         self.wake = asyncio.Event()
         self.tried = asyncio.Event()  # created, or it was seen that this takes longer
         self.task: asyncio.Task[None] | None = None
@@ -104,6 +104,10 @@ class PeerPods:
 
     def writer_of(self, wanted: PeerPod) -> Writer | None:
         return self._writers.get((wanted.namespace, wanted.name))
+
+    def __len__(self) -> int:
+        """PeerPods that are being kept."""
+        return len(self._writers)
 
     @property
     def pending(self) -> int:
@@ -171,7 +175,7 @@ class PeerPods:
         writer = self._writers.get((gone.namespace, gone.name))
         if writer is not None and writer.found is not None and writer.found.uid == gone.uid:
             writer.found = None
-            writer.sent = ()
+            writer.refused = ()
             writer.wake.set()
 
     # -- the writers ------------------------------------------------------------------------------
@@ -218,19 +222,15 @@ class PeerPods:
             return await self._end(writer)
         if writer.found is None:
             await self._create(writer)
-        patches = self._patches(writer)
-        if patches and patches == writer.sent:
-            self._warn_of_crd(writer)
-            return False
-        writer.sent = patches
-        await self._patch(writer)
+        if (patches := self._patches(writer, writer.wanted)) != writer.refused or not patches:
+            await self._patch(writer)
         return False
 
-    def _patches(self, writer: Writer) -> tuple[dict[str, Any], ...]:
+    def _patches(self, writer: Writer, wanted: PeerPod) -> tuple[dict[str, Any], ...]:
         if writer.found is None:
             return ()
-        changed = record.changes(writer.found, writer.wanted, own=writer.may_own)
-        return tuple(each for each in (changed, record.status_changes(writer.found, writer.wanted)) if each)
+        changed = record.changes(writer.found, wanted, own=writer.may_own)
+        return tuple(each for each in (changed, record.status_changes(writer.found, wanted)) if each)
 
     async def _get(self, writer: Writer) -> None:
         wanted = writer.wanted
@@ -246,7 +246,7 @@ class PeerPods:
     async def _create(self, writer: Writer) -> None:
         wanted = writer.wanted
         writer.may_exist = True
-        writer.sent = ()
+        writer.refused = ()
         try:
             with _counted("create"), told(f"create the PeerPod {_name(wanted)}"):
                 made = await self._client.create(Resource(peerpod.to_object(wanted)))
@@ -264,12 +264,14 @@ class PeerPods:
         try:
             if patch := record.changes(found, wanted, own=writer.may_own):
                 self._take(writer, await self._send(Resource, wanted, patch))
-                self._wake_those_with(wanted.token)
             assert writer.found is not None
             if patch := record.status_changes(writer.found, wanted):
                 self._take(writer, await self._send(Resource.Status, wanted, patch))
+            writer.refused = self._patches(writer, wanted)
+            if writer.refused:
+                self._warn_of_crd(writer)
         except Absent as error:  # deleted by somebody, finalizer and all; or there is no status to write
-            writer.sent = ()
+            writer.refused = ()
             await self._get(writer)
             if writer.found is not None:
                 raise Rejected(f"{error}: its CRD has no status, install manifests/peerpods/crds") from error
@@ -305,6 +307,7 @@ class PeerPods:
             writer.look = False
         writer.found, writer.may_exist = found, True
         writer.may_own = writer.may_own and not found.owners
+        self._wake_those_with(writer.wanted.token)
 
     def _heir_unnamed(self, writer: Writer) -> bool:
         """Whether the VM is another sandbox's now, whose PeerPod does not say so yet."""
@@ -316,6 +319,7 @@ class PeerPods:
         )
 
     def _wake_those_with(self, token: str) -> None:
+        """Those that may go once another PeerPod names the VM."""
         for other in self._writers.values():
             if token and other.ending and other.wanted.token == token:
                 other.wake.set()

@@ -62,7 +62,7 @@ DELETED: Final = Reason("VMDeleted", False, "the cloud accepted the VM's deletio
 PULL_SECRETS: Final = Reason(
     "PullSecretsUnread",
     True,
-    "the pod's image pull secrets could not be read",
+    "an image pull secret of the pod is missing, unusable or could not be read",
     "the start goes on; images that need them will not be pulled",
 )
 

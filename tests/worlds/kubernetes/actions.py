@@ -108,7 +108,9 @@ class Actions:
         }
 
     def review(self, user: User, plural: str, body: Any) -> Object:
-        """SelfSubjectAccessReview and SubjectAccessReview."""
+        """SelfSubjectReview, SelfSubjectAccessReview and SubjectAccessReview."""
+        if plural == "selfsubjectreviews":
+            return {**body, "status": {"userInfo": user.review()}}
         spec = body.get("spec") or {}
         if plural == "subjectaccessreviews":
             user = User(spec.get("user", ""), tuple(spec.get("groups") or ()))

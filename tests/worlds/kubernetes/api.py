@@ -21,6 +21,7 @@ _PATH: Final = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<subresource>[^/]+))?/?"
 )
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+_SHOWN: Final = ("pods", "services", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes", "resourcequotas")
 _ACTIONS: Final = ("binding", "eviction", "token")
 _SUBRESOURCES_OF_NAMESPACES: Final = ("status", "finalize")
 
@@ -85,10 +86,19 @@ class Api:
             existed = self.core.store.get(call.kind, call.namespace, call.name) is not None
             return 200 if existed else 201, msgspec.json.encode(await self.writes.patch(call))
         if call.verb == "delete":
-            done = await self.deletes.delete(call)
-            return 200, msgspec.json.encode(done)
+            return 200, msgspec.json.encode(self._deleted(call, await self.deletes.delete(call)))
         await self.deletes.collection(call)
         return 200, msgspec.json.encode(SUCCESS | {"code": 200})
+
+    def _deleted(self, call: Call, obj: Object) -> Object:
+        """The object while it still ends, or of some kinds; else a Status that names it."""
+        kind, meta = call.kind, obj["metadata"]
+        ending = self.core.store.get(kind, call.namespace, call.name)
+        if call.dry_run or kind.plural in _SHOWN or (ending and ending.object["metadata"]["uid"] == meta["uid"]):
+            return obj
+        details = {"name": meta["name"], "kind": kind.plural, "uid": meta["uid"]}
+        details |= {"group": kind.group} if kind.group else {}
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     # -- for the world's own hands ----------------------------------------------------------------
 

@@ -37,7 +37,10 @@ class Call:
     def dry_run(self) -> bool:
         asked = self.query.get("dryRun")
         if asked not in (None, "", "All"):
-            raise bad_request(f'dryRun: Unsupported value: "{asked}": supported values: "All"')
+            options = f"{self.verb.title()}Options.meta.k8s.io"
+            raise Refusal(
+                422, f'{options} "" is invalid: dryRun: Unsupported value: ["{asked}"]: supported values: "All"'
+            )
         return asked == "All"
 
     @property
@@ -70,11 +73,15 @@ def taken(kinds: Kinds, call: Call, given: Any) -> Object:
     if not isinstance(given, dict):
         raise bad_request("the object provided is unrecognized (must be of type Object)")
     kind = call.kind
+    if kind.custom and not given.get("kind"):
+        raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): Object 'Kind' is missing")
     given = {"apiVersion": kind.api_version, "kind": kind.kind} | given
-    if (given["apiVersion"], given["kind"]) != (kind.api_version, kind.kind):
+    if given["apiVersion"] != kind.api_version:
         raise bad_request(
-            f"the API version in the data ({given['apiVersion']}, kind {given['kind']}) does not match the expected API version ({kind.api_version}, kind {kind.kind})"
+            f"the API version in the data ({given['apiVersion']}) does not match the expected API version ({kind.api_version})"
         )
+    if given["kind"] != kind.kind:
+        raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): is a {given['kind']}")
     if not isinstance(given.setdefault("metadata", {}), dict):
         raise bad_request("json: cannot unmarshal string into Go struct field ObjectMeta")
     walk = Walk(custom=bool(kind.custom))
@@ -108,7 +115,7 @@ def walked(kinds: Kinds, call: Call, config: Object) -> Object:
     if walk.broken:
         raise bad_request(f"failed to create typed patch object: {walk.broken[0]}")
     if walk.unknown:  # apply is always strict about these
-        raise Refusal(500, f"failed to create typed patch object: .{walk.unknown[0]}: field not declared in schema")
+        raise Refusal(500, f"failed to create typed patch object ({call.namespace}/{call.name}; {call.kind.api_version}, Kind={call.kind.kind}): .{walk.unknown[0]}: field not declared in schema")
     return part
 
 

@@ -6,7 +6,7 @@ from tests.worlds.kubernetes.admission import Attributes
 from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.kinds import Kind
 from tests.worlds.kubernetes.reads import chosen
-from tests.worlds.kubernetes.refusals import Refusal, bad_request, conflict, not_found
+from tests.worlds.kubernetes.refusals import Refusal, bad_request, not_found
 from tests.worlds.kubernetes.schema import stamp
 from tests.worlds.kubernetes.store import Object, Stored, copied
 from tests.worlds.kubernetes.writes import Core
@@ -33,12 +33,7 @@ class Deletes:
     async def _delete(self, call: Call, stored: Stored, options: dict[str, Any]) -> Object:
         obj, kind = stored.object, call.kind
         name = obj["metadata"]["name"]
-        for key, what in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-            wanted, has = (options.get("preconditions") or {}).get(key), obj["metadata"][key]
-            if wanted and wanted != has:
-                raise conflict(
-                    kind, name, f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {has}"
-                )
+        _preconditions(kind, obj["metadata"], options.get("preconditions") or {})
         attributes = Attributes(call, "DELETE", {}, obj)
         await self._core.admission.mutate(attributes)
         await self._core.admission.validate(attributes)
@@ -91,6 +86,16 @@ class Deletes:
         return obj
 
 
+def _preconditions(kind: Kind, meta: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key, what in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(key) and wanted[key] != meta[key]:
+            raise Refusal(
+                409,
+                f'Operation cannot be fulfilled on {kind.kind} "{meta["name"]}": the {what} in the precondition ({wanted[key]}) does not match the {what} in record ({meta[key]}). The object might have been deleted and then recreated',
+                details={"name": meta["name"], "group": kind.group, "kind": kind.kind},
+            )
+
+
 def _held(kind: Kind, obj: Object) -> bool:
     return kind.plural == "namespaces" and bool(obj["spec"].get("finalizers"))
 
@@ -105,7 +110,7 @@ def _options(call: Call) -> dict[str, Any]:
             options.setdefault(key, int(call.query[key]) if key.startswith("grace") else call.query[key])
     policy, grace = options.get("propagationPolicy"), options.get("gracePeriodSeconds")
     if policy is not None and policy not in _POLICIES:
-        raise Refusal(422, f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"')
+        raise Refusal(422, f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"')
     if grace is not None and grace < 0:
         raise Refusal(422, f'DeleteOptions.meta.k8s.io "" is invalid: gracePeriodSeconds: Invalid value: {grace}')
     return options

@@ -9,7 +9,7 @@ import msgspec
 
 from tests.worlds.kubernetes import selectors
 from tests.worlds.kubernetes.calls import Call
-from tests.worlds.kubernetes.refusals import Refusal, bad_request, expired
+from tests.worlds.kubernetes.refusals import bad_request, expired
 from tests.worlds.kubernetes.store import Event, Store, Stored
 
 BOOKMARKS: Final = 1.0  # seconds between them; a real one sends them about once a minute
@@ -37,7 +37,7 @@ def listed(store: Store, call: Call) -> bytes:
             given = msgspec.json.decode(base64.urlsafe_b64decode(token))
             version, start = int(given["rv"]), str(given["start"])
         except (ValueError, KeyError, TypeError) as error:
-            raise bad_request(f"continue key is not valid: {error}") from error
+            raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error
         if version < store.floor:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results."
@@ -65,8 +65,6 @@ async def watched(store: Store, call: Call) -> AsyncIterator[bytes]:
     if asked and not asked.isdigit():
         raise bad_request(f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax')
     version = int(asked or 0)
-    if version > store.version:
-        raise Refusal(504, f"Too large resource version: {version}, current: {store.version}", reason="Timeout")
     if not version or initial:
         version = store.version
         for stored in chosen(store, call):

@@ -1,6 +1,8 @@
 """Schemas, walked once per write: types, limits and enums are checked, what is unknown is pruned, quantities and times
 take the form that the API server gives them back in."""
 
+import base64
+import binascii
 import functools
 import re
 from datetime import datetime, timezone
@@ -87,6 +89,8 @@ class Walk:
             return value
         if not self._typed(schema, value, path):
             return value
+        if schema.get("format") == "byte" and not _is_base64(value):
+            self.broken.append("illegal base64 data at input byte 0")
         if schema.get("format") == "date-time":
             value = self._time(value, path)
         self._limits(schema, value, path)
@@ -103,8 +107,8 @@ class Walk:
         for key, item in value.items():
             inside = f"{path}.{key}" if path else key
             its = (known or {}).get(key, rest if isinstance(rest, dict) else None)
-            if item is None and not self._custom:
-                continue  # as Go's decoder sees it: not there
+            if item is None and not (its or {}).get("nullable"):
+                continue  # as Go's decoder sees it, and pruning: not there
             if its is None and not keep:
                 self.unknown.append(inside)
             else:
@@ -145,7 +149,8 @@ class Walk:
             if len(value) < schema.get("minLength", 0):
                 said.append(f'Invalid value: "{value}": {path} in body should be at least {schema["minLength"]} chars long')
             if "pattern" in schema and not re.search(schema["pattern"], value):
-                said.append(f"Invalid value: \"{value}\": {path} in body should match '{schema['pattern']}'")
+                last = path.rpartition(".")[2]
+                said.append(f"Invalid value: \"{value}\": {last} in body should match '{schema['pattern']}'")
         if isinstance(value, list):
             if len(value) > schema.get("maxItems", len(value)):
                 said.append(f"Too many: {len(value)}: must have at most {schema['maxItems']} items")
@@ -192,6 +197,14 @@ class Walk:
         if not isinstance(value, str) or not _MICRO.fullmatch(value):  # Go's parser wants all six digits
             self.broken.append(f'{path}: parsing time "{value}" as "2006-01-02T15:04:05.000000Z07:00"')
         return value
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return False
+    return True
 
 
 def _is_time(value: str) -> bool:

@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -19,7 +19,11 @@ from tests.worlds.kubernetes.kinds import Kind, Kinds
 from tests.worlds.kubernetes.reads import watched
 from tests.worlds.kubernetes.refusals import Refusal
 
-_REVIEWS = ("selfsubjectaccessreviews", "subjectaccessreviews")
+_REVIEWS: Final = {
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+    "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+}
 
 
 class Server:
@@ -46,7 +50,7 @@ class Server:
         """From here on connections are refused."""
         self.cut_watches()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await cut(self._runner)
             self._runner = None
 
     def cut_watches(self) -> int:
@@ -72,9 +76,8 @@ class Server:
         if found := discovered(self._api.core.kinds, request.path):
             return web.Response(body=found, content_type=JSON if found[:1] == b"{" else "text/plain")
         body = await request.read()
-        plural = request.path.rpartition("/")[2]
-        if request.method == "POST" and plural in _REVIEWS and request.path.startswith("/apis/authorization.k8s.io/v1/"):
-            answer = self._api.actions.review(user, plural, msgspec.json.decode(body))
+        if request.method == "POST" and request.path in _REVIEWS:
+            answer = self._api.actions.review(user, request.path.rpartition("/")[2], msgspec.json.decode(body))
             return web.Response(status=201, body=msgspec.json.encode(answer), content_type=JSON)
         call = self._api.call(request.method, request.path, dict(request.query), user)
         call.body, call.content_type = body, request.headers.get("Content-Type", JSON)
@@ -92,7 +95,8 @@ class Server:
             self._drop(request)
         response = web.Response(status=status, body=data, content_type=JSON)
         for warning in call.warnings:
-            response.headers.add("Warning", f'299 - "{warning}"')
+            escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{escaped}"')
         return response
 
     async def _suffer(self, fault: Fault, request: web.Request) -> None:
@@ -139,6 +143,17 @@ class Server:
                     await response.write(first)
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
+
+
+async def cut(runner: web.AppRunner) -> None:
+    """Ends a server without the minute that TLS would wait for the other side's goodbye."""
+    for site in list(runner.sites):
+        await site.stop()
+    for connection in list(runner.server.connections) if runner.server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()
+    await runner.cleanup()
+    await asyncio.sleep(0)
 
 
 def discovered(kinds: Kinds, path: str) -> bytes | None:

@@ -75,7 +75,7 @@ class Writes:
     async def _create(self, call: Call, obj: Object, operation: str) -> Object:
         core, kind, meta = self._core, call.kind, obj["metadata"]
         if meta.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise Refusal(500, "resourceVersion should not be set on objects to be created", reason="")
         self._same_place(call, obj)
         for key in (*_KEPT[:-2], "resourceVersion", "managedFields", "selfLink"):
             meta.pop(key, None)
@@ -133,7 +133,10 @@ class Writes:
     async def update(self, call: Call) -> Object:
         given = calls.taken(self._core.kinds, call, call.decoded())
         self._same_place(call, given)
-        kind, version = call.kind, given["metadata"].get("resourceVersion")
+        core, kind, version = self._core, call.kind, given["metadata"].get("resourceVersion")
+        if kind.plural == "leases" and core.store.get(kind, call.namespace, call.name) is None:
+            return await self._create(call, given, "Update")
+        core.find(kind, call.namespace, call.name)
         if not version and (kind.custom or kind.plural in _VERSIONED):
             fault = ("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
             raise invalid(kind, call.name, [fault])
@@ -169,8 +172,7 @@ class Writes:
             asked = wanted["metadata"].get("resourceVersion")
             if asked and asked != stored.object["metadata"]["resourceVersion"]:
                 raise conflict(call.kind, call.name)
-            if (uid := wanted["metadata"].get("uid")) and uid != stored.object["metadata"]["uid"]:
-                raise conflict(call.kind, call.name, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored.object['metadata']['uid']}")
+            self._same_uid(call, wanted["metadata"].get("uid"), stored.object["metadata"]["uid"])
             wanted = calls.taken(self._core.kinds, call, wanted)
             done = await self._written(call, stored, wanted, self._core.owner(call, "Update"))
             if done is not None:
@@ -178,6 +180,15 @@ class Writes:
             if attempt and call.verb == "update":
                 break
         raise conflict(call.kind, call.name)
+
+    @staticmethod
+    def _same_uid(call: Call, asked: str | None, has: str) -> None:
+        if asked and asked != has and call.verb == "patch":
+            fault = ("metadata.uid", f'Invalid value: "{asked}": field is immutable')
+            raise invalid(call.kind, call.name, [fault])
+        if asked and asked != has:
+            why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {has}"
+            raise conflict(call.kind, call.name, why)
 
     async def _written(self, call: Call, stored: Stored, obj: Object, me: Owner, applied: list[Owner] | None = None) -> Object | None:
         """The object as stored; None when another wrote meanwhile. `applied`: the owners that an apply has decided."""
