@@ -97,6 +97,9 @@ def test_a_token_of_no_pod_is_refused(cluster: Cluster) -> None:
         {"op": "add", "path": "/status/capacity/cpu", "value": "1000"},
         {"op": "add", "path": "/status/allocatable/example.com~1x", "value": "1"},
         {"op": "replace", "path": "/status/conditions", "value": []},
+        {"op": "add", "path": "/status/daemonEndpoints", "value": {"kubeletEndpoint": {"Port": 1}}},
+        {"op": "add", "path": "/metadata/annotations", "value": {"a": "b"}},
+        {"op": "add", "path": "/metadata/labels", "value": {"a": "b"}},
     ],
 )
 def test_of_the_node_only_the_figure_may_be_changed(cluster: Cluster, operation: dict[str, Any]) -> None:
@@ -152,21 +155,23 @@ def test_the_controller_lifts_gates_and_changes_nothing_else(cluster: Cluster) -
         "metadata": {"name": "gated"},
         "spec": {
             "containers": [{"name": "a", "image": "none"}],
-            "schedulingGates": [{"name": "kata.peerpods.io/quota"}],
+            "schedulingGates": [{"name": "example.com/another"}, {"name": "kata.peerpods.io/quota"}],
         },
     }
     cluster.make(pods, gated)
     headers = patching("json", acting_as("peerpods-controller", NAMESPACE, "any"))
-    lift = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
+    lift = [{"op": "remove", "path": "/spec/schedulingGates/1"}]
     assert cluster.call("PATCH", f"{pods}/gated", lift, headers=headers, dryRun="All")[0] == 200
     for change in (
         {"op": "replace", "path": "/spec/containers/0/image", "value": "evil"},
         {"op": "add", "path": "/metadata/labels", "value": {"app": "another"}},
         {"op": "add", "path": "/metadata/finalizers", "value": ["a.example/b"]},
+        {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 1},
+        {"op": "remove", "path": "/spec/schedulingGates/0"},
     ):
         status, said = cluster.call("PATCH", f"{pods}/gated", [change], headers=headers, dryRun="All")
         assert status == 403, said
-        assert "the scheduling gates and nothing else" in said["message"]
+        assert "its own scheduling gate and changes nothing else" in said["message"]
 
 
 @pytest.mark.parametrize("account", ["peerpods-adaptor", "peerpods-controller"])
