@@ -91,9 +91,10 @@ class Recorder:
         """Events that wait."""
         return len(self._queue)
 
-    def tell(self, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
-        """Have the pod's owner know. `uid`: the pod's, by which its events are found; raises nothing."""
-        now, pod = self._clock.now(), f"{spec.pod}/{spec.pod_uid or spec.id}"
+    def tell(self, spec: SandboxSpec, note: Note, about: str, uid: Callable[[], Awaitable[str]]) -> None:
+        """Have the pod's owner know. `about`: what tells the pod from others of its name, best its uid: kubelet tries a
+        pod again with another sandbox. `uid`: the pod's, by which its events are found; raises nothing."""
+        now, pod = self._clock.now(), f"{spec.pod}/{about}"
         bucket = self._buckets.setdefault(pod, Bucket(BURST, now))
         self._buckets.move_to_end(pod)
         if len(self._buckets) > _REMEMBERED:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from lightkube import AsyncClient
-from lightkube.resources.core_v1 import Pod
-from lightkube.types import CascadeType, PatchType
+from lightkube.types import PatchType
 
 from adaptor import names
 from adaptor.errors import StartFailed
@@ -306,40 +305,6 @@ async def test_another_pod_of_the_same_name_is_no_owner(hands: Hands, cluster: N
     for each in (web, far):
         await until(lambda name=each.name: running(hands, name))  # type: ignore[misc]
         assert not (await hands.peerpods())[each.name].owners
-
-
-@pytest.mark.parametrize("cascade", list(CascadeType))
-async def test_a_deleted_pod_leaves_its_peerpod_until_the_vm_is_gone(
-    hands: Hands, cluster: NodeCluster, cascade: CascadeType
-) -> None:
-    pod = await hands.pod()
-    web = await Sandbox(cluster, hands.spec()).starts()
-    await until(lambda: running(hands, web.name))
-    assert pod.metadata is not None
-    await until(lambda: _owned(hands, web.name, pod.metadata.uid or ""))  # type: ignore[union-attr]
-    await hands.client.delete(Pod, "web", namespace="shop", cascade=cascade, grace_period=0)
-    if cascade is CascadeType.ORPHAN:
-        await until(lambda: _owned_by_nobody(hands, web.name))
-    else:
-        await until(lambda: _deleting(hands, web.name))
-    await asyncio.sleep(0.05)
-    found = (await hands.peerpods())[web.name]
-    assert (found.instance_id, found.finalizers) == ("i-1", FINALIZER)
-    web.happens(*END)
-    if cascade is CascadeType.ORPHAN:
-        assert not (await hands.peerpods())[web.name].owners, "what was taken away is not given back"
-    web.forgotten()
-    await until(lambda: gone(hands))
-
-
-async def _deleting(hands: Hands, name: str) -> bool:
-    found = await hands.peerpod(name)
-    return found is not None and bool(found.deleting)
-
-
-async def _owned_by_nobody(hands: Hands, name: str) -> bool:
-    found = await hands.peerpod(name)
-    return found is not None and not found.owners
 
 
 # -- a VM that changes hands ----------------------------------------------------------------------
