@@ -40,7 +40,12 @@ GONE = Claims("cluster-a", {"node-1": 300.0}, 300.0, (), frozenset())
         (VM, replace(GONE, peerpods=(replace(HOLDER, instance_id="", token="t-1"),)), Standing.OWNED, "names it"),
         (VM, replace(GONE, peerpods=(replace(HOLDER, finalizers=()),)), Standing.LEAKED, ""),
         (VM, replace(GONE, peerpods=(replace(HOLDER, instance_id="i-2"),)), Standing.LEAKED, ""),
-        (VM, replace(GONE, pods=frozenset({("node-1", "shop", "web")})), Standing.OWNED, "its pod shop/web still exists"),
+        (
+            VM,
+            replace(GONE, pods=frozenset({("node-1", "shop", "web")})),
+            Standing.OWNED,
+            "its pod shop/web still exists",
+        ),
         (VM, replace(GONE, pods=frozenset({("node-2", "shop", "web")})), Standing.LEAKED, ""),
         (replace(VM, attached_to="i-9"), GONE, Standing.HELD, "i-9"),
         (replace(VM, created_at=9_000.0), GONE, Standing.YOUNG, ""),
@@ -63,9 +68,7 @@ class World:
         for node in ("node-1", "node-2"):
             self.api.put(NODE, {"metadata": {"name": node}})
         pods = Mirror(self.api, POD, lambda found: gates.pod_facts(found, ("kata-remote",)), self.loop)
-        self.leftovers = Leftovers(
-            self.api, self.cloud, "cluster-a", pods, self.loop, grace=900.0, node_grace=300.0
-        )
+        self.leftovers = Leftovers(self.api, self.cloud, "cluster-a", pods, self.loop, grace=900.0, node_grace=300.0)
 
     async def sweep(self) -> None:
         await self.leftovers.sweeper.sweep(delete=True)
