@@ -84,9 +84,8 @@ _PLACED: Final = {
 _EXTRA: Final = {"extraEnv": _FREE_LIST, "extraVolumes": _FREE_LIST, "extraVolumeMounts": _FREE_LIST}
 
 
-def schema() -> Schema:
-    """The whole, as the file has it."""
-    adaptor = of(
+def _adaptor() -> Schema:
+    return of(
         {
             "serviceAccount": _ACCOUNT,
             **_POD,
@@ -96,7 +95,10 @@ def schema() -> Schema:
             "seLinuxOptions": of(dict.fromkeys(("type", "level", "role", "user"), _TEXT)),
         }
     )
-    webhook = of(
+
+
+def _webhook() -> Schema:
+    return of(
         {
             "replicas": _COUNT | {"minimum": 1},
             "failurePolicy": choice("Fail", "Ignore"),
@@ -109,10 +111,13 @@ def schema() -> Schema:
             "certManager": of({"enabled": _FLAG, "issuerRef": of({"kind": _TEXT, "name": _TEXT, "group": _TEXT})}),
         }
     )
-    relay = of({"updateStrategy": choice("RollingUpdate", "OnDelete"), "image": of(_IMAGE), **_POD})
-    controller = of(
+
+
+def _controller() -> Schema:
+    replicas = _COUNT | {"minimum": 1}
+    return of(
         {
-            "replicas": _COUNT | {"minimum": 1},
+            "replicas": replicas,
             "serviceAccount": _ACCOUNT,
             **_POD,
             **_PLACED,
@@ -120,44 +125,43 @@ def schema() -> Schema:
             "uninstallHook": _FLAG,
         }
     )
-    return {
-        "$schema": "https://json-schema.org/draft-07/schema#",
-        "definitions": {"value": _VALUE},
-        **of(
-            {
-                "global": _FREE,  # helm's own, for charts inside charts
-                "image": of({**_IMAGE, "pullPolicy": choice("Always", "IfNotPresent", "Never")}),
-                "imagePullSecrets": {"type": "array", "items": of({"name": _TEXT}, required=("name",))},
-                "config": config(),
-                "credentials": of({"existingSecret": _TEXT, "values": _LABELS}),
-                "admission": choice("webhook", "policy", "none"),
-                "adaptor": adaptor,
-                "relay": relay,
-                "webhook": webhook,
-                "controller": controller,
-                "runtimeClass": of(
-                    {
-                        "create": _FLAG,
-                        "handler": _TEXT,
-                        "overhead": _LABELS,
-                        "vmInOverhead": _FLAG,
-                        "nodeSelector": _LABELS,
-                    }
-                ),
-                "nodePolicy": of({"enabled": _FLAG}),
-                "criticalPodsQuota": _FLAG,
-                "networkPolicy": of({"enabled": _FLAG}),
-                "monitoring": of(
-                    {
-                        "podMonitor": of({"enabled": _FLAG, "interval": _TEXT, "labels": _LABELS}),
-                        "rules": of({"enabled": _FLAG, "labels": _LABELS}),
-                        "dashboard": of({"enabled": _FLAG, "labels": _LABELS, "annotations": _LABELS}),
-                    }
-                ),
-                "commonLabels": _LABELS,
-            }
-        ),
+
+
+def _cluster() -> dict[str, Schema]:
+    """What belongs to no part."""
+    classes = {"create": _FLAG, "handler": _TEXT, "overhead": _LABELS, "vmInOverhead": _FLAG, "nodeSelector": _LABELS}
+    monitoring = {
+        "podMonitor": of({"enabled": _FLAG, "interval": _TEXT, "labels": _LABELS}),
+        "rules": of({"enabled": _FLAG, "labels": _LABELS}),
+        "dashboard": of({"enabled": _FLAG, "labels": _LABELS, "annotations": _LABELS}),
     }
+    return {
+        "runtimeClass": of(classes),
+        "nodePolicy": of({"enabled": _FLAG}),
+        "criticalPodsQuota": _FLAG,
+        "networkPolicy": of({"enabled": _FLAG}),
+        "monitoring": of(monitoring),
+        "commonLabels": _LABELS,
+    }
+
+
+def schema() -> Schema:
+    """The whole, as the file has it."""
+    properties = {
+        "global": _FREE,  # helm's own, for charts inside charts
+        "image": of({**_IMAGE, "pullPolicy": choice("Always", "IfNotPresent", "Never")}),
+        "imagePullSecrets": {"type": "array", "items": of({"name": _TEXT}, required=("name",))},
+        "config": config(),
+        "credentials": of({"existingSecret": _TEXT, "values": _LABELS}),
+        "admission": choice("webhook", "policy", "none"),
+        "adaptor": _adaptor(),
+        "relay": of({"updateStrategy": choice("RollingUpdate", "OnDelete"), "image": of(_IMAGE), **_POD}),
+        "webhook": _webhook(),
+        "controller": _controller(),
+        **_cluster(),
+    }
+    head = {"$schema": "https://json-schema.org/draft-07/schema#", "definitions": {"value": _VALUE}}
+    return {**head, **of(properties)}
 
 
 def text() -> str:

@@ -61,7 +61,7 @@ WANTED: dict[str, dict[str, list[Call]]] = {
     "aws": {
         "adaptor": ADAPTOR,
         "controller": [*CONTROLLER, *OFFERINGS, *BUNDLES, *CERTIFICATES],
-        "uninstall": [*CONTROLLER, *UNINSTALL],
+        "uninstall": [*(call for call in CONTROLLER if call[2] != "leases"), *UNINSTALL],
     },
     "azure": {"adaptor": [*ADAPTOR, *ADAPTOR_OWN_SECRETS], "controller": [*CONTROLLER, *OFFERINGS, *BUNDLES]},
     "policy": {"adaptor": ADAPTOR, "controller": CONTROLLER},
