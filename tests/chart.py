@@ -1,6 +1,6 @@
 """values.schema.json of the chart: the part about `config` out of the settings themselves, the rest as it is here.
 
-    python -m tests.chart --write      also by `make docs`
+python -m tests.chart --write      also by `make docs`
 """
 
 import json
@@ -9,33 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from adaptor.cli.migration import OWNED
 from adaptor.cli.reference import value_text
 from adaptor.config import ROOMS
 from providers import registry
 from providers.settings import MISSING, settings_of
 
 SCHEMA: Final = Path(__file__).parents[1] / "manifests" / "peerpods" / "values.schema.json"
-
-# What the chart decides, with what to set instead.
-OWNED: Final[Mapping[str, Mapping[str, str]]] = {
-    "node": {"name": "the node's own", "spawn_relay": "the relay is a DaemonSet"},
-    "kubernetes": {
-        "enabled": "always on",
-        "kubeconfig": "the service account's",
-        "namespace": "the release's",
-    },
-    "webhook": {
-        "listen": "the chart's Service leads to 9443",
-        "certificates": "the Secret's mount",
-        "offerings": "controller.offerings",
-        "quota": "on where [quota] has something",
-    },
-    "controller": {
-        "webhook_certificates": "webhook.certManager.enabled",
-        "webhook_service": "the chart's",
-        "webhook_configurations": "the chart's",
-    },
-}
 
 Schema = dict[str, Any]
 _TEXT: Final[Schema] = {"type": "string"}
@@ -73,7 +53,10 @@ def config() -> Schema:
             if rule.secret or field.name in OWNED.get(table, {}):
                 continue
             default = "must be given" if field.default is MISSING else f"default: {value_text(field.default)}"
-            keys[field.name] = {"$ref": "#/definitions/value", "description": f"{rule.help} ({default}; {rule.form.allowed})"}
+            keys[field.name] = {
+                "$ref": "#/definitions/value",
+                "description": f"{rule.help} ({default}; {rule.form.allowed})",
+            }
         tables[table] = of(keys)
     tables["cloud"]["properties"]["provider"] = _TEXT
     tables["kubernetes"]["properties"]["capacity"] = choice("status", "device-plugin", "off")
@@ -101,9 +84,8 @@ _PLACED: Final = {
 _EXTRA: Final = {"extraEnv": _FREE_LIST, "extraVolumes": _FREE_LIST, "extraVolumeMounts": _FREE_LIST}
 
 
-def schema() -> Schema:
-    """The whole, as the file has it."""
-    adaptor = of(
+def _adaptor() -> Schema:
+    return of(
         {
             "serviceAccount": _ACCOUNT,
             **_POD,
@@ -113,7 +95,10 @@ def schema() -> Schema:
             "seLinuxOptions": of(dict.fromkeys(("type", "level", "role", "user"), _TEXT)),
         }
     )
-    webhook = of(
+
+
+def _webhook() -> Schema:
+    return of(
         {
             "replicas": _COUNT | {"minimum": 1},
             "failurePolicy": choice("Fail", "Ignore"),
@@ -126,10 +111,13 @@ def schema() -> Schema:
             "certManager": of({"enabled": _FLAG, "issuerRef": of({"kind": _TEXT, "name": _TEXT, "group": _TEXT})}),
         }
     )
-    relay = of({"updateStrategy": choice("RollingUpdate", "OnDelete"), "image": of(_IMAGE), **_POD})
-    controller = of(
+
+
+def _controller() -> Schema:
+    replicas = _COUNT | {"minimum": 1}
+    return of(
         {
-            "replicas": _COUNT | {"minimum": 1},
+            "replicas": replicas,
             "serviceAccount": _ACCOUNT,
             **_POD,
             **_PLACED,
@@ -137,44 +125,43 @@ def schema() -> Schema:
             "uninstallHook": _FLAG,
         }
     )
-    return {
-        "$schema": "https://json-schema.org/draft-07/schema#",
-        "definitions": {"value": _VALUE},
-        **of(
-            {
-                "global": _FREE,  # helm's own, for charts inside charts
-                "image": of({**_IMAGE, "pullPolicy": choice("Always", "IfNotPresent", "Never")}),
-                "imagePullSecrets": {"type": "array", "items": of({"name": _TEXT}, required=("name",))},
-                "config": config(),
-                "credentials": of({"existingSecret": _TEXT, "values": _LABELS}),
-                "admission": choice("webhook", "policy", "none"),
-                "adaptor": adaptor,
-                "relay": relay,
-                "webhook": webhook,
-                "controller": controller,
-                "runtimeClass": of(
-                    {
-                        "create": _FLAG,
-                        "handler": _TEXT,
-                        "overhead": _LABELS,
-                        "vmInOverhead": _FLAG,
-                        "nodeSelector": _LABELS,
-                    }
-                ),
-                "nodePolicy": of({"enabled": _FLAG}),
-                "criticalPodsQuota": _FLAG,
-                "networkPolicy": of({"enabled": _FLAG}),
-                "monitoring": of(
-                    {
-                        "podMonitor": of({"enabled": _FLAG, "interval": _TEXT, "labels": _LABELS}),
-                        "rules": of({"enabled": _FLAG, "labels": _LABELS}),
-                        "dashboard": of({"enabled": _FLAG, "labels": _LABELS, "annotations": _LABELS}),
-                    }
-                ),
-                "commonLabels": _LABELS,
-            }
-        ),
+
+
+def _cluster() -> dict[str, Schema]:
+    """What belongs to no part."""
+    classes = {"create": _FLAG, "handler": _TEXT, "overhead": _LABELS, "vmInOverhead": _FLAG, "nodeSelector": _LABELS}
+    monitoring = {
+        "podMonitor": of({"enabled": _FLAG, "interval": _TEXT, "labels": _LABELS}),
+        "rules": of({"enabled": _FLAG, "labels": _LABELS}),
+        "dashboard": of({"enabled": _FLAG, "labels": _LABELS, "annotations": _LABELS}),
     }
+    return {
+        "runtimeClass": of(classes),
+        "nodePolicy": of({"enabled": _FLAG}),
+        "criticalPodsQuota": _FLAG,
+        "networkPolicy": of({"enabled": _FLAG}),
+        "monitoring": of(monitoring),
+        "commonLabels": _LABELS,
+    }
+
+
+def schema() -> Schema:
+    """The whole, as the file has it."""
+    properties = {
+        "global": _FREE,  # helm's own, for charts inside charts
+        "image": of({**_IMAGE, "pullPolicy": choice("Always", "IfNotPresent", "Never")}),
+        "imagePullSecrets": {"type": "array", "items": of({"name": _TEXT}, required=("name",))},
+        "config": config(),
+        "credentials": of({"existingSecret": _TEXT, "values": _LABELS}),
+        "admission": choice("webhook", "policy", "none"),
+        "adaptor": _adaptor(),
+        "relay": of({"updateStrategy": choice("RollingUpdate", "OnDelete"), "image": of(_IMAGE), **_POD}),
+        "webhook": _webhook(),
+        "controller": _controller(),
+        **_cluster(),
+    }
+    head = {"$schema": "https://json-schema.org/draft-07/schema#", "definitions": {"value": _VALUE}}
+    return {**head, **of(properties)}
 
 
 def text() -> str:

@@ -21,6 +21,7 @@ FAMILIES: Final = (
     "instances",
     "journal",
     "gc",
+    "migrate",
     "simcloud",
 )  # as a stranger should read them
 

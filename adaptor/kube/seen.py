@@ -60,8 +60,10 @@ def happenings(found: Iterable[Shape], name: str, uid: str = "") -> tuple[Happen
     for each in found:
         about = each.get("involvedObject") or {}
         if about.get("kind") == "Pod" and about.get("name") == name and uid in ("", about.get("uid", "")):
-            mine.append(_happening(each))
-    return tuple(sorted(mine, key=lambda each: each.at or 0.0))
+            version = str((each.get("metadata") or {}).get("resourceVersion") or "")
+            mine.append((_happening(each), int(version) if version.isdecimal() else 0))
+    # Most of their times are whole seconds: within one, as they were written.
+    return tuple(happening for happening, _ in sorted(mine, key=lambda each: (each[0].at or 0.0, each[1])))
 
 
 def seconds(text: Any) -> float | None:

@@ -38,6 +38,8 @@ async def of_pod(
     if pod is not None:  # upstream's objects name their pod by its uid only
         peerpods = [replace(each, pod_name=name) if pod.uid in each.owners else each for each in peerpods]
     found = model.of_pod([_subject(each) for each in peerpods], namespace, name, sandbox)
+    if not found and not sandbox and pod is not None and pod.node and pod.runtime_class in runtime_classes:
+        found = [_between(pod)]
     if not found:
         raise InvalidRequest(await _nothing(reader, pod, namespace, name, sandbox, peerpods, runtime_classes))
     return [_with_pod(each, pod, note) for each in found]
@@ -71,6 +73,15 @@ async def adaptor_of(reader: Reader, subject: Subject) -> str:
 
 def _subject(peerpod: PeerPod) -> Subject:
     return Subject(peerpod, model.moments_of(peerpod))
+
+
+def _between(pod: Pod) -> Subject:
+    """A peer pod on a node that has no PeerPod now; its events and its node's log say more."""
+    why = (
+        f"there is no PeerPod of it now: kubelet on the node {pod.node} has not asked for a VM yet, or its last attempt has "
+        "failed and nothing is left of it, or the adaptor there does not run"
+    )
+    return Subject(PeerPod(name="", namespace=pod.namespace, pod_name=pod.name, node=pod.node, reason=why))
 
 
 def _with_pod(subject: Subject, pod: Pod | None, note: str) -> Subject:
@@ -112,10 +123,5 @@ async def _nothing(
     if pod.gates:
         gates = ", ".join(pod.gates)
         return f"the pod {title} has no PeerPod yet: it is held by the scheduling gate {gates}; `kubectl describe pod` has its events"
-    if not pod.node:
-        why = pod.unscheduled or "the scheduler has not looked at it yet"
-        return f"the pod {title} has no PeerPod yet: no node has been found for it: {why}"
-    return (
-        f"the pod {title} has no PeerPod yet: kubelet on the node {pod.node} has not asked for its VM, or the adaptor there "
-        f"does not run: `kubectl describe pod -n {namespace} {name}` has kubelet's side"
-    )
+    why = pod.unscheduled or "the scheduler has not looked at it yet"
+    return f"the pod {title} has no PeerPod yet: no node has been found for it: {why}"

@@ -9,6 +9,11 @@ def next_steps(subject: Subject) -> list[str]:
     pod = subject.title
     if known.phase == "running":
         return []
+    if not known.name and not subject.moments and not known.phase:
+        return [
+            f"the pod's events, above, say how its last attempt ended; `peerpods console {pod}` has what its VM printed",
+            f"`peerpods logs {pod}` has what the adaptor on its node did",
+        ]
     if known.phase == "kept":
         return [
             "kubelet gave up waiting and tries the pod again; that attempt goes on with this VM",
@@ -46,7 +51,7 @@ def _never_ran(pod: str, kinds: set[str]) -> list[str]:
     if "reached" not in kinds:
         return [
             f"a VM was made and its guest never answered: `peerpods console {pod}` shows how far it booted",
-            "if it booted well, the network is in the way: TCP port guest.port (15150) must be open from the worker to it",
+            "if it booted well and did not end, the network is in the way: TCP guest.port (15150) from the worker to the VM",
             "`peerpods check --cloud` on the node looks at the security groups and firewalls it can see",
             "if it prints nothing at all, the image does not boot on this machine type or with this TEE",
         ]

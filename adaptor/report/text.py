@@ -95,7 +95,8 @@ def trace(subject: Subject, now: float) -> str:
     vm = f", VM {known.instance_id}" if known.instance_id else ""
     kind = f" ({known.instance_type}{f' in {known.zone}' if known.zone else ''})" if known.instance_type else ""
     if not subject.moments:
-        return f"{subject.title}  {known.phase or 'of unknown phase'}{vm}{kind}\n\nno times are known of it"
+        why = f": {plain(known.reason)}" if known.reason else ""
+        return plain(f"{subject.title}  {known.phase or 'of unknown phase'}{vm}{kind}\n\nno times are known of it{why}")
     found = timeline.steps(subject.moments)
     ongoing = now if known.phase in _GOING else None
     lines = [
@@ -161,7 +162,10 @@ def _facts(subject: Subject, now: float) -> str:
     rows = [
         ("Pod", subject.title),
         *subject.pod,
-        ("Phase", f"{known.phase or '?'}, for {age_text(_age(subject, now, newest=True))}"),
+        (
+            "Phase",
+            f"{known.phase or '?'}, for {age_text(_age(subject, now, newest=True))}" * bool(known.name or known.phase),
+        ),
         ("Reason", known.reason),
         ("Node", known.node),
         ("Sandbox", known.sandbox),
@@ -187,7 +191,7 @@ def _event(event: Happening, now: float) -> str:
     age = "?" if event.at is None else age_text(now - event.at)
     times = f" (x{event.count})" if event.count > 1 else ""
     kind = "Warning" if event.warning else "Normal"
-    return f"{age + ' ago':<12} {kind:<8} {event.reason:<20} {' '.join(plain(event.message).split())}{times}"
+    return f"{age + ' ago':<12} {kind:<8} {event.reason:<22} {' '.join(plain(event.message).split())}{times}"
 
 
 def _age(subject: Subject, now: float, *, newest: bool = False) -> float | None:

@@ -38,9 +38,9 @@ async def test_a_machine_that_has_printed_nothing_has_an_empty_console(
 
 async def test_of_a_long_console_the_end_is_told(world: World, cloud: SupportsConsole, machine: str) -> None:
     for number in range(3000):
-        await world.prints(machine, f"line {number:06} of a guest that says a lot\n".encode())
+        await world.prints(machine, f"line {number:06} of a guest that says a lot\n".encode() + b"\xff" * 9)
     told = await cloud.console(machine)
-    assert told.endswith("line 002999 of a guest that says a lot\n")
+    assert "line 002999 of a guest that says a lot\n" in told[-60:]
     assert CONSOLE_LIMIT - 100 < len(told.encode()) <= CONSOLE_LIMIT
 
 

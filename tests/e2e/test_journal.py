@@ -56,6 +56,13 @@ async def test_replay_prints_what_the_next_adaptor_then_does(world: World) -> No
         async with Shim(world.hypervisor_socket, pod="e2e/replay", netns=netns) as shim:
             await shim.start_pod()
             ticker = await ticking(shim)
+            status, out, err = await peerpods(world, "ps", "--local")
+            assert (status, err) == (0, "")
+            pod, *_, link = out.splitlines()[1].split()[1:]
+            assert (pod, link) == ("replay", "joined")
+            status, out, err = await peerpods(world, "console", "e2e/replay", "--local")
+            assert status == 0, err
+            assert "the guest is listening" in out
             status, out, err = await peerpods(world, "journal", "replay")
             assert (status, err) == (0, "")
             assert [line.split()[:3] for line in out.splitlines()[1:]] == [

@@ -13,6 +13,7 @@ from providers.simcloud.arm.vm_rules import Plan, no_room_here
 from providers.simcloud.arm.vm_view import Vm
 from providers.simcloud.fleet import ENDED, Fleet
 from providers.simcloud.machines.base import Machine, Metadata
+from providers.simcloud.machines.console import LONG, Console
 
 # What a pool is asked about when the VM names no zone: the region decides.
 _REGIONAL: Final = ""
@@ -76,6 +77,7 @@ class Launcher:
                 mac=nic.properties["macAddress"].replace("-", ":").lower(),
                 metadata=self._metadata(vm),
                 pools=self._desk.faults.occupy(vm.size.name, vm.zone),
+                console=Console(LONG),
             )
         )
 

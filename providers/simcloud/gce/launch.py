@@ -17,6 +17,7 @@ from providers.simcloud.gce.project import ID, Json, Project, Vm, Waiting
 from providers.simcloud.gce.quotas import Quotas
 from providers.simcloud.gce.request import Plan
 from providers.simcloud.machines.base import Machine
+from providers.simcloud.machines.console import LONG, Console
 
 UP: Final = frozenset({State.RUNNING})
 _EXTERNAL: Final = "203.0.113."  # a range for documentation: shown, not reachable
@@ -74,6 +75,7 @@ class Launcher:
                 address=IPv4Interface(f"{vm.address}/{self._project.subnet.prefixlen}"),
                 mac="42:01:" + ":".join(f"{byte:02x}" for byte in vm.address.packed),
                 metadata=metadata.Metadata(self._project, vm).answer,
+                console=Console(LONG),
             )
         vm.born = self._project.now()
         vm.waiting.append(Waiting(operation, UP))

@@ -3,17 +3,19 @@
 from typing import Final
 
 LIMIT: Final = 64 * 1024  # bytes; what EC2 keeps
+LONG: Final = 1024 * 1024  # what Compute Engine keeps; Azure keeps more
 
 
 class Console:
-    """The last 64 KiB an instance has printed, over all its boots."""
+    """The last `limit` bytes an instance has printed, over all its boots."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
         self._kept = bytearray()
 
     def write(self, data: bytes) -> None:
         self._kept += data
-        del self._kept[:-LIMIT]
+        del self._kept[: -self._limit]
 
     def read(self) -> bytes:
         return bytes(self._kept)

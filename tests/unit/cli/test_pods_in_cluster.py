@@ -76,6 +76,7 @@ class Cluster:
             await self.world.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         await self.allow(READER)
         await self.pod("adaptor-x1", "peerpods", labels={"app.kubernetes.io/component": "adaptor"}, runtime_class="")
+        await self.pod("relay-y2", "peerpods", labels={"app.kubernetes.io/component": "relay"}, runtime_class="")
 
     async def allow(self, role: Mapping[str, Any], *, group: str = "readers") -> None:
         name = role["metadata"]["name"]
@@ -210,7 +211,7 @@ async def test_describe_tells_pod_machine_cost_events_and_the_clouds_page(cluste
         "region=us-east-1#InstanceDetails:instanceId=i-0123456789abcdef0",
     ):
         assert line in out
-    assert "VMLaunched           aws accepted the create of the VM (x3)" in out
+    assert "VMLaunched             aws accepted the create of the VM (x3)" in out
     assert "Slowest: the VM's boot, 19.5 s" in out
     assert "secret" not in out
     assert "Not shown" not in out
@@ -247,7 +248,6 @@ async def test_who_may_not_list_peerpods_hears_which_right_is_missing(cluster: C
         ("plain", "the pod shop/plain is no peer pod: it has no runtimeClassName, and peer pods have kata-remote"),
         ("other", "the pod shop/other is no peer pod: its runtimeClassName is gvisor"),
         ("waiting", "the pod shop/waiting has no PeerPod yet: no node has been found for it"),
-        ("bound", "the pod shop/bound has no PeerPod yet: kubelet on the node worker-1 has not asked for its VM"),
     ],
 )
 async def test_a_pod_without_a_vm_is_answered_with_why(cluster: Cluster, capsys: Said, pod: str, said: str) -> None:
@@ -255,9 +255,28 @@ async def test_a_pod_without_a_vm_is_answered_with_why(cluster: Cluster, capsys:
     await cluster.pod("plain", runtime_class="")
     await cluster.pod("other", runtime_class="gvisor")
     await cluster.pod("waiting", node="")
-    await cluster.pod("bound")
     assert await cluster("describe", pod) == 1
     assert said in capsys.readouterr().err
+
+
+async def test_a_pod_whose_attempt_failed_and_left_nothing_is_followed_to_its_node(
+    cluster: Cluster, capsys: Said
+) -> None:
+    uid = await cluster.pod("web")
+    await cluster.event("web", uid, "VMStartFailed", "no guest answered")
+    cluster.containers.logs["adaptor-x1"] = LOG
+    cluster.containers.run = lambda pod, command: (0, "Kernel panic\n", "")
+    assert await cluster("describe", "web") == 0
+    out = capsys.readouterr().out
+    assert "Reason:        there is no PeerPod of it now: kubelet on the node worker-1 has not asked" in out
+    assert "VMStartFailed          no guest answered (x3)" in out
+    assert "the pod's events, above, say how its last attempt ended" in out
+    assert await cluster("logs", "web") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "18:00:03.000 WARNING slow   seconds=3.5"
+    assert await cluster("console", "web") == 0
+    assert capsys.readouterr().out == "Kernel panic\n"
+    assert await cluster("trace", "web") == 0
+    assert "no times are known of it: there is no PeerPod" in capsys.readouterr().out
 
 
 async def test_of_several_attempts_the_living_one_is_meant_and_the_others_are_named(
@@ -271,6 +290,10 @@ async def test_of_several_attempts_the_living_one_is_meant_and_the_others_are_na
     out = capsys.readouterr().out
     assert "VM:            i-0123456789abcdef0" in out
     assert "stopping: VM i-old, sandbox cdcdcdcdcdcd" in out
+    newer = replace(old, sandbox="ef" * 32, name="web-new", instance_id="i-newer", times=times(0, 0.1, ago=60))
+    await cluster.peerpod(newer)
+    assert await cluster("describe", "shop/web") == 0
+    assert "VM i-newer, sandbox efefefefefef\n  stopping: VM i-old" in capsys.readouterr().out
     assert await cluster("trace", "web", "--sandbox", "cdcd") == 0
     assert capsys.readouterr().out.startswith("shop/web  stopping, VM i-old")
 

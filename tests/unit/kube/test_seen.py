@@ -51,6 +51,16 @@ def test_events_are_this_pods_with_the_newest_of_their_times_oldest_first() -> N
     ]
 
 
+def test_events_of_the_same_second_are_in_the_order_they_were_written() -> None:
+    when = "2026-11-21T18:00:00Z"
+    written = {"b": "1009", "c": "1010", "a": "1011"}
+    shapes = [
+        {**event(name, lastTimestamp=when), "metadata": {"name": name, "resourceVersion": version}}
+        for name, version in sorted(written.items())
+    ]
+    assert [each.reason for each in seen.happenings(shapes, "web")] == ["b", "c", "a"]
+
+
 def test_what_is_no_time_is_none() -> None:
     assert seen.seconds("2026-11-21T18:00:00Z") == 1795284000.0
     for text in ("", None, "yesterday", "2026-11-21T18:00:00"):

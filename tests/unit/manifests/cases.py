@@ -132,7 +132,7 @@ def by_chance(count: int, seed: int) -> Iterator[Pod]:
     def one(name: str, *, sidecar: bool = False) -> dict[str, Any]:
         # Limits or requests, for a request above its limit is refused by the API server itself.
         kind = dice.choice(("limits", "requests"))
-        made = container(name, **{kind: amounts()}, sidecar=sidecar)  # type: ignore[arg-type]
+        made = container(name, **{kind: amounts()}, sidecar=sidecar)
         if kind == "limits" and dice.random() < 0.2:
             made["resources"].setdefault("limits", {})["nvidia.com/gpu"] = dice.choice(("1", "2"))
         return made
