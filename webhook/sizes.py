@@ -96,7 +96,6 @@ def _before(running: Amounts, inits: list[tuple[bool, Amounts]]) -> None:
         if sidecar:
             _add(running, own)
             _add(started, own)
-            _raise(peak, started)
         else:
             alone = dict(own)
             _add(alone, started)
