@@ -279,6 +279,12 @@ async def test_a_crd_that_keeps_only_upstreams_fields_is_written_to_once_for_eac
     await asyncio.sleep(0.2)
     sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
     assert len(sent) <= 2 * len(START) + 2, sent
+    for number in range(5):
+        patch = {"metadata": {"annotations": {"touched": str(number)}}}
+        await hands.client.patch(Resource, web.name, patch, namespace="shop", patch_type=PatchType.MERGE)
+        await asyncio.sleep(0.02)
+    again_sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
+    assert len(again_sent) == len(sent) + 5, "only the five of this test"
     web.ends()
     await until(lambda: gone(hands))
 
@@ -430,14 +436,32 @@ async def test_another_nodes_peerpods_are_left_alone(
     assert len(await hands.peerpods()) == 2
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_peerpod_whose_creates_answer_was_lost_is_known_also_to_who_cannot_watch(
+    hands: Hands, connect: Connect, world: World, ended: bool
+) -> None:
+    await hands.pod()
+    world.faults.add(Fault(verb="list", resource="peerpods", status=403, times=10_000))
+    world.faults.add(Fault(verb="create", resource="peerpods", lost_reply=True))
+    async with node_of(connect()) as cluster:
+        web = await Sandbox(cluster, hands.spec()).starts()
+        if not ended:
+            await until(lambda: cluster.peerpods.pending == 0)
+        web.ends()
+        await until(lambda: len(cluster.peerpods) == 0)
+        world.faults.clear()
+        assert await gone(hands)
+
+
 async def test_the_api_server_is_followed_again_after_a_version_that_is_too_old(
-    hands: Hands, cluster: NodeCluster, world: World
+    hands: Hands, cluster: NodeCluster, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     await until(lambda: world.server.watches)
     world.faults.add(Fault(verb="watch", resource="peerpods", status=410))
     world.server.cut_watches()
     await until(lambda: world.faults.met == ["watch peerpods"])
     await until(lambda: world.server.watches)
+    assert "410" not in caplog.text, "nothing is wrong"
 
 
 async def test_endings_that_cannot_be_written_are_bounded(
