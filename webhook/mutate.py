@@ -15,7 +15,7 @@ from adaptor import names
 from adaptor.catalog import wishes
 from webhook import shim, sizes
 from webhook.pods import Container, Pod, rows
-from webhook.sizes import CPU, MEMORY, MIB, NANO, SHARED, WHOLE_POD, Amounts, Size
+from webhook.sizes import CPU, MEMORY, MIB, NANO, SHARED, WHOLE_POD, Amounts, Asked, Size
 
 ZERO: Final = "zero"
 STRIP: Final = "strip"
@@ -51,10 +51,11 @@ def mutate(pod: Pod, rules: Rules) -> Mutation:
     if not pod.containers:
         return Mutation([])  # the API server refuses it
     resources, warnings = _resources(pod, rules)
-    left = sizes.effective(pod, WHOLE_POD, sizes.limits_of) if rules.mode == ZERO else {}
+    asked = sizes.asked(pod, rules.gpu_resources)
+    left = asked.limits if rules.mode == ZERO else {}
     marked = Size.parse(pod.annotations.get(names.SIZED, ""))
     if marked is None:
-        annotations, size = _first(pod, rules, left)
+        annotations, size = _first(pod, asked, rules, left)
         if not (size.vcpus or size.memory_mib or size.gpus or wishes.parse(annotations[names.MACHINE_TYPE]).types):
             warnings.append("the pod asks for no CPU, memory or GPU: its VM is of the default instance type")
     else:
@@ -71,12 +72,12 @@ def mutate(pod: Pod, rules: Rules) -> Mutation:
     return Mutation(operations, warnings, size)
 
 
-def _first(pod: Pod, rules: Rules, left: Amounts) -> tuple[dict[str, str], Size]:
+def _first(pod: Pod, said: Asked, rules: Rules, left: Amounts) -> tuple[dict[str, str], Size]:
     """The annotations with the pod's own wishes and what it lacks of a size, and the size that was decided."""
     annotations = dict(pod.annotations)
     text = wishes.from_annotations(annotations, annotations.get(names.MACHINE_TYPE, ""))
     wish = wishes.parse(text)
-    asked = sizes.wanted(pod, rules.gpu_resources)
+    asked = sizes.wanted(said, rules.gpu_resources)
     gpus = shim.count(annotations, names.DEFAULT_GPUS) or asked.gpus
     if wish.gpu_model or annotations.get(names.DEFAULT_GPU_MODEL):
         gpus = gpus or 1  # a model is asked for with at least one of it
@@ -93,7 +94,7 @@ def _first(pod: Pod, rules: Rules, left: Amounts) -> tuple[dict[str, str], Size]
         (names.DEFAULT_MEMORY, size.memory_mib - sizes.ceil(left.get(MEMORY, 0), MIB)),
         (names.DEFAULT_GPUS, size.gpus),
     ):
-        if amount > 0 and key not in annotations:
+        if amount > 0 and annotations.get(key, "") in shim.UNSET:
             annotations[key] = str(amount)
     return annotations | {names.MACHINE_TYPE: text}, size
 

@@ -17,7 +17,6 @@ from adaptor.errors import InvalidRequest
 from providers.base import Offering
 from webhook import shim, sizes
 from webhook.pods import Pod
-from webhook.sizes import WHOLE_POD
 
 INITDATA_VERSION: Final = "0.1.0"  # the only one there is
 _SPACE: Final = re.compile(r"[^\S\r\n]")  # the shim's base64 allows line ends and no other space
@@ -88,7 +87,7 @@ def _of_the_initdata(pod: Pod) -> Iterator[str]:
 
 def _of_the_machine(pod: Pod, market: Market) -> Iterator[str]:
     try:
-        limits = sizes.effective(pod, WHOLE_POD, sizes.limits_of)
+        limits = sizes.asked(pod).limits
         text = wishes.from_annotations(pod.annotations, pod.annotations.get(names.MACHINE_TYPE, ""))
         wanted = shim.requirements({**pod.annotations, names.MACHINE_TYPE: text}, limits)
     except InvalidRequest as error:

@@ -6,6 +6,7 @@ aiohttp's own routing is left out: there are five paths, and each pod of the clu
 """
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from adaptor.config import Config
 from adaptor.errors import Unavailable
 from adaptor.telemetry import logs, metrics
 from adaptor.telemetry.http import Http
-from webhook import review
+from webhook import review, wire
 from webhook.certificates import Certificates
 from webhook.mutate import Rules
 from webhook.offerings import Offerings
@@ -33,7 +34,16 @@ LOOK: Final = 2.0  # seconds between looks at certificates and offerings: kubele
 DRAIN: Final = 8.0
 # Seconds. The client must be the one who closes an idle connection (Go: after 90), or its next review may meet our end.
 _KEEP_ALIVE: Final = 3600.0
+_FAULT: Final = "peerpods' webhook has a fault and cannot say what this pod needs; its log tells more"
 _JSON: Final = {"Content-Type": "application/json"}
+
+# Looked up once: `labels` would be a tenth of what a review costs.
+_SECONDS: Final = {call: metrics.WEBHOOK_SECONDS.labels(method=call) for call in review.CALLS}
+_REVIEWS: Final = {
+    (call, decision): metrics.WEBHOOK_REVIEWS.labels(method=call, outcome=decision)
+    for call in review.CALLS
+    for decision in review.DECISIONS
+}
 
 log = logs.get("webhook")
 
@@ -46,7 +56,7 @@ class Webhook:
         self._listen = settings.listen
         self._pages_at = config.http.listen
         rules = Rules(settings.mode, frozenset(settings.gpu_resources), settings.vm_resource, settings.quota)
-        self._desk = Desk(frozenset(config.kubernetes.runtime_classes), rules, settings.refuse)
+        self._desk = Desk(frozenset(config.kubernetes.runtime_classes), rules, refuse=settings.refuse)
         self.certificates = Certificates(settings.certificates)
         self.offerings = Offerings(settings.offerings, Chooser(constraints(config.selection), config.prices))
         self._pages: Http | None = None
@@ -136,11 +146,15 @@ class Webhook:
         try:
             outcome = decide(body)
         except Malformed as error:
-            metrics.WEBHOOK_REVIEWS.labels(call=call, decision=review.MALFORMED).inc()
+            _REVIEWS[call, review.MALFORMED].inc()
             log.warning("review not understood", call=call, reason=error)
             return _text(400, f"{error}\n")
-        metrics.WEBHOOK_SECONDS.labels(call=call).observe(time.perf_counter() - began)
-        metrics.WEBHOOK_REVIEWS.labels(call=call, decision=outcome.decision).inc()
+        except Exception:  # whatever is wrong here, the API server gets an answer that says so, and not a closed door
+            _REVIEWS[call, review.FAILED].inc()
+            log.exception("review failed", call=call)
+            return web.Response(body=wire.denied(_FAULT).to(wire.read(body).uid), headers=_JSON)
+        _SECONDS[call].observe(time.perf_counter() - began)
+        _REVIEWS[call, outcome.decision].inc()
         if outcome.pod:
             _tell(call, outcome)
         return web.Response(body=outcome.body, headers=_JSON)
@@ -156,13 +170,13 @@ class Webhook:
 
 
 def _tell(call: str, outcome: Outcome) -> None:
-    pod = f"{outcome.namespace}/{outcome.pod}"
+    more = {"dry_run": True} if outcome.dry_run else {}
     if outcome.decision == review.DENIED:
-        log.warning("pod denied", call=call, pod=pod, dry_run=outcome.dry_run, reason=outcome.note)
+        log.warning("pod denied", call=call, pod=outcome.pod, reason=outcome.note, **more)
+    elif call == review.MUTATE:
+        log.info("pod sized", pod=outcome.pod, size=outcome.note, **more)
     else:
-        log.info(
-            "pod reviewed", call=call, pod=pod, decision=outcome.decision, size=outcome.note, dry_run=outcome.dry_run
-        )
+        log.debug("pod allowed", pod=outcome.pod, **more)
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -180,6 +194,7 @@ def main(config: Config) -> int:
     logs.setup(config.log.format, config.log.level)
     for warning in config.warnings:
         log.warning("configuration", note=warning)
+    gc.freeze()  # what is there now stays: a collection need not look at it, and no review waits for that
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(config))
 

@@ -6,6 +6,7 @@ pod's annotations. vCPUs are rounded up. Whether a part of a MiB is rounded up o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from adaptor import names
 from adaptor.catalog import wishes
@@ -15,7 +16,7 @@ from adaptor.catalog.wishes import Wishes
 from adaptor.errors import InvalidRequest
 from webhook.sizes import CPU, MEMORY, MIB, NANO, Amounts, ceil
 
-UNSET = ("", "0")  # of an annotation, for the shim as for the adaptor
+UNSET: Final = ("", "0")  # what an annotation says that says nothing, for the shim as for the adaptor
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Containers add up. An init container runs alone, beside the sidecars that were s
 counts. What the pod says as a whole (spec.resources) comes before both. Its overhead is the worker's, not the VM's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -54,73 +54,86 @@ class Size:
         return cls(**{key.replace("-", "_"): number for key, number in said.items()})
 
 
-def wanted(pod: Pod, gpu_resources: frozenset[str]) -> Size:
-    """The VM that the pod's resources ask for. Raises: InvalidRequest, naming the container and the amount."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the pod as a whole asks for, as scheduler and kubelet add it up. Where a container says no request, its limit
+    is the request, as the API server has it.
+    """
+
+    limits: Amounts
+    requests: Amounts
+
+    def most(self, resource: str) -> int:
+        """The larger of the two."""
+        return max(self.limits.get(resource, 0), self.requests.get(resource, 0))
+
+
+def asked(pod: Pod, gpu_resources: frozenset[str] = frozenset()) -> Asked:
+    """Raises: InvalidRequest, naming the container and the amount."""
     counted = SHARED | gpu_resources
-    limits = effective(pod, counted, limits_of)
-    requests = effective(pod, counted, requests_of)
-
-    def most(resource: str) -> int:
-        return max(limits.get(resource, 0), requests.get(resource, 0))
-
-    size = Size(
-        vcpus=ceil(most(CPU), NANO),
-        memory_mib=ceil(most(MEMORY), MIB),
-        gpus=sum(ceil(most(resource), NANO) for resource in gpu_resources),
-        scratch_gib=ceil(most(STORAGE), GIB),
-    )
-    for what, amount, limit in (
-        ("CPU", size.vcpus, MOST_VCPUS),
-        ("memory in MiB", size.memory_mib, MOST_MIB),
-        ("GPUs", size.gpus, _MOST["gpus"]),
-        ("ephemeral storage in GiB", size.scratch_gib, _MOST["scratch-gib"]),
-    ):
-        if amount > limit:
-            raise InvalidRequest(f"the pod's containers ask for {amount} of {what}, more than any machine has: {limit}")
-    return size
-
-
-def effective(pod: Pod, counted: frozenset[str], of: "Of") -> Amounts:
-    """What the pod as a whole has of the `counted` resources, as scheduler and kubelet add it up."""
-    running: Amounts = {}
+    limits: Amounts = {}
+    requests: Amounts = {}
     for each in pod.containers:
-        _add(running, of(each, counted))
+        own = _own(each, counted)
+        _add(limits, own.limits)
+        _add(requests, own.requests)
     if pod.inits:
-        peak: Amounts = {}
-        started: Amounts = {}
-        for each in pod.inits:
-            own = of(each, counted)
-            if each.sidecar:
-                _add(running, own)
-                _add(started, own)
-                own = started
-            else:
-                _add(own, started)
-            _raise(peak, own)
-        _raise(running, peak)
+        owns = [(each.sidecar, _own(each, counted)) for each in pod.inits]
+        _before(limits, [(sidecar, own.limits) for sidecar, own in owns])
+        _before(requests, [(sidecar, own.requests) for sidecar, own in owns])
     if pod.own is not None:
-        running.update(of(pod.own, counted & WHOLE_POD))
-    return running
+        own = _own(pod.own, WHOLE_POD)
+        limits.update(own.limits)
+        requests.update(own.requests)
+    return Asked(limits, requests)
 
 
-def limits_of(container: Container, counted: frozenset[str]) -> Amounts:
-    """Those of one container. Raises: InvalidRequest."""
-    return _amounts(container, "limits", container.limits, counted)
+def _before(running: Amounts, inits: list[tuple[bool, Amounts]]) -> None:
+    """Add the sidecars to what runs, and raise it to what is needed before it does."""
+    peak: Amounts = {}
+    started: Amounts = {}
+    for sidecar, own in inits:
+        if sidecar:
+            _add(running, own)
+            _add(started, own)
+            _raise(peak, started)
+        else:
+            alone = dict(own)
+            _add(alone, started)
+            _raise(peak, alone)
+    _raise(running, peak)
 
 
-def requests_of(container: Container, counted: frozenset[str]) -> Amounts:
-    """Those of one container; where it says none, the limit is the request, as the API server has it."""
-    found = limits_of(container, counted)
-    found.update(_amounts(container, "requests", container.requests, counted))
-    return found
-
-
-Of = Callable[[Container, frozenset[str]], Amounts]
+def wanted(said: Asked, gpu_resources: frozenset[str]) -> Size:
+    """The VM that these ask for. Raises: InvalidRequest."""
+    size = Size(
+        vcpus=ceil(said.most(CPU), NANO),
+        memory_mib=ceil(said.most(MEMORY), MIB),
+        gpus=sum(ceil(said.most(resource), NANO) for resource in gpu_resources),
+        scratch_gib=ceil(said.most(STORAGE), GIB),
+    )
+    for key, amount in (
+        ("vcpus", size.vcpus),
+        ("memory-mib", size.memory_mib),
+        ("gpus", size.gpus),
+        ("scratch-gib", size.scratch_gib),
+    ):
+        if amount > _MOST[key]:
+            raise InvalidRequest(
+                f"the pod's containers ask for {key} = {amount}: no machine has more than {_MOST[key]}"
+            )
+    return size
 
 
 def ceil(amount: int, unit: int) -> int:
     """Whole units, rounded up."""
     return -(-amount // unit)
+
+
+def _own(container: Container, counted: frozenset[str]) -> Asked:
+    limits = _amounts(container, "limits", container.limits, counted) if container.limits else {}
+    requests = _amounts(container, "requests", container.requests, counted) if container.requests else {}
+    return Asked(limits, {**limits, **requests})
 
 
 def _amounts(container: Container, kind: str, said: Mapping[str, object], counted: frozenset[str]) -> Amounts:
@@ -131,7 +144,7 @@ def _amounts(container: Container, kind: str, said: Mapping[str, object], counte
             if resource in counted
         }
     except InvalidRequest as error:
-        whose = f'container "{container.name[:63]}"' if container.path.count("/") > 1 else "the pod"
+        whose = "the pod" if container.path == "/spec" else f'container "{container.name[:63]}"'
         raise InvalidRequest(f"{kind} of {whose}: {error}") from None
 
 

@@ -13,6 +13,7 @@ KIND: Final = "AdmissionReview"
 _WARNING: Final = 256  # characters; the API server cuts at so many, and drops all beyond 4,096 together
 _WARNINGS: Final = 8
 _FORBIDDEN: Final = 403
+_HEAD: Final = f'{{"apiVersion":"{API_VERSION}","kind":"{KIND}","response":{{"uid":'
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -51,26 +52,41 @@ def read(body: bytes) -> Review:
     )
 
 
-def allowed(uid: str, operations: Sequence[dict[str, Any]] = (), warnings: Sequence[str] = ()) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer but for whom it is: the bytes around the review's uid."""
+
+    behind: str
+
+    def to(self, uid: str) -> bytes:
+        """The answer to the review `uid`."""
+        return f"{_HEAD}{_dumps(uid)},{self.behind}".encode()
+
+
+def allowed(operations: Sequence[dict[str, Any]] = (), warnings: Sequence[str] = ()) -> Answer:
     """The pod may be made, with these changes."""
-    response: dict[str, Any] = {"uid": uid, "allowed": True}
+    response: dict[str, Any] = {"allowed": True}
     if operations:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(_dumps(operations).encode()).decode()
     return _answer(response, warnings)
 
 
-def denied(uid: str, message: str, warnings: Sequence[str] = ()) -> bytes:
+def denied(message: str, warnings: Sequence[str] = ()) -> Answer:
     """The pod may not be made; kubectl shows `message` behind the webhook's name."""
-    status = {"code": _FORBIDDEN, "reason": "Forbidden", "message": message}
-    return _answer({"uid": uid, "allowed": False, "status": status}, warnings)
+    return _answer(
+        {"allowed": False, "status": {"code": _FORBIDDEN, "reason": "Forbidden", "message": message}}, warnings
+    )
 
 
-def _answer(response: dict[str, Any], warnings: Sequence[str]) -> bytes:
+def _answer(response: dict[str, Any], warnings: Sequence[str]) -> Answer:
     if warnings:
         response["warnings"] = [_cut(each) for each in warnings[:_WARNINGS]]
-    return _dumps({"apiVersion": API_VERSION, "kind": KIND, "response": response}).encode()
+    return Answer(_dumps(response).removeprefix("{") + "}")
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _WARNING else f"{text[: _WARNING - 3]}..."
+
+
+ALLOWED: Final = allowed()

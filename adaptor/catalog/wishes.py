@@ -14,6 +14,7 @@ A pod may write the wishes as annotations of its own, `peerpods.io/<key>`: `from
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from adaptor import config_forms, names
@@ -136,6 +137,7 @@ def split(text: str) -> tuple[str, str]:
     return types.strip(), rest.strip()
 
 
+@lru_cache(maxsize=1024)  # a cluster's pods wish for the same few things
 def parse(text: str) -> Wishes:
     """The annotation's text as a value. Raises: InvalidRequest, naming the key and what is allowed."""
     if len(text) > _MOST_TEXT:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def render(value: Any, key: str = "", depth: int = 0) -> Any:
     """`value` as JSON's own types, with nothing secret and nothing endless in it. Never raises."""
     if value is None or isinstance(value, (bool, Secret)):
         return HIDDEN if isinstance(value, Secret) else value
-    if any(word in key.lower() for word in _TELLING):
+    if _is_telling(key):
         return HIDDEN
     match value:
         case int():
@@ -57,6 +58,11 @@ def render(value: Any, key: str = "", depth: int = 0) -> Any:
         case str():
             return cut(_text(value))
     return _render_container(value, depth)
+
+
+@lru_cache(maxsize=1024)  # a program's log has some dozens of keys
+def _is_telling(key: str) -> bool:
+    return any(word in key.lower() for word in _TELLING)
 
 
 def _render_container(value: Any, depth: int) -> Any:

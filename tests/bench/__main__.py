@@ -13,7 +13,7 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _calls, _choice, _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels
+from tests.bench import _calls, _choice, _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels, _webhook
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -116,6 +116,13 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _fleet.run())
 
 
+def _add_webhook(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, metavar="N", default=2.0, help="per measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=5, help="of interleaved measurements (%(default)s)")
+    parser.add_argument("--connections", type=_numbers, metavar="N,N", default=(1, 8), help="at once (1,8)")
+    parser.set_defaults(run=lambda given: _webhook.run(given.seconds, given.rounds, given.connections))
+
+
 _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] = {
     "relay": ("CPU and latency of an agent call through relay and guest, beside stunnel and haproxy", _add_relay),
     "tunnels": ("memory and set-up cost of an idle tunnel", _add_tunnels),
@@ -131,6 +138,7 @@ _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] 
         _add_fleet,
     ),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
+    "webhook": ("admission reviews, beside an aiohttp handler that allows everything", _add_webhook),
     "choice": ("the choice of a machine out of a thousand offerings, beside a plain sort", _add_choice),
 }
 
