@@ -2,7 +2,7 @@
 
 from lightkube.resources.core_v1 import Pod
 
-from tests.contract.kubernetes.cluster import HOLD, JSON_PATCH, MERGE, PEERPODS, Cluster
+from tests.contract.kubernetes.cluster import HOLD, JSON_PATCH, MERGE, PEERPODS, Cluster, Json
 
 
 def owned_by(pod: Pod, *, block: bool = True) -> list[Json]:

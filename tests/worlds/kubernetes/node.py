@@ -27,7 +27,7 @@ class _Loop(abc.ABC):
     def __init__(self, world: World) -> None:
         self.world = world
         self._task: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._news, self._idle = asyncio.Event(), asyncio.Event()
         world.store.listeners.append(self._noticed)
 
     def _noticed(self, event: Event) -> None:
@@ -52,6 +52,14 @@ class _Loop(abc.ABC):
                     await self._news.wait()
             self._news.clear()
             await self._turn()
+            if not self._news.is_set():
+                self._idle.set()
+
+    async def settled(self) -> None:
+        """Until it has done all that there was to do."""
+        self._idle.clear()
+        self._news.set()
+        await self._idle.wait()
 
     @abc.abstractmethod
     async def _turn(self) -> None: ...
@@ -201,14 +209,8 @@ class Kubelet(_Loop):
         """Forgets devices and whom it had admitted: every pod on the node must fit again, by what the status says."""
         await self.stop()
         self._seen.clear()
-        if self._had_devices:  # the checkpoint is there, the plugin is not yet
-            self.devices_gone()
         await self.start()
-        await self._turn()
-
-    def devices_gone(self) -> None:
-        if self.devices is not None:
-            self.devices.devices = {}
+        await self.settled()
 
     def _condition(self, type: str, reason: str) -> Object:
         return {
@@ -245,9 +247,9 @@ class Kubelet(_Loop):
         status = node.get("status") or {}
         capacity = dict(status.get("capacity") or {})
         allocatable = dict(capacity)
-        if self.devices is not None and self.devices.devices is not None:
-            self._had_devices = True
-            capacity[self.resource] = str(len(self.devices.devices))
+        if self.devices is not None and (self.devices.devices is not None or self._had_devices):
+            self._had_devices = True  # its checkpoint: a kubelet that starts again knows the resource, but no device
+            capacity[self.resource] = str(len(self.devices.devices or ()))
             allocatable[self.resource] = str(self.devices.healthy)
         if (capacity, allocatable) == (status.get("capacity"), status.get("allocatable")):
             return

@@ -12,7 +12,7 @@ from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.refusals import bad_request, expired
 from tests.worlds.kubernetes.store import Event, Store, Stored
 
-BOOKMARKS: Final = 1.0  # seconds between them; a real one sends them about once a minute
+BOOKMARKS: Final = 0.25  # seconds between them; a real one sends them about once a minute
 
 
 def _test(call: Call) -> selectors.Test:
