@@ -179,7 +179,7 @@ class Limits:
     peerpods_per_node: int = setting(
         forms.integer(-1, 10_000),
         10,
-        "pod VMs the scheduler may place here (kata.peerpods.io/vm); -1: do not advertise; not advertised yet",
+        "pod VMs the scheduler may place here (kata.peerpods.io/vm); 0: no new ones; -1: do not advertise",
         env=("PEERPODS_LIMIT_PER_NODE",),
     )
 

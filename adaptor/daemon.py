@@ -14,7 +14,7 @@ import socket
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adaptor import __version__, names
 from adaptor.catalog.chooser import Chooser, constraints
@@ -22,6 +22,7 @@ from adaptor.clock import Clock, RealClock
 from adaptor.config import Config
 from adaptor.errors import AdaptorError, Unavailable
 from adaptor.hypervisor import Hypervisor
+from adaptor.kube import place
 from adaptor.pki import NodePki
 from adaptor.podnet.netlink import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
@@ -31,7 +32,7 @@ from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.metered import open_metered
 from adaptor.sandbox.model import JournalFault, SandboxState, fold
 from adaptor.sandbox.registry import Registry
-from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.rooms import Alone, Cluster, GuestSettings, Rooms
 from adaptor.sandbox.sweep import Known
 from adaptor.sandbox.sweeper import FIRST_SEEN, Sightings, Sweeper
 from adaptor.sandbox.watch import InstanceWatch, survey
@@ -42,6 +43,9 @@ from adaptor.volumes.node import NodeVolumes
 from providers import batch, tags
 from providers.base import Ownership, Provider, SupportsBatchCreate, SupportsSweep
 from providers.errors import ProviderError
+
+if TYPE_CHECKING:
+    from adaptor.kube.node import NodeCluster
 
 # After SIGTERM, for StartVM calls under way: a rolling update must not fail pods that are seconds from running.
 # Kubernetes sends SIGKILL after terminationGracePeriodSeconds, 30 by default. Seconds.
@@ -112,11 +116,12 @@ class Daemon:
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
         networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
-        rooms = self._rooms(owner, provider, relay, journal, pki, networks)
+        cluster = await self._cluster(provider)
+        rooms = self._rooms(owner, provider, relay, journal, pki, networks, cluster or Alone())
         self._stack.push_async_callback(rooms.watch.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
-        await self._recover(registry, rooms)
+        await self._recover(registry, rooms, cluster)
         volumes = config.volumes
         self._server = Server(
             [Hypervisor(registry, networks, NodeVolumes(volumes.directory, volumes.bundles)).service()]
@@ -184,6 +189,7 @@ class Daemon:
         journal: Journal,
         pki: NodePki,
         networks: HostNetworks,
+        cluster: Cluster,
     ) -> Rooms:
         guest = self._config.guest
         per_call = batch.MOST if isinstance(provider, SupportsBatchCreate) else 1
@@ -208,7 +214,41 @@ class Daemon:
             pods_dir=self._config.node.pods_dir,
             creates=FairGate(self._config.limits.creates_at_once * per_call),
             chooser=Chooser(constraints(self._config.selection), self._config.prices),
+            cluster=cluster,
         )
+
+    async def _cluster(self, provider: Provider) -> "NodeCluster | None":
+        """The cluster that this node is in; the client's library is imported in a thread, and only where there is one.
+
+        Raises: Unavailable when it is wanted and cannot be reached by what is given.
+        """
+        settings = self._config.kubernetes
+        where = place.find(settings)
+        if where is None:
+            return None
+
+        def load() -> Any:
+            from adaptor.kube import opening
+
+            return opening
+
+        try:
+            opening = await asyncio.to_thread(load)
+        except ModuleNotFoundError as error:
+            if settings.enabled == "on":
+                raise Unavailable(f"kubernetes.enabled is on: install peerpods[kubernetes] ({error})") from error
+            log.warning("going on without the cluster that this node is in: install peerpods[kubernetes]")
+            return None
+        cluster: NodeCluster = opening.open_cluster(
+            where,
+            self._config,
+            provider,
+            self._clock,
+            lambda: len(self._registry.sandboxes) if self._registry is not None else 0,
+            lambda: self.readiness()[0],
+        )
+        self._stack.push_async_callback(cluster.aclose)
+        return cluster
 
     def _warm_up(self, provider: Provider) -> None:
         """Have the provider learn its offerings before the first pod needs them; a failure shows again there."""
@@ -237,7 +277,7 @@ class Daemon:
         task = asyncio.create_task(sweeper.run(settings.interval, delete=settings.delete), name="sweep")
         self._stack.callback(task.cancel)
 
-    async def _recover(self, registry: Registry, rooms: Rooms) -> None:
+    async def _recover(self, registry: Registry, rooms: Rooms, cluster: "NodeCluster | None") -> None:
         states: dict[str, SandboxState] = {
             sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
         }
@@ -252,6 +292,9 @@ class Daemon:
         plan = recovery.plan(states, sessions, instances, self._clock.wall())
         if plan:
             log.info("recovering what the last adaptor left", sandboxes=len(plan))
+        if cluster is not None:
+            cluster.know(states)
+            cluster.begin()
         await registry.recover(plan)
 
     async def _revive_relay(self) -> None:

@@ -69,6 +69,9 @@ UPSTREAM_APF: Final = f"{RUN_DIR}/apf.json"
 
 # -- Kubernetes -----------------------------------------------------------------------------------
 VM_RESOURCE: Final = "kata.peerpods.io/vm"  # what the scheduler counts on nodes and pods
+UPSTREAM_OWNER: Final = "kata.peerpods.io/caa-owner"  # on a node: the pod of upstream's adaptor that advertises it
+DRAIN: Final = "kata.peerpods.io/drain"  # on a node, "true": no new pod VMs here
+DEVICE_PLUGINS_DIR: Final = "/var/lib/kubelet/device-plugins"  # kubelet.sock, and the plugins' own
 RUNTIME_CLASS: Final = "kata-remote"
 PEERPOD_GROUP: Final = "confidentialcontainers.org"  # upstream's, with its version, kind and finalizer
 PEERPOD_VERSION: Final = "v1alpha1"

@@ -1,4 +1,4 @@
-"""Fills the generated parts of ARCHITECTURE.md and docs/links.md from the code's own tables.
+"""Fills the generated parts of ARCHITECTURE.md, docs/links.md and docs/kubernetes-events.md from the code's own tables.
 
     python -m tests.architecture          says whether the pages are true
     python -m tests.architecture --write  makes them so (`make docs`)
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from adaptor.errors import CODE_OF, AdaptorError, code_name
+from adaptor.kube import reasons
 from adaptor.relay import reissue, rewrite, states
 from adaptor.sandbox import lifecycle, model, steps
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "ARCHITECTURE.md", ROOT / "docs/links.md")
+PAGES: Final = (ROOT / "ARCHITECTURE.md", ROOT / "docs/links.md", ROOT / "docs/kubernetes-events.md")
 _PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -119,6 +120,15 @@ def reissues() -> str:
     return "\n".join(rows)
 
 
+def events() -> str:
+    """What a pod's owner is told."""
+    rows = ["| reason | type | when | what next |", "|---|---|---|---|"]
+    rows += [
+        f"| {each.name} | {'Warning' if each.warning else 'Normal'} | {each.when} | {each.next} |" for each in reasons.TABLE
+    ]
+    return "\n".join(rows)
+
+
 def contracts() -> str:
     """Who may import whom, as the tests enforce it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -138,6 +148,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "rewrites": rewrites,
     "reissues": reissues,
     "contracts": contracts,
+    "events": events,
 }
 
 

@@ -51,6 +51,18 @@ def refusal(choice: Choice, wanted: Requirements) -> str:
     return _cut(f"{first}. {_ruled_out(choice.rejected)}", LIMIT)
 
 
+def chosen(choice: Choice, tries: Sequence[Try]) -> str:
+    """Why the first of `choice` that was not tried yet is asked for."""
+    parts = [f"the first of {_count(len(choice.ranked), 'offering')} that fit, in the order of their cost"]
+    if choice.last_resort:
+        parts = ["all that fit were refused a short while ago, and this one's turn has come to be asked for again"]
+    if tries:
+        parts.append(f"Tried before: {tried(tries)}")
+    if choice.ruled_out:
+        parts.append(_ruled_out(choice.rejected))
+    return _cut(". ".join(parts), LIMIT)
+
+
 def no_room(cloud: str, tries: Sequence[Try], left_out: Sequence[Rejection], note: str = "") -> str:
     """What was asked for in vain; for a NoCapacity."""
     asked = {each.offering for each in tries}

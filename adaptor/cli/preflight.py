@@ -8,6 +8,8 @@ from typing import Final
 
 from adaptor import daemon
 from adaptor.config import Config
+from adaptor.errors import Unavailable
+from adaptor.kube import place
 from providers.base import Finding, Grade, Ownership, Provider, SupportsPreflight
 from providers.errors import ProviderError
 
@@ -21,7 +23,7 @@ async def check(config: Config, *, as_json: bool) -> int:
     """Ask the cloud, print its findings; 0 when pods would start. Raises: Unavailable (no SDK installed)."""
     provider = await daemon.open_provider(config, Ownership(config.node.cluster or _NODE, config.node.name))
     try:
-        findings = await _findings(provider, config)
+        findings = [*await _findings(provider, config), *await _kubernetes(config)]
     finally:
         await provider.aclose()
     print(_json(findings) if as_json else report(provider.name, findings))
@@ -45,6 +47,23 @@ async def _findings(provider: Provider, config: Config) -> Sequence[Finding]:
         return [offered, *found] if offered.grade is Grade.FAULT else found  # it tells of the types itself
     unasked = f"the {provider.name} provider has no preflight: permissions, network and quotas were not looked at"
     return [offered, Finding("preflight", Grade.WARNING, unasked, "launch one pod to find out")]
+
+
+async def _kubernetes(config: Config) -> Sequence[Finding]:
+    """What the cluster's API server lets this node do; nothing where there is none."""
+    try:
+        if place.find(config.kubernetes) is None:
+            return []
+        from adaptor.kube import client, rights
+
+        opened = client.open_client(config.kubernetes)
+    except (Unavailable, ModuleNotFoundError) as error:
+        return [Finding("Kubernetes", Grade.FAULT, str(error), "correct [kubernetes], or install peerpods[kubernetes]")]
+    assert opened is not None, "there is a place"
+    try:
+        return await rights.findings(opened, config.kubernetes)
+    finally:
+        await opened.aclose()
 
 
 def report(cloud: str, findings: Sequence[Finding]) -> str:

@@ -71,6 +71,8 @@ async def create(work: Work, offering: Offering, still: Callable[[], bool] = lam
         root_volume_gib=wish.root_gib,
         scratch_gib=wish.scratch_gib,
         volumes=launch.volume_ids(spec),
+        labels=launch.label_texts(await rooms.cluster.labels(spec)),
+        price=offering.price,
     )
     with _told(work, intent):
         async with rooms.creates.turn(spec.pod_namespace):
@@ -180,6 +182,7 @@ def _unclear(error: ProviderError) -> ProviderError:
 
 async def _user_data(work: Work, launch_token: bytes) -> bytes:
     rooms, spec = work.rooms, work.state.spec
+    registry_auth = b""
     if rooms.guest.flavor == "own":
         data = launch.own_user_data(launch_token, rooms.pki.ca_pem, rooms.guest.port)
     else:
@@ -193,5 +196,7 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
             "tls-client-ca": rooms.pki.ca_pem.decode(),
         }
         scratch = rooms.guest.scratch_space or bool(wishes.parse(f";{spec.wishes}").scratch_gib)
-        data = launch.upstream_user_data(apf, spec.initdata or rooms.guest.initdata, scratch=scratch)
-    return launch.check_user_data(data, rooms.provider.user_data_limit)
+        registry_auth = await rooms.cluster.registry_auth(work.state)
+        initdata = spec.initdata or rooms.guest.initdata
+        data = launch.upstream_user_data(apf, initdata, scratch=scratch, registry_auth=registry_auth)
+    return launch.check_user_data(data, rooms.provider.user_data_limit, registry_auth)

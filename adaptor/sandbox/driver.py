@@ -52,6 +52,7 @@ class _Message:
     reply: "asyncio.Future[None]"
     reason: str = ""
     taker: "Driver | None" = None  # of ADOPT
+    asked: bool = False  # of STOP: the shim wants it, and its pod did not end before
     withdrawn: bool = False  # the taker no longer waits
     decided: bool = False  # too late to withdraw: the transaction is being written
 
@@ -102,8 +103,10 @@ class Driver:
     async def create(self) -> None:
         """Journal the sandbox and have its socket listen; raises what prevented it. Then it has not begun and nothing is
         left, or it has begun and is being taken down."""
-        await self._rooms.journal.append(self.state.spec.id, Created(self.state.spec))
+        created = Created(self.state.spec)
+        await self._rooms.journal.append(self.state.spec.id, created)
         metrics.sandbox_moved(None, self.state.phase)
+        self._rooms.cluster.changed(self.state, created)
         try:
             await open_socket(self._work())
         except AdaptorError:
@@ -115,12 +118,13 @@ class Driver:
         """Return once the VM is bound. Raises StartFailed (and kin), Conflict."""
         await self._ask(Call.START)
 
-    async def stop(self, reason: str) -> None:
+    async def stop(self, reason: str, *, lost: bool = False) -> None:
         """Take everything down; return when that is done, or after STOP_PATIENCE while it goes on behind.
 
         Done is: the cloud has accepted the VM's deletion. The journal remembers the sandbox until the VM is gone.
+        `lost`: its VM had ended before, so that the shim had no choice.
         """
-        asked = asyncio.ensure_future(self._ask(Call.STOP, reason))
+        asked = asyncio.ensure_future(self._ask(Call.STOP, reason, asked=not lost))
         patience = asyncio.ensure_future(self._rooms.clock.sleep(STOP_PATIENCE))
         try:
             await asyncio.wait({asked, patience}, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +164,7 @@ class Driver:
 
     def took(self, event: Adopted, state: SandboxState) -> None:
         """What `give` has journalled for this taker has happened to it."""
-        self._become(state)
+        self._become(state, event)
         self._log.info("adopted the VM of the pod's last attempt", instance=event.instance_id, source=event.source)
 
     async def aclose(self) -> None:
@@ -233,6 +237,7 @@ class Driver:
 
     def _fail_start(self, error: AdaptorError) -> None:
         self._failed = True
+        self._rooms.cluster.failed(self.state, error)
         self._answer_waiting(error)
         self._post(Call.START_FAILED, str(error))
 
@@ -281,10 +286,10 @@ class Driver:
         except asyncio.CancelledError:
             message.reply.cancel()
             raise
-        self._become(after[0])
-        taker.took(adopted, after[1])
+        taker.took(adopted, after[1])  # first: at no moment is the VM nobody's, for whoever is told
+        self._become(after[0], given)
         _answer(message, None)
-        await self._stop(_Message(Call.STOP, self._future(), self.state.stop_reason))
+        await self._stop(_Message(Call.STOP, self._future(), self.state.stop_reason, asked=True))
 
     async def _stop(self, message: _Message) -> None:
         """Have everything undone, after the start under way has ended; `message` is answered when it is."""
@@ -292,6 +297,8 @@ class Driver:
         self._forget_grace()
         reason = message.reason or message.call.value
         self._answer_waiting(StartFailed(f"the start of {self.state.spec.pod} was ended: {reason}"))
+        if self.state.phase is Phase.RUNNING and not message.asked:
+            self._rooms.cluster.lost(self.state, reason)
         if self.state.phase not in (Phase.STOPPING, Phase.GONE):  # GONE: forgotten while the start was being ended
             await self._insist(partial(self._record, StopDecided(reason)))
         if self._undone:
@@ -311,7 +318,7 @@ class Driver:
             _answer(message, None)
         await vm_gone(self._work())
         await self._insist(partial(self._rooms.journal.forget, self.state.spec.id))
-        self._become(SandboxState(self.state.spec, Phase.GONE))
+        self._become(SandboxState(self.state.spec, Phase.GONE), None)
         self._mailbox.put_nowait(None)
 
     async def _undo_all(self) -> None:
@@ -363,7 +370,7 @@ class Driver:
 
     async def _write(self, event: Event) -> None:
         await self._rooms.journal.append(self.state.spec.id, event)
-        self._become(apply(self.state, event))
+        self._become(apply(self.state, event), event)
 
     async def _adopt(self) -> bool:
         """Take over the VM that an earlier sandbox of this pod was left with; False when there is none."""
@@ -372,10 +379,11 @@ class Driver:
                 return True
         return False
 
-    def _become(self, state: SandboxState) -> None:
+    def _become(self, state: SandboxState, event: Event | None) -> None:
         if state.phase is not self.state.phase:
             metrics.sandbox_moved(self.state.phase, None if state.phase is Phase.GONE else state.phase)
         self.state = state
+        self._rooms.cluster.changed(state, event)
 
     def _watch_grace(self) -> None:
         """In the two phases that wait for somebody, have the wait end."""
@@ -397,8 +405,8 @@ class Driver:
             self._grace.cancel()
             self._grace = None
 
-    async def _ask(self, call: Call, reason: str = "") -> None:
-        message = _Message(call, self._future(), reason)
+    async def _ask(self, call: Call, reason: str = "", *, asked: bool = False) -> None:
+        message = _Message(call, self._future(), reason, asked=asked)
         self._mailbox.put_nowait(message)
         await message.reply
 

@@ -84,6 +84,7 @@ def connect(path: Path, wall: float, owner: Ownership | None) -> sqlite3.Connect
         version = _checked(db, path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # a forgotten sandbox's user-data may have held secrets
         _bring_forward(db, version, wall)
         if owner is not None:
             _claim(db, path, owner)

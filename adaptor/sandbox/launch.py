@@ -6,17 +6,21 @@ import hmac
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 from adaptor import names
 from adaptor.errors import InvalidRequest
 from adaptor.sandbox.model import LaunchIntended, SandboxSpec, SandboxState
+from adaptor.ttrpc.frames import MAX_PAYLOAD
 from providers import tags
 from providers.base import LaunchSpec, Ownership, Purchase, Tee, Volume
 
 _TOKEN_BYTES: Final = 32
 # Seconds: as long as a deployment's pods arrive. Longer saves no calls.
 _TOKEN_LIFE: Final = 120.0
+# Bytes of a Bind: relay and guest get it in one frame each, with a few names around it.
+_BIND_LIMIT: Final = MAX_PAYLOAD - (64 << 10)
 # Clouds' shortest limit for a machine's name.
 _NAME_LIMIT: Final = 63
 
@@ -71,12 +75,18 @@ def launch_spec(spec: SandboxSpec, intent: LaunchIntended) -> LaunchSpec:
         volumes=tuple(Volume(*_disk(each)) for each in intent.volumes),
         user_data=base64.b64decode(intent.user_data),
         tags={
+            **dict(_pair(each) for each in intent.labels),
             tags.SANDBOX: intent.sandbox or spec.id,
             tags.TOKEN: intent.token,
             tags.POD_NAMESPACE: spec.pod_namespace,
             tags.POD_NAME: spec.pod_name,
         },
     )
+
+
+def label_texts(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """A pod's labels as LaunchIntended holds them. A label's key has no `=`."""
+    return tuple(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def volume_ids(spec: SandboxSpec) -> tuple[str, ...]:
@@ -87,6 +97,11 @@ def volume_ids(spec: SandboxSpec) -> tuple[str, ...]:
 def scratch(state: SandboxState) -> bool:
     """Whether the machine was launched with room for a scratch partition."""
     return state.launch is not None and state.launch.scratch_gib > 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
 
 
 def _disk(text: str) -> tuple[str, bool]:
@@ -104,9 +119,16 @@ def own_user_data(launch_token: bytes, worker_ca: bytes, port: int) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def upstream_user_data(apf: dict[str, Any], initdata: str | None, *, scratch: bool = False) -> bytes:
-    """User-data for stock upstream images: their parser knows write_files entries of exactly path and content."""
+def upstream_user_data(
+    apf: dict[str, Any], initdata: str | None, *, scratch: bool = False, registry_auth: bytes = b""
+) -> bytes:
+    """User-data for stock upstream images: their parser knows write_files entries of exactly path and content.
+
+    Whoever may read it in the cloud reads the server's key and the pull secrets: such an image has no other way.
+    """
     files = {names.UPSTREAM_APF: json.dumps(apf, indent=2)}
+    if registry_auth:
+        files[f"{names.GUEST_RUN_DIR}/auth.json"] = registry_auth.decode()
     if initdata:
         files[f"{names.GUEST_RUN_DIR}/initdata"] = encode_initdata(initdata)
     if scratch:
@@ -130,10 +152,24 @@ def verify_proof(proof: bytes, launch_token: bytes, nonce: bytes, certificate: b
     return hmac.compare_digest(proof, hmac.new(launch_token, bound, hashlib.sha256).digest())
 
 
-def check_user_data(user_data: bytes, limit: int) -> bytes:
-    """`user_data`, unless it is larger than the cloud takes; raises InvalidRequest saying by how much."""
+def check_user_data(user_data: bytes, limit: int, registry_auth: bytes = b"") -> bytes:
+    """`user_data`, unless it is larger than the cloud takes; raises InvalidRequest saying by how much, and why."""
     if len(user_data) > limit:
-        raise InvalidRequest(
-            f"the VM's user-data is {len(user_data)} bytes and this cloud takes {limit}: the pod's initdata is too large"
-        )
+        why = "the pod's initdata is too large"
+        if registry_auth:
+            why = (
+                f"the pod's image pull secrets ({len(registry_auth)} bytes) and its initdata are too large. A stock image "
+                "gets them in user-data; our own (guest.flavor = own) gets them later, at any size"
+            )
+        raise InvalidRequest(f"the VM's user-data is {len(user_data)} bytes and this cloud takes {limit}: {why}")
     return user_data
+
+
+def check_bind(bind: bytes, registry_auth: bytes) -> bytes:
+    """`bind`, unless no frame to the guest can hold it; raises InvalidRequest."""
+    if len(bind) > _BIND_LIMIT:
+        raise InvalidRequest(
+            f"what the VM must be given is {len(bind)} bytes, of which the pod's image pull secrets are "
+            f"{len(registry_auth)}, and {_BIND_LIMIT} is the most: name only the secrets that the pod needs"
+        )
+    return bind

@@ -94,6 +94,8 @@ class LaunchIntended:
     root_volume_gib: int | None = None
     scratch_gib: int = 0
     volumes: tuple[str, ...] = ()  # the cloud's ids of the pod's disks; "id:ro" where read-only
+    labels: tuple[str, ...] = ()  # the pod's that become tags, "key=value"; as they were then
+    price: float | None = None  # USD per hour, as known then
 
 
 @dataclass(frozen=True, slots=True)

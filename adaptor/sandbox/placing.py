@@ -5,6 +5,7 @@ or invalid ends it, for another machine would fare no better.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from adaptor.catalog import explain, wishes
 from adaptor.catalog.explain import Try
@@ -30,10 +31,11 @@ async def place(work: Work, offerings: Sequence[Offering], pins: Sequence[Pin] =
 
     Raises: InvalidRequest (none fits), NoCapacity (none to be had, with every try), StartFailed.
     """
-    chooser, clock = work.rooms.chooser, work.rooms.clock
+    chooser, clock, cluster = work.rooms.chooser, work.rooms.clock, work.rooms.cluster
     wanted = requirements(work.state.spec, pins)
     tries: list[Try] = []
     last_resorts = 0
+    await cluster.announce(work.state)
     while True:
         choice = chooser.choose(offerings, wanted, clock.now())
         left = [each for each in choice.ranked if not _is_our_own(chooser.marked(each, clock.now()), tries)]
@@ -44,9 +46,11 @@ async def place(work: Work, offerings: Sequence[Offering], pins: Sequence[Pin] =
             note = "The time for this start is over" if late else ""
             raise NoCapacity(explain.no_room(work.rooms.provider.name, tries, choice.rejected, note))
         offering, last_resorts = left[0], last_resorts + choice.last_resort
+        cluster.chose(work.state, offering, partial(explain.chosen, choice, tries))
         try:
             launched = await create.create(work, offering, _unchanged(work.rooms, offering))
         except (Capacity, Quota, Unsupported) as error:
+            cluster.tried(work.state, offering, error)
             tries.append(Try(offering, chooser.mark(offering, error, clock.now())))
             work.log.warning("the cloud has no room", offering=explain.place(offering), error=str(error))
         else:

@@ -89,7 +89,8 @@ class Registry:
             await asyncio.wait({creating})
         driver = self._drivers.get(sandbox_id)
         if driver is not None:
-            await driver.stop(await self._explained(driver, reason))
+            explained = await self._explained(driver, reason)
+            await driver.stop(explained, lost=explained != reason)
 
     async def reap(self) -> None:
         """Take down what has ended without StopVM. Raises Unavailable when the relay does not answer."""

@@ -1,6 +1,6 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,8 +75,16 @@ class Cluster(Protocol):
         """A start has come to a bad end."""
         ...
 
+    def chose(self, state: SandboxState, offering: Offering, why: Callable[[], str]) -> None:
+        """`offering` is asked for next; `why` puts it into words."""
+        ...
+
     def tried(self, state: SandboxState, offering: Offering, error: ProviderError) -> None:
         """The cloud had no room for `offering`; the next one is tried."""
+        ...
+
+    def lost(self, state: SandboxState, reason: str) -> None:
+        """The VM of a running pod has ended, or its link, and nobody asked for that."""
         ...
 
     async def registry_auth(self, state: SandboxState) -> bytes:
@@ -84,7 +92,7 @@ class Cluster(Protocol):
         ...
 
     async def labels(self, spec: SandboxSpec) -> Mapping[str, str]:
-        """The pod's labels, for tags in the cloud; empty where nobody can tell."""
+        """Those of the pod's labels that become tags in the cloud; empty where nobody can tell."""
         ...
 
 
@@ -100,7 +108,13 @@ class Alone:
     def failed(self, state: SandboxState, error: AdaptorError) -> None:
         pass
 
+    def chose(self, state: SandboxState, offering: Offering, why: Callable[[], str]) -> None:
+        pass
+
     def tried(self, state: SandboxState, offering: Offering, error: ProviderError) -> None:
+        pass
+
+    def lost(self, state: SandboxState, reason: str) -> None:
         pass
 
     async def registry_auth(self, state: SandboxState) -> bytes:

@@ -153,14 +153,17 @@ async def bind_vm(work: Work) -> None:
     spec, guest = work.state.spec, work.rooms.guest
     bind = b""
     if guest.flavor == "own":
-        bind = guest_pb2.BindRequest(
+        registry_auth = await work.rooms.cluster.registry_auth(work.state)
+        request = guest_pb2.BindRequest(
             sandbox_id=spec.id,
             pod_namespace=spec.pod_namespace,
             pod_name=spec.pod_name,
             initdata=(spec.initdata or guest.initdata or "").encode(),
+            registry_auth=registry_auth,
             scratch_space=guest.scratch_space or launch.scratch(work.state),
             volumes=disks.for_guest(work.rooms, spec),
-        ).SerializeToString()
+        )
+        bind = launch.check_bind(request.SerializeToString(), registry_auth)
     with span(work.log, "guest.bind", instance=work.state.instance_id):
         await _unless_it_dies(work, work.rooms.relay.bind(spec.id, bind, work.time_left()))
     await work.record(Bound())

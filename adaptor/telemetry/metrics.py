@@ -118,6 +118,17 @@ WEBHOOK_CERTIFICATE_END: Final = Gauge(
 WEBHOOK_OFFERINGS: Final = Gauge(
     "peerpods_webhook_offerings", "Offerings that pods are checked against; 0: none known, so that is not checked."
 )
+KUBERNETES_UP: Final = Gauge("peerpods_kubernetes_up", "1 while the API server answers; without a cluster always 0.")
+KUBERNETES_WRITES: Final = Counter(
+    "peerpods_kubernetes_writes",
+    "Writes to the API server by kind of object; outcome: ok, stale (what it met had changed; repeated), error.",
+    ["kind", "verb", "outcome"],
+)
+KUBERNETES_DROPPED_EVENTS: Final = Counter(
+    "peerpods_kubernetes_dropped_events",
+    "Events that were not written; cause: limit (too many of one pod), queue (the API server was away), refused.",
+    ["cause"],
+)
 
 
 def sandbox_moved(old: str | None, new: str | None) -> None:

@@ -12,7 +12,7 @@ from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.journal import Journal
 from adaptor.sandbox.model import Event, SandboxSpec, fold
 from adaptor.sandbox.registry import Registry
-from adaptor.sandbox.rooms import GuestSettings, Rooms
+from adaptor.sandbox.rooms import Alone, Cluster, GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch, survey
 from providers.base import Ownership
 from tests.worlds.clock import VirtualClock
@@ -77,6 +77,7 @@ class Node:
         self.cloud = DiskCloud(self.clock)
         self.relay = Relay(self.cloud, self.clock)
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
+        self.cluster: Cluster = Alone()
         self._directory = directory
         self._pki = NodePki.load(directory / "pki")
 
@@ -135,6 +136,7 @@ class Node:
             guest=self.guest,
             pods_dir="/run/peerpod/pods",
             creates=FairGate(16),
+            cluster=self.cluster,
         )
 
 

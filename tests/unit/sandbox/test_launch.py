@@ -63,6 +63,30 @@ def test_a_stock_guest_is_told_of_its_scratch_disk_by_a_marker_and_only_when_it_
     assert len(yaml.safe_load(launch.upstream_user_data({}, None))["write_files"]) == 1
 
 
+def test_pull_secrets_reach_a_stock_guest_as_the_file_that_its_puller_reads() -> None:
+    auth = json.dumps({"auths": {"quay.io": {"auth": "dTpw"}}}).encode()
+    written = yaml.safe_load(launch.upstream_user_data({}, None, registry_auth=auth))["write_files"][1:]
+    assert [entry["path"] for entry in written] == ["/run/peerpod/auth.json"]
+    assert json.loads(written[0]["content"]) == json.loads(auth)
+
+
+def test_pull_secrets_that_a_clouds_user_data_cannot_hold_are_named_as_the_reason_and_not_shown() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"takes 16384: the pod's image pull secrets \(7000 bytes\).*guest\.flavor"
+    ) as refused:
+        launch.check_user_data(b"x" * 20001, 16384, b"hunter2" * 1000)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_bind_that_fits_no_frame_is_refused_with_the_reason() -> None:
+    most = (4 << 20) - (64 << 10)
+    assert len(launch.check_bind(b"x" * most, b"")) == most
+    with pytest.raises(
+        InvalidRequest, match=f"{most + 1} bytes, of which the pod's image pull secrets are 3, and {most} is"
+    ):
+        launch.check_bind(b"x" * (most + 1), b"abc")
+
+
 def test_initdata_is_encoded_to_the_same_bytes_every_time() -> None:
     assert launch.encode_initdata("a = 1") == launch.encode_initdata("a = 1")
 
