@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -302,7 +303,7 @@ class Cluster(ABC):
     async def __aenter__(self) -> Self:
         await self._open()
         if not await self._there(f"{_CRDS}/peerpods.confidentialcontainers.org"):
-            await self.sure("POST", _CRDS, yaml.safe_load(CRD.read_text()))
+            await self.sure("POST", _CRDS, _crd())
         await self.until(lambda: self._there(f"{PEERPODS}/peerpods"))
         self.namespace = await self.new_namespace()
         return self
@@ -337,6 +338,12 @@ class Cluster(ABC):
 
     @abstractmethod
     async def _close(self) -> None: ...
+
+
+@functools.cache
+def _crd() -> Json:
+    read: Json = yaml.safe_load(CRD.read_text())
+    return read
 
 
 async def nodes_with_kubelet(client: AsyncClient) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.kubernetes.cluster import JSON_PATCH, VM, Cluster, Json
+from tests.contract.kubernetes.cluster import JSON_PATCH, MERGE, VM, Cluster, Json
 
 
 async def limit_range(cluster: Cluster, **item: Any) -> None:
@@ -168,3 +168,72 @@ async def test_a_quota_of_vms_counts_containers_and_overhead(cluster: Cluster, w
     assert answer.status_code == 403
     said = f"exceeded quota: vms, requested: requests.{VM}=1, used: requests.{VM}=1, limited: requests.{VM}=1"
     assert said in answer.json()["message"]
+
+
+# -- policies -------------------------------------------------------------------------------------
+
+
+async def own_node_policy(cluster: Cluster, account: str) -> str:
+    """As the chart has it, for this test's account only."""
+    name, group = cluster.name("own-node"), "admissionregistration.k8s.io/v1"
+    extra = "request.userInfo.extra"
+    key = "authentication.kubernetes.io/node-name"
+    user = f"system:serviceaccount:{cluster.namespace}:{account}"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["nodes", "nodes/status"]}
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [rule]},
+        "matchConditions": [{"name": "ours", "expression": f"request.userInfo.username == '{user}'"}],
+        "variables": [{"name": "node", "expression": f"has({extra}) && '{key}' in {extra} ? {extra}['{key}'][0] : ''"}],
+        "validations": [
+            {
+                "expression": "object.metadata.name == variables.node",
+                "messageExpression": "'an adaptor changes its own node only: this one is on ' + variables.node",
+                "reason": "Forbidden",
+            },
+            {"expression": "object.metadata.?labels == oldObject.metadata.?labels", "message": "labels stay"},
+            {"expression": "object.status.capacity.all(k, k in oldObject.status.capacity || k.endsWith('/vm'))"},
+        ],
+    }
+    path = f"/apis/{group}/validatingadmissionpolicies"
+    meta = {"apiVersion": group, "metadata": {"name": name}}
+    await cluster.make(path, meta | {"kind": "ValidatingAdmissionPolicy", "spec": spec})
+    binding = {"kind": "ValidatingAdmissionPolicyBinding", "spec": {"policyName": name, "validationActions": ["Deny"]}}
+    await cluster.make(f"/apis/{group}/validatingadmissionpolicybindings", meta | binding)
+    return name
+
+
+async def test_a_policy_holds_an_adaptor_to_its_own_node_by_its_token(cluster: Cluster) -> None:
+    own, other = await cluster.node(), await cluster.node()
+    await cluster.token("adaptor")
+    rule = {"apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["patch"]}
+    await cluster.grant("adaptor", [rule], everywhere=True)
+    pod = cluster.pod_object("p", serviceAccountName="adaptor", nodeName=own)
+    await cluster.sure("POST", cluster.here("pods"), pod)
+    client = await cluster.client("adaptor", pod="p")
+    name = await own_node_policy(cluster, "adaptor")
+
+    async def patch(node: str, patch: Json) -> Any:
+        path = f"/api/v1/nodes/{node}/status"
+        return await cluster.ask("PATCH", path, patch, content_type=MERGE, client=client)
+
+    async def refused() -> Any:
+        answer = await patch(other, {"status": {"capacity": {VM: "1"}}})
+        return (
+            answer
+            if answer.status_code != 200 and "RBAC" not in answer.text and "cannot patch" not in answer.text
+            else None
+        )
+
+    answer = await cluster.until(refused)
+    assert answer.status_code == 403
+    said = f"an adaptor changes its own node only: this one is on {own}"
+    assert answer.json()["message"] == (
+        f"nodes \"{other}\" is forbidden: ValidatingAdmissionPolicy '{name}' with binding '{name}' denied request: {said}"
+    )
+    assert (await patch(own, {"status": {"capacity": {VM: "1"}}})).status_code == 200
+    labels = await patch(own, {"metadata": {"labels": {"a": "b"}}})
+    assert (labels.status_code, labels.json()["reason"]) == (422, "Invalid")
+    strange = await patch(own, {"status": {"capacity": {"example.com/other": "1"}}})
+    assert strange.status_code == 422
+    assert "failed expression: object.status.capacity.all(" in strange.json()["message"]

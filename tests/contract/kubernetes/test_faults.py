@@ -6,11 +6,11 @@ import time
 
 import httpx2
 import pytest
-from lightkube import ApiError, AsyncClient, KubeConfig
+from lightkube import ApiError
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import OnErrorAction, OnErrorResult
 
-from tests.contract.kubernetes.cluster import MERGE, PEERPODS, Cluster
+from tests.contract.kubernetes.cluster import PEERPODS, Cluster
 from tests.worlds.clock import VirtualClock
 from tests.worlds.kubernetes.faults import Fault
 from tests.worlds.kubernetes.world import World
@@ -152,25 +152,6 @@ async def test_who_cannot_set_an_owners_finalizers_cannot_block_its_deletion(clu
     assert (await cluster.ask("POST", path, free, client=client)).status_code == 201
     await cluster.grant("adaptor", [{"apiGroups": [""], "resources": ["pods/finalizers"], "verbs": ["update"]}])
     assert (await cluster.ask("POST", path, body, client=client)).status_code == 201
-
-
-async def test_an_adaptor_may_be_held_to_its_own_node(cluster: Cluster, played: World) -> None:
-    played.admission.options.own_node_only = True
-    other = await cluster.node()
-    await cluster.grant(
-        "adaptor", [{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}], everywhere=True
-    )
-    token = played.service_account(cluster.namespace, "adaptor", node=cluster.worker)
-    async with AsyncClient(KubeConfig.from_file(cluster.kubeconfig_of(token, cluster.namespace))) as client:
-        for node, code in ((cluster.worker, 200), (other, 422)):
-            answer = await cluster.ask(
-                "PATCH",
-                f"/api/v1/nodes/{node}/status",
-                {"status": {"capacity": {"kata.peerpods.io/vm": "1"}}},
-                content_type=MERGE,
-                client=client,
-            )
-            assert answer.status_code == code, answer.text
 
 
 async def test_lightkube_alone_gives_up_at_a_cut(cluster: Cluster, played: World) -> None:

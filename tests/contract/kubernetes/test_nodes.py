@@ -90,7 +90,6 @@ async def _is(cluster: Cluster, phase: str) -> bool:
 async def after_restart(cluster: Cluster) -> str:
     assert isinstance(cluster, PlayedCluster)
     await cluster.kubelet.restart()
-    await cluster.kubelet.settled()
     status = await _status(cluster)
     return str(status.get("reason") or status["phase"])
 

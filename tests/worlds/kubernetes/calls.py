@@ -96,6 +96,8 @@ def taken(kinds: Kinds, call: Call, given: Any) -> Object:
     if kind.plural == "pods":
         pods.default(obj)
     workloads.default(kind, obj)
+    if kind.plural == "mutatingadmissionpolicies":
+        call.warnings.append("this world keeps MutatingAdmissionPolicies and does nothing by them")
     return obj
 
 

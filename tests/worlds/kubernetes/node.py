@@ -210,6 +210,7 @@ class Kubelet(_Loop):
         await self.stop()
         self._seen.clear()
         await self.start()
+        await self.settled()
 
     def _condition(self, type: str, reason: str) -> Object:
         return {

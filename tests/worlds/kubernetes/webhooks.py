@@ -109,7 +109,7 @@ class Dispatcher:
 
     def _matches(self, webhook: dict[str, Any], attributes: Attributes) -> bool:
         call = attributes.call
-        if not any(_rule(rule, attributes) for rule in webhook.get("rules") or ()):
+        if not any(ruled(rule, attributes) for rule in webhook.get("rules") or ()):
             return False
         namespace = self._namespace(call)
         if not selectors.matches(webhook.get("namespaceSelector"), namespace):
@@ -135,7 +135,7 @@ class Dispatcher:
         variables = {
             "object": attributes.object or None,
             "oldObject": attributes.old,
-            "request": _request(attributes, uid=""),
+            "request": review_request(attributes, uid=""),
         }
         wrong = ""
         for condition in webhook.get("matchConditions") or ():
@@ -154,7 +154,7 @@ class Dispatcher:
         """The response, if it allows; None where a failed call is ignored. Raises a Refusal."""
         if attributes.call.dry_run and webhook["sideEffects"] not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
-        request = _request(attributes, uid=str(uuid.uuid4()))
+        request = review_request(attributes, uid=str(uuid.uuid4()))
         version = next(one for one in webhook["admissionReviewVersions"] if one in ("v1", "v1beta1"))
         review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
@@ -217,7 +217,7 @@ class Dispatcher:
             raise internal(f'admission webhook "{webhook["name"]}": its patch cannot be applied: {error}') from error
 
 
-def _rule(rule: dict[str, Any], attributes: Attributes) -> bool:
+def ruled(rule: dict[str, Any], attributes: Attributes) -> bool:
     call = attributes.call
     asked = call.kind.plural + (f"/{call.subresource}" if call.subresource else "")
     fits = {"*/*", asked} | ({"*"} if not call.subresource else {f"{call.kind.plural}/*", f"*/{call.subresource}"})
@@ -231,7 +231,7 @@ def _rule(rule: dict[str, Any], attributes: Attributes) -> bool:
     )
 
 
-def _request(attributes: Attributes, uid: str) -> dict[str, Any]:
+def review_request(attributes: Attributes, uid: str) -> dict[str, Any]:
     call = attributes.call
     kind = {"group": call.kind.group, "version": call.kind.version, "kind": call.kind.kind}
     resource = {"group": call.kind.group, "version": call.kind.version, "resource": call.kind.plural}

@@ -177,6 +177,17 @@ def _webhooks(obj: Object, old: Object | None) -> Faults:
                 )
 
 
+def _policies(obj: Object, old: Object | None) -> Faults:
+    spec = obj["spec"]
+    for part in ("matchConditions", "variables", "validations"):
+        for index, entry in enumerate(spec.get(part) or ()):
+            for key in ("expression", "messageExpression"):
+                try:
+                    cel.parse(entry.get(key) or "true")
+                except cel.Wrong as error:
+                    yield f"spec.{part}[{index}].{key}", f'Invalid value: "{entry[key]}": compilation failed: {error}'
+
+
 def _crds(obj: Object, old: Object | None) -> Faults:
     spec = obj["spec"]
     if obj["metadata"]["name"] != f"{spec['names']['plural']}.{spec['group']}":
@@ -213,5 +224,6 @@ _CHECKS: Final[dict[str, Callable[[Object, Object | None], Faults]]] = {
     "nodes": _nodes,
     "mutatingwebhookconfigurations": _webhooks,
     "validatingwebhookconfigurations": _webhooks,
+    "validatingadmissionpolicies": _policies,
     "customresourcedefinitions": _crds,
 }
