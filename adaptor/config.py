@@ -284,9 +284,7 @@ class Webhook:
         env=("POD_VM_EXTENDED_RESOURCE",),
     )
     refuse: bool = setting(
-        forms.boolean,
-        True,
-        "refuse pods that could never start, with the reason; false: only those whose wishes cannot be read",
+        forms.boolean, True, "refuse pods that could never start; false: only those whose wishes cannot be read"
     )
     offerings: str | None = setting(
         forms.optional(forms.path), None, "a file with what the cloud sells, as the controller writes it"
@@ -390,7 +388,7 @@ def load(path: str | None, env: Env, *, needs_cloud: bool = True) -> Config:
     """The configuration from the file at `path` and from `env`.
 
     Without `path` the default file is read if there is one; the environment alone may be enough. Who calls no cloud
-    may do without one (`settings` is None then).
+    may do without one, or with one that is not whole here (`settings` is None then).
     Raises: ConfigError.
     """
     file = path or names.CONFIG_FILE
@@ -405,7 +403,9 @@ def load(path: str | None, env: Env, *, needs_cloud: bool = True) -> Config:
     }
     rooms["node"] = _named(rooms["node"], faults)
     provider = rooms["cloud"].provider
-    settings = _cloud_settings(provider, table, env, faults) if provider or needs_cloud else None
+    of_the_cloud: Faults = faults if needs_cloud else []
+    settings = _cloud_settings(provider, table, env, of_the_cloud) if provider or needs_cloud else None
+    settings = settings if needs_cloud or not of_the_cloud else None
     path = rooms["selection"].prices
     prices = config_prices.read(path, "selection.prices", faults) if path else _NO_PRICES
     faults += _unknown_tables(table)

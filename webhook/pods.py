@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from adaptor import names
 from adaptor.errors import InvalidRequest
 
 # Of a spec, besides its containers.
 _DECIDED_BY: Final = ("resources", "overhead", "nodeName", "schedulingGates", "hostNetwork", "hostPID", "hostIPC")
+# Of a pod's annotations.
+_OURS: Final = (names.MACHINE_TYPE.rpartition(".")[0] + ".", names.WISH_PREFIX, names.SIZED.partition("/")[0] + "/")
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -60,16 +63,15 @@ def called(raw: Mapping[str, Any], namespace: str) -> str:
 
 def likeness(raw: Mapping[str, Any]) -> str:
     """A text that two pods share only if they are alike in everything that is decided by. Raises: Malformed."""
-    metadata, spec = table(raw, "metadata", "object"), raw["spec"]
-    if metadata is _NOTHING:
-        raise Malformed("object has no metadata: not a pod")
+    annotations, spec = _annotations(raw), raw["spec"]
+    ours = [(key, value) for key, value in annotations.items() if key.startswith(_OURS)]
     try:
         said = [spec.get(key) for key in _DECIDED_BY]
         containers = [
             [(each.get("name"), each.get("resources"), each.get("restartPolicy")) for each in spec.get(key) or ()]
             for key in ("containers", "initContainers")
         ]
-        return repr((metadata.get("annotations"), said, containers))
+        return repr((bool(annotations), ours, said, containers))
     except (AttributeError, TypeError, RecursionError):
         read(raw)  # says what it is
         raise Malformed("object is nested too deeply") from None
@@ -77,10 +79,9 @@ def likeness(raw: Mapping[str, Any]) -> str:
 
 def read(raw: Any) -> Pod:
     """A Pod object. Raises: Malformed."""
-    metadata, spec = table(raw, "metadata", "object"), table(raw, "spec", "object")
-    annotations = table(metadata, "annotations", "object.metadata")
+    spec, annotations = table(raw, "spec", "object"), _annotations(raw)
     for key, value in annotations.items():
-        if not isinstance(value, str):
+        if key.startswith(_OURS) and not isinstance(value, str):
             raise Malformed(f"object.metadata.annotations[{key[:80]!r}] is not a text")
     own = spec.get("resources")
     return Pod(
@@ -90,6 +91,13 @@ def read(raw: Any) -> Pod:
         inits=_containers(spec, "initContainers"),
         own=_container(spec, "/spec", "object.spec") if own else None,
     )
+
+
+def _annotations(raw: Any) -> Mapping[str, Any]:
+    metadata = table(raw, "metadata", "object")
+    if metadata is _NOTHING:
+        raise Malformed("object has no metadata: not a pod")
+    return table(metadata, "annotations", "object.metadata")
 
 
 def table(holder: Any, key: str, where: str) -> Mapping[str, Any]:

@@ -38,9 +38,9 @@ _FAULT: Final = "peerpods' webhook has a fault and cannot say what this pod need
 _JSON: Final = {"Content-Type": "application/json"}
 
 # Looked up once: `labels` would be a tenth of what a review costs.
-_SECONDS: Final = {call: metrics.WEBHOOK_SECONDS.labels(call=call) for call in review.CALLS}
+_SECONDS: Final = {call: metrics.WEBHOOK_SECONDS.labels(method=call) for call in review.CALLS}
 _REVIEWS: Final = {
-    (call, decision): metrics.WEBHOOK_REVIEWS.labels(call=call, decision=decision)
+    (call, decision): metrics.WEBHOOK_REVIEWS.labels(method=call, outcome=decision)
     for call in review.CALLS
     for decision in review.DECISIONS
 }

@@ -103,13 +103,13 @@ CERTIFICATE_EXPIRES: Final = Gauge(
 
 WEBHOOK_REVIEWS: Final = Counter(
     "peerpods_webhook_reviews",
-    "Admission reviews; call: mutate, validate; decision: ignored (none of ours), patched, allowed, denied, malformed, failed.",
-    ["call", "decision"],
+    "Admission reviews; method: mutate, validate; outcome: ignored (none of ours), patched, allowed, denied, malformed, failed.",
+    ["method", "outcome"],
 )
 WEBHOOK_SECONDS: Final = Histogram(
     "peerpods_webhook_review_seconds",
     "Time from a review's last byte to its answer.",
-    ["call"],
+    ["method"],
     buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),  # 5 s: the API server gives up
 )
 WEBHOOK_CERTIFICATE_END: Final = Gauge(

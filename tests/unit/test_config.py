@@ -348,3 +348,15 @@ def test_what_is_wrong_with_the_selection_and_its_prices_is_listed_with_the_rest
         f'selection.prices ({prices}): on-demand."m6a"',
         "guest.port",
     }
+
+
+def test_who_calls_no_cloud_is_not_kept_by_what_the_clouds_table_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "peerpods.toml"
+    path.write_text('[cloud]\nprovider = "aws"\n[selection]\nallow = ["m6a.*"]\n')
+    with pytest.raises(ConfigError):
+        load(str(path), {})
+    found = load(str(path), {}, needs_cloud=False)
+    assert (found.cloud.provider, found.settings, found.selection.allow) == ("aws", None, ("m6a.*",))
+    path.write_text("[http]\nlisten = 7.5\n")
+    with pytest.raises(ConfigError, match=r"http\.listen"):
+        load(str(path), {}, needs_cloud=False)

@@ -4,11 +4,12 @@ import base64
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adaptor.pki import Identity, NodePki
 
 Json = dict[str, Any]
+MEMORY: Final = "2147483648"  # in `realistic`, once: another amount makes another pod
 
 
 def pod(*containers: Json, init: tuple[Json, ...] = (), annotations: Json | None = None, **spec: Any) -> Json:
@@ -63,17 +64,14 @@ def review(
 
 def realistic() -> bytes:
     """A review of 8 KB: a Deployment's pod with a sidecar, an init container, probes, volumes and managed fields."""
-    env = [{"name": f"SETTING_{n}", "value": f"value-of-setting-{n}"} for n in range(20)]
+    env: list[Json] = [{"name": f"SETTING_{n}", "value": f"value-of-setting-{n}"} for n in range(22)]
     env += [{"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}]
-    mounts = [
-        {"name": "settings", "mountPath": "/etc/web", "readOnly": True},
-        {"name": "data", "mountPath": "/var/lib/web"},
-        {
-            "name": "kube-api-access-x7k2p",
-            "readOnly": True,
-            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
-        },
-    ]
+    api = {
+        "name": "kube-api-access-x7k2p",
+        "readOnly": True,
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    }
+    mounts = [{"name": "settings", "mountPath": "/etc/web"}, {"name": "data", "mountPath": "/var/lib/web"}, api]
     probe = {
         "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
         "periodSeconds": 10,
@@ -90,28 +88,16 @@ def realistic() -> bytes:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
     }
     small: Json = {"cpu": "100m", "memory": "128Mi"}
+    one: Json = {"cpu": "1", "memory": "512Mi"}
     made = pod(
-        container("web", {"cpu": "1500m", "memory": "2Gi"}, {"cpu": "500m", "memory": "1Gi"}, **more),
-        container("metrics", small, small, env=env[:6], volumeMounts=mounts[2:]),
+        container("web", {"cpu": "1500m", "memory": MEMORY}, {"cpu": "500m", "memory": "1Gi"}, **more),
+        container("metrics", small, small, env=env[:6], volumeMounts=[api]),
         init=(
-            container(
-                "migrate",
-                {"cpu": "1", "memory": "512Mi"},
-                {"cpu": "1", "memory": "512Mi"},
-                env=env,
-                volumeMounts=mounts,
-            ),
-            container("proxy", small, small, sidecar=True, volumeMounts=mounts[2:]),
+            container("migrate", one, one, env=env, volumeMounts=mounts),
+            container("proxy", small, small, sidecar=True, volumeMounts=[api]),
         ),
         annotations={"prometheus.io/scrape": "true", "checksum/config": "5f" * 32, "peerpods.io/tee": "snp"},
-        volumes=[
-            {"name": "settings", "configMap": {"name": "web", "defaultMode": 420}},
-            {"name": "data", "emptyDir": {}},
-            {
-                "name": "kube-api-access-x7k2p",
-                "projected": {"sources": [{"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}]},
-            },
-        ],
+        volumes=_volumes(),
         overhead={"cpu": "250m", "memory": "120Mi"},
         tolerations=[
             {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
@@ -119,23 +105,36 @@ def realistic() -> bytes:
         ],
         nodeSelector={"katacontainers.io/kata-runtime": "true"},
     )
-    made["metadata"]["labels"] = {"app.kubernetes.io/name": "web", "pod-template-hash": "6d4cf56db6"}
-    made["metadata"]["generateName"] = "web-6d4cf56db6-"
-    fields: Json = {f'k:{{"name":"SETTING_{n}"}}': {".": {}, "f:name": {}, "f:value": {}} for n in range(20)}
-    made["metadata"]["managedFields"] = [
-        {
-            "manager": "kube-controller-manager",
-            "operation": "Update",
-            "apiVersion": "v1",
-            "time": "2026-11-21T18:00:00Z",
-            "fieldsType": "FieldsV1",
-            "fieldsV1": {
-                "f:metadata": {"f:labels": {".": {}, "f:app.kubernetes.io/name": {}}},
-                "f:spec": {"f:containers": {'k:{"name":"web"}': {"f:env": fields}}},
-            },
-        }
-    ]
+    made["metadata"] |= {
+        "labels": {"app.kubernetes.io/name": "web", "pod-template-hash": "6d4cf56db6"},
+        "generateName": "web-6d4cf56db6-",
+        "managedFields": [_managed()],
+    }
     return json.dumps(review(made), separators=(",", ":")).encode()
+
+
+def _volumes() -> list[Json]:
+    token = {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}
+    return [
+        {"name": "settings", "configMap": {"name": "web", "defaultMode": 420}},
+        {"name": "data", "emptyDir": {}},
+        {"name": "kube-api-access-x7k2p", "projected": {"sources": [token]}},
+    ]
+
+
+def _managed() -> Json:
+    env: Json = {f'k:{{"name":"SETTING_{n}"}}': {".": {}, "f:name": {}, "f:value": {}} for n in range(22)}
+    return {
+        "manager": "kube-controller-manager",
+        "operation": "Update",
+        "apiVersion": "v1",
+        "time": "2026-11-21T18:00:00Z",
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {
+            "f:metadata": {"f:labels": {".": {}, "f:app.kubernetes.io/name": {}}},
+            "f:spec": {"f:containers": {'k:{"name":"web"}': {"f:env": env}}},
+        },
+    }
 
 
 def applied(operations: list[Json], document: Json) -> Json:

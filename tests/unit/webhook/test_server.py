@@ -127,7 +127,10 @@ async def test_what_is_none_of_ours_passes_unread(tmp_path: Path, ca: NodePki) -
         (review(None), "object is not a table"),
         (review({"spec": {"runtimeClassName": "kata-remote"}}), "object has no metadata"),
         (review({"metadata": {}, "spec": {"runtimeClassName": 1}}), "runtimeClassName is not a text"),
-        (review(pod() | {"metadata": {"annotations": {"a": 1}}}), "annotations['a'] is not a text"),
+        (
+            review(pod() | {"metadata": {"annotations": {"peerpods.io/a": 1}}}),
+            "annotations['peerpods.io/a'] is not a text",
+        ),
         (review(pod(containers="x")), "object.spec.containers is not a list"),
         (review(pod(containers=[1])), "object.spec.containers[0] is not a table"),
         (review(pod(container(limits=[]))), "object.spec.containers[0].limits is not a table"),  # type: ignore[arg-type]
@@ -323,7 +326,7 @@ async def test_the_process_waits_for_its_certificate_and_drains_before_it_ends(t
                 await asyncio.sleep(0.02)
             async with session.post(url, data=realistic()) as answer:
                 assert (answer.status, answer.headers["Connection"]) == (200, "close"), "still answered, and sent away"
-            assert 'peerpods_webhook_reviews_total{call="mutate",decision="patched"} 2.0' in (await page("/metrics"))[1]
+            assert 'peerpods_webhook_reviews_total{method="mutate",outcome="patched"} 2.0' in (await page("/metrics"))[1]
         process.send_signal(signal.SIGTERM)
         _, told = await process.communicate()
         assert process.returncode == 0
