@@ -288,8 +288,7 @@ class NodeCluster:
             """The one that kubelet told, if it did: people's tools find the events of static pods by that."""
             return spec.pod_uid or (await self._facts(reading, _UID) or UNKNOWN).uid
 
-        about = spec.pod_uid or self._pods.known(spec.id).uid or spec.id
-        self.recorder.tell(spec, note, about, uid)
+        self.recorder.tell(spec, note, uid)
 
     async def _for_ever(self, deed: Callable[[], Awaitable[None]]) -> None:
         while True:

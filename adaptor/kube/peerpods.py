@@ -188,7 +188,7 @@ class PeerPods:
             writer.wake.clear()
             try:
                 async with self._turns:
-                    done = await self._put_right(writer)
+                    done = await self._attempt(writer)
             except Outdated:  # somebody else wrote: what we know of it is old
                 writer.look = True
                 writer.wake.set()
@@ -206,13 +206,18 @@ class PeerPods:
                 writer.wake.set()
                 await self._clock.sleep(_LONG_PAUSE)
                 continue
-            finally:
-                writer.tried.set()
             failures = 0
             if done:
                 self._writers.pop((writer.wanted.namespace, writer.wanted.name), None)
                 self._wake_those_with(writer.wanted.token)
                 return
+
+    async def _attempt(self, writer: Writer) -> bool:
+        """As `_put_right`; whoever waits for the first try hears of its end, good or bad."""
+        try:
+            return await self._put_right(writer)
+        finally:
+            writer.tried.set()
 
     async def _put_right(self, writer: Writer) -> bool:
         """The calls that it takes now; True once the object is gone and is not wanted any more."""

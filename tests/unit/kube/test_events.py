@@ -1,6 +1,5 @@
 """What a pod's owner reads: each text, how often, and never a secret."""
 
-import asyncio
 import dataclasses
 from collections.abc import Callable
 from typing import get_args
@@ -108,7 +107,6 @@ async def test_the_same_failure_of_the_pods_next_sandbox_is_counted_too(hands: H
     await hands.pod()
     first = Sandbox(cluster, hands.spec()).happens(Created(hands.spec()), START[0])
     second = Sandbox(cluster, again(hands.spec())).happens(Created(again(hands.spec())), START[0])
-    await asyncio.gather(*(cluster.labels(each.spec) for each in (first, second)))  # the pod is known
     for each in (first, second):
         cluster.failed(each.now, StartFailed("the account may have no more of these"))
     await until(lambda: _counted(hands, 2))

@@ -230,14 +230,21 @@ async def test_a_slow_api_server_holds_a_start_up_no_longer_than_the_bound(
 
 
 async def test_a_right_that_is_missing_is_named_and_the_pod_goes_on(
-    hands: Hands, connect: Callable[[str], AsyncClient], world: World, caplog: pytest.LogCaptureFixture
+    hands: Hands,
+    connect: Callable[[str], AsyncClient],
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(peerpods, "_PAUSE", 5.0)
+    monkeypatch.setattr(peerpods, "_PAUSE_LIMIT", 5.0)
+    monkeypatch.setattr(kube_node, "ANNOUNCE", 3.0)
     await hands.pod()
     nobody = world.service_account("peerpods", "peerpods-adaptor", node=NODE)
     async with node_of(connect(nobody)) as cluster:
         began = time.monotonic()
         web = await Sandbox(cluster, hands.spec()).starts()
-        assert time.monotonic() - began < 0.5, "a refusal is an answer: nobody waits for another"
+        assert time.monotonic() - began < 1.0, "a refusal is an answer: nobody waits for another"
         web.ends()
     said = caplog.text.replace("\\", "")
     assert 'cannot create resource "peerpods" in API group "confidentialcontainers.org"' in said
@@ -279,6 +286,12 @@ async def test_a_crd_that_keeps_only_upstreams_fields_is_written_to_once_for_eac
     await asyncio.sleep(0.2)
     sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
     assert len(sent) <= 2 * len(START) + 2, sent
+    for number in range(5):
+        patch = {"metadata": {"annotations": {"touched": str(number)}}}
+        await hands.client.patch(Resource, web.name, patch, namespace="shop", patch_type=PatchType.MERGE)
+        await asyncio.sleep(0.02)
+    again_sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
+    assert len(again_sent) == len(sent) + 5, "only the five of this test"
     web.ends()
     await until(lambda: gone(hands))
 
@@ -430,14 +443,32 @@ async def test_another_nodes_peerpods_are_left_alone(
     assert len(await hands.peerpods()) == 2
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_peerpod_whose_creates_answer_was_lost_is_known_also_to_who_cannot_watch(
+    hands: Hands, connect: Connect, world: World, ended: bool
+) -> None:
+    await hands.pod()
+    world.faults.add(Fault(verb="list", resource="peerpods", status=403, times=10_000))
+    world.faults.add(Fault(verb="create", resource="peerpods", lost_reply=True))
+    async with node_of(connect()) as cluster:
+        web = await Sandbox(cluster, hands.spec()).starts()
+        if not ended:
+            await until(lambda: running(hands, web.name))
+        web.ends()
+        await until(lambda: len(cluster.peerpods) == 0)
+        world.faults.clear()
+        assert await gone(hands)
+
+
 async def test_the_api_server_is_followed_again_after_a_version_that_is_too_old(
-    hands: Hands, cluster: NodeCluster, world: World
+    hands: Hands, cluster: NodeCluster, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     await until(lambda: world.server.watches)
     world.faults.add(Fault(verb="watch", resource="peerpods", status=410))
     world.server.cut_watches()
     await until(lambda: world.faults.met == ["watch peerpods"])
     await until(lambda: world.server.watches)
+    assert "410" not in caplog.text, "nothing is wrong"
 
 
 async def test_endings_that_cannot_be_written_are_bounded(
