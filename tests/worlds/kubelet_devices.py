@@ -25,6 +25,7 @@ class DeviceManager:
         self.registrations: list[pb.RegisterRequest] = []
         self.lists: list[dict[str, str]] = []
         self.refusing: grpc.StatusCode | None = None
+        self.refused = 0
         self._server: grpc.aio.Server | None = None
         self._channel: grpc.aio.Channel | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -95,6 +96,7 @@ class DeviceManager:
 
     async def _register(self, request: pb.RegisterRequest, context: Any) -> pb.Empty:
         if self.refusing is not None:
+            self.refused += 1
             await context.abort(self.refusing, "refused by the test")
         if request.version != "v1beta1":
             await context.abort(grpc.StatusCode.UNKNOWN, f"requested API version {request.version!r} is not supported")

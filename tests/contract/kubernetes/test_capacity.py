@@ -20,6 +20,7 @@ from adaptor.clock import RealClock
 from adaptor.kube import client as api
 from adaptor.kube.capacity import Capacity, Demand
 from adaptor.kube.device_plugin import DevicePlugin
+from adaptor.kube.errors import KubernetesError
 from adaptor.kube.place import Place
 from tests.contract.kubernetes.cluster import Cluster
 from tests.contract.kubernetes.clusters import PlayedCluster
@@ -65,19 +66,18 @@ class Site:
     async def adaptor(self) -> AsyncIterator[None]:
         client = api.connect(Place(kubeconfig=str(await self.cluster.kubeconfig(self._account))))
         demand = Demand(client, self.cluster.worker, self.limit, lambda: 0)
-        run = Capacity(client, demand, RealClock()).run
         if self.mode is PLUGIN:
-
-            async def figure() -> int | None:
-                return (await demand.look()).figure
-
-            run = DevicePlugin(figure, lambda: True, HastyClock(), str(self.devices.directory), self.resource).run
-        task = asyncio.create_task(run())
+            plugin = DevicePlugin(self.limit, lambda: True, HastyClock(), str(self.devices.directory))
+            running = [plugin.run(), Capacity(client, demand, RealClock(), plugin.offer).run()]
+        else:
+            running = [Capacity(client, demand, RealClock()).run()]
+        tasks = [asyncio.create_task(each) for each in running]
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await client.close()
 
     async def figures(self) -> tuple[str | None, str | None]:
@@ -379,8 +379,8 @@ async def test_server_side_apply_would_conflict_with_kubelet_once_it_has_copied_
     async with status.adaptor():
         await status.until(str(LIMIT), str(LIMIT))
     path = f"/api/v1/nodes/{status.cluster.worker}/status"
-    body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": status.cluster.worker}}
-    body["status"] = {"capacity": {status.resource: "7"}}  # type: ignore[assignment]
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": status.cluster.worker}}
+    body["status"] = {"capacity": {status.resource: "7"}}
     answer = await status.cluster.ask(
         "PATCH", path, body, content_type="application/apply-patch+yaml", fieldManager="somebody"
     )
@@ -400,7 +400,7 @@ async def test_without_the_right_to_list_pods_the_limit_is_still_advertised(clus
     async def advertised() -> bool:
         try:
             await capacity.look()
-        except api.KubernetesError:  # roles take a moment
+        except KubernetesError:  # roles take a moment
             return False
         return True
 
