@@ -84,5 +84,8 @@ SANDBOX_LABEL: Final = "kata.peerpods.io/sandbox"  # on a PeerPod: the sandbox's
 NODE_LABEL: Final = "kata.peerpods.io/node"  # on a PeerPod: whose adaptor it belongs to
 EVENT_SOURCE: Final = "peerpods"  # who reports the events on pods
 LEASE: Final = "peerpods-controller"
+SEEN_NODES: Final = (
+    "kata.peerpods.io/nodes"  # annotation of the Lease: nodes whose VMs the controller may sweep, by commas
+)
 OFFERINGS: Final = "peerpods-offerings"  # ConfigMap, key offerings.json: what the cloud sells, for the webhook
 WEBHOOK_TLS: Final = "peerpods-webhook-tls"  # Secret: ca.crt, tls.crt, tls.key, and the controller's ca.key

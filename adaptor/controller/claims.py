@@ -22,7 +22,8 @@ class Claims:
     """What the cluster knows, read after the resources were."""
 
     cluster: str
-    gone: Mapping[str, float]  # of the nodes that do not exist: seconds for which that has been seen
+    gone: Mapping[str, float]  # of the nodes that do not exist any more: seconds for which that has been seen
+    strange: frozenset[str]  # nodes that do not exist, and were never seen to
     node_grace: float
     peerpods: Sequence[PeerPod]
     pods: frozenset[tuple[str, str, str]]  # (node, namespace, name) of every pod of ours
@@ -41,6 +42,8 @@ def _judge(resource: Resource, claims: Claims, now: float, grace: float, first_s
     (verdict,) = sweep.judge([resource], known, now=now, grace=grace, first_seen=first_seen)
     if verdict.standing is Standing.FOREIGN:
         return verdict
+    if node in claims.strange:
+        return replace(verdict, standing=Standing.FOREIGN, reason=f"this cluster was never seen to have node {node}")
     if node not in claims.gone:
         return replace(verdict, standing=Standing.FOREIGN, reason=f"left to node {node}")
     if verdict.standing is not Standing.LEAKED:

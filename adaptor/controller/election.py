@@ -6,6 +6,7 @@ contend ──taken──► work + renew every 2 s ──not renewed for 10 s, 
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Collection
+from enum import Enum
 from typing import Final
 
 from adaptor.clock import Clock
@@ -22,6 +23,14 @@ _RELEASE: Final = 2.0
 log = logs.get("controller.election")
 
 
+class _Outcome(Enum):
+    """Of one look at the Lease."""
+
+    MINE = "mine"
+    ANOTHERS = "another's"
+    UNCLEAR = "unclear"  # the next look tells
+
+
 class Election:
     """`me` must be this process's alone: a restarted one is another."""
 
@@ -35,6 +44,7 @@ class Election:
         self._sighting: Sighting | None = None
         self._held: Object = {}  # the Lease as we wrote it last
         self._said = ""  # whom we wait for; said once
+        self.memory: dict[str, str] = {}  # annotations of the Lease: what one leader leaves to the next
         self.leading = False
         self.trouble = ""  # why the Lease cannot be read or written
 
@@ -57,7 +67,7 @@ class Election:
             began = self._clock.now()
             try:
                 async with asyncio.timeout(self._duration * tenure.DEADLINE):
-                    if await self._take():
+                    if await self._take() is _Outcome.MINE:
                         self.trouble = ""
                         return began
             except (AdaptorError, TimeoutError) as error:
@@ -93,14 +103,16 @@ class Election:
             began = self._clock.now()
             try:
                 async with asyncio.timeout(max(0.0, good_until - began)):
-                    if not await self._take():
-                        return
+                    outcome = await self._take()
             except (AdaptorError, TimeoutError) as error:
                 self._complain(error)
                 continue
-            good_until, self.trouble = began + self._duration * tenure.DEADLINE, ""
+            if outcome is _Outcome.ANOTHERS:
+                return
+            if outcome is _Outcome.MINE:
+                good_until, self.trouble = began + self._duration * tenure.DEADLINE, ""
 
-    async def _take(self) -> bool:
+    async def _take(self) -> "_Outcome":
         """Take or renew it if that is ours to do. Raises: KubernetesError; what was done then shows at the next look."""
         lease = await self._read()
         record = tenure.read(lease)
@@ -109,13 +121,16 @@ class Election:
             if self._said != record.holder:
                 self._said = record.holder
                 log.info("waiting; another leads", leader=record.holder)
-            return False
+            return _Outcome.ANOTHERS
+        if record.holder != self._me or not self._held:
+            self.memory.clear()
+            self.memory.update((lease.get("metadata") or {}).get("annotations") or {})
         try:
             self._held = await self._write(lease, record)
         except (Outdated, Taken):
-            return False  # another was faster
+            return _Outcome.UNCLEAR  # somebody wrote to it just now
         self._said = ""
-        return True
+        return _Outcome.MINE
 
     async def _read(self) -> Object:
         try:
@@ -126,7 +141,9 @@ class Election:
     async def _write(self, lease: Object, record: Record) -> Object:
         spec = {**(lease.get("spec") or {}), **tenure.spec(record, self._me, self._duration, self._stamp())}
         if lease:
-            return await self._api.replace(LEASE, {**lease, "spec": spec})
+            annotations = {**(lease["metadata"].get("annotations") or {}), **self.memory}
+            metadata = {**lease["metadata"], "annotations": annotations}
+            return await self._api.replace(LEASE, {**lease, "metadata": metadata, "spec": spec})
         metadata = {"name": self._name, "namespace": self._namespace}
         return await self._api.create(
             LEASE, {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": metadata, "spec": spec}

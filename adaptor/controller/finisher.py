@@ -19,7 +19,7 @@ from adaptor.telemetry import logs, metrics
 # PeerPods at once: a node that dies leaves at most some hundreds, and the cloud's calls are paced by its provider.
 _WORKERS: Final = 8
 # Seconds between looks at a machine that is being deleted: a minute or two in all.
-_DELETING: Final = 10.0
+_DELETING: Final = 5.0
 # Tries of a patch that meets another's change of the same list.
 _TRIES: Final = 5
 

@@ -1,7 +1,13 @@
-"""Removes what nodes that are gone have left in the cloud. A node that exists does so itself."""
+"""Removes what nodes that are gone have left in the cloud. A node that exists does so itself.
 
-from collections.abc import Mapping
+Only nodes that this cluster was seen to have are swept: where two clusters were given the same node.cluster, by a copied
+configuration, each would take the other's nodes for lost ones. Those seen are remembered with the Lease.
+"""
 
+from collections.abc import Mapping, MutableMapping
+from typing import Final
+
+from adaptor import names
 from adaptor.clock import Clock
 from adaptor.controller import claims
 from adaptor.controller.api import NODE, PEER_POD, Api
@@ -10,8 +16,14 @@ from adaptor.controller.gates import PodFacts
 from adaptor.controller.mirror import Mirror
 from adaptor.kube import peerpod
 from adaptor.sandbox.sweeper import Sweeper
+from adaptor.telemetry import logs
 from providers import tags
 from providers.base import Resource, SupportsSweep
+
+# Nodes that are remembered, those with resources or PeerPods: as annotation they travel with each renewal of the Lease.
+_MOST: Final = 2000
+
+log = logs.get("controller.sweep")
 
 
 class Remembered:
@@ -37,6 +49,7 @@ class Leftovers:
         cloud: SupportsSweep,
         cluster: str,
         pods: Mirror[PodFacts],
+        memory: MutableMapping[str, str],
         clock: Clock,
         *,
         grace: float,
@@ -46,10 +59,12 @@ class Leftovers:
         self._cloud = cloud
         self._cluster = cluster
         self._pods = pods
+        self._memory = memory
         self._clock = clock
         self._node_grace = node_grace
         self._gone: dict[str, float] = {}  # node: since when it was seen gone; monotonic
         self._listed: frozenset[str] = frozenset()  # nodes that the cloud's resources name
+        self._strangers: frozenset[str] = frozenset()  # told of
         self.sweeper = Sweeper(self, self._claims, Remembered(), clock, grace, claims.judge)
 
     async def run(self, interval: float, *, delete: bool) -> None:
@@ -72,15 +87,36 @@ class Leftovers:
         _, nodes = await self._api.list(NODE)
         _, peerpods = await self._api.list(PEER_POD)
         pods = (each for each in self._pods.items.values() if each.node and not each.ended)
+        held = [peerpod.from_object(each) for each in peerpods]
+        existing = frozenset(each["metadata"]["name"] for each in nodes)
+        known = self._known(existing, frozenset(each.node for each in held))
         return Claims(
             cluster=self._cluster,
-            gone=self._absent(frozenset(each["metadata"]["name"] for each in nodes)),
+            gone=self._absent((self._listed & known) - existing),
+            strange=self._strange(self._listed - known - existing),
             node_grace=self._node_grace,
-            peerpods=[peerpod.from_object(each) for each in peerpods],
+            peerpods=held,
             pods=frozenset((each.node, each.namespace, each.name) for each in pods),
         )
 
-    def _absent(self, existing: frozenset[str]) -> Mapping[str, float]:
+    def _known(self, existing: frozenset[str], of_peerpods: frozenset[str]) -> frozenset[str]:
+        """The nodes that this cluster has, or had when they had something: seen by this leader or one before it."""
+        known = frozenset(filter(None, self._memory.get(names.SEEN_NODES, "").split(",")))
+        kept = (known | existing) & (self._listed | of_peerpods)
+        self._memory[names.SEEN_NODES] = ",".join(sorted(kept)[:_MOST])
+        return kept
+
+    def _absent(self, absent: frozenset[str]) -> Mapping[str, float]:
         now = self._clock.now()
-        self._gone = {node: self._gone.get(node, now) for node in self._listed - existing if node}
+        self._gone = {node: self._gone.get(node, now) for node in absent}
         return {node: now - since for node, since in self._gone.items()}
+
+    def _strange(self, strangers: frozenset[str]) -> frozenset[str]:
+        if strangers - self._strangers - {""}:
+            log.warning(
+                "machines are marked as this cluster's by nodes that it was never seen to have; nothing of theirs is "
+                "removed. Has another cluster the same node.cluster?",
+                nodes=", ".join(sorted(strangers)),
+            )
+        self._strangers = strangers
+        return strangers

@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -57,6 +57,8 @@ def _set_up(config: Config) -> None:
     logs.setup(config.log.format, config.log.level)
     for warning in config.warnings:
         log.warning("configuration", note=warning)
+    if (config.quota.cluster or config.quota.namespace) and not config.webhook.quota:
+        log.warning("[quota] has limits, and webhook.quota is false: no pod is held back by them")
 
 
 async def _serve(config: Config) -> int:
@@ -69,7 +71,7 @@ async def _serve(config: Config) -> int:
             stack.callback(Http(config.http.listen, lambda: _readiness(election)).close)
 
         async def work() -> None:
-            await perform(duties(config, api, provider, cluster, clock), clock)
+            await perform(duties(config, api, provider, cluster, election.memory, clock), clock)
 
         log.info("ready", version=__version__, cloud=provider.name, cluster=cluster, me=me)
         leading = asyncio.create_task(election.lead(work))
@@ -83,8 +85,11 @@ async def _serve(config: Config) -> int:
     return 0
 
 
-def duties(config: Config, api: Api, provider: Provider, cluster: str, clock: Clock) -> Mapping[str, Duty]:
-    """All that a leader does, by name. Made anew for each time of leading: what a mirror showed then is past."""
+def duties(
+    config: Config, api: Api, provider: Provider, cluster: str, memory: MutableMapping[str, str], clock: Clock
+) -> Mapping[str, Duty]:
+    """All that a leader does, by name. Made anew for each time of leading: what a mirror showed then is past. `memory`
+    is what one leader leaves to the next."""
     settings = config.controller
     voice = Events(api, clock)
     runtime_classes = config.kubernetes.runtime_classes
@@ -103,19 +108,25 @@ def duties(config: Config, api: Api, provider: Provider, cluster: str, clock: Cl
         performed["certificates"] = Certificates(api, settings, config.kubernetes.namespace, clock).run
     if settings.offerings:
         performed["offerings"] = Offers(api, provider, config.prices, config.kubernetes.namespace, clock).run
-    if (sweep := _sweep(config, api, provider, cluster, pods, clock)) is not None:
+    if (sweep := _sweep(config, api, provider, cluster, pods, memory, clock)) is not None:
         performed["sweep"] = sweep
     return performed
 
 
 def _sweep(
-    config: Config, api: Api, provider: Provider, cluster: str, pods: Mirror[gates.PodFacts], clock: Clock
+    config: Config,
+    api: Api,
+    provider: Provider,
+    cluster: str,
+    pods: Mirror[gates.PodFacts],
+    memory: MutableMapping[str, str],
+    clock: Clock,
 ) -> Duty | None:
     settings = config.sweep
     if not isinstance(provider, SupportsSweep) or not settings.interval:
         return None
     leftovers = Leftovers(
-        api, provider, cluster, pods, clock, grace=settings.grace, node_grace=config.controller.node_grace
+        api, provider, cluster, pods, memory, clock, grace=settings.grace, node_grace=config.controller.node_grace
     )
     return lambda: leftovers.run(settings.interval, delete=settings.delete)
 

@@ -11,7 +11,7 @@ from adaptor.controller.api import LEASE
 from adaptor.controller.election import Election
 from adaptor.controller.tenure import Record, Sighting
 from adaptor.errors import Unavailable
-from adaptor.kube.errors import KubernetesError
+from adaptor.kube.errors import KubernetesError, Outdated
 from tests.worlds.loop import VirtualLoop, virtually
 from tests.worlds.objects import Objects
 
@@ -283,3 +283,30 @@ def test_the_lease_counts_changes_of_leader_and_not_renewals() -> None:
         "leaseTransitions": 5,
     }
     assert "leaseTransitions" not in tenure.spec(Record("a", 15, "x", transitions=5), "a", 15.0, "now")
+
+
+@virtually
+async def test_what_a_leader_remembers_travels_with_the_lease_to_the_next_one() -> None:
+    world = Contenders()
+    world.join("a")
+    await world.loop.sleep(5)
+    world.elections["a"].memory["kata.peerpods.io/nodes"] = "node-1"
+    await world.loop.sleep(5)
+    world.tasks["a"].cancel()
+    world.join("b")
+    await world.loop.sleep(5)
+    assert world.who() == {"b"}
+    assert world.elections["b"].memory == {"kata.peerpods.io/nodes": "node-1"}
+    await world.end()
+
+
+@virtually
+async def test_somebody_who_touches_the_lease_ends_nobodys_lead() -> None:
+    world = Contenders()
+    api = world.join("a")
+    await world.loop.sleep(5)
+    for _ in range(3):
+        api.refuse["replace"].append(Outdated("409"))
+        await world.loop.sleep(20)
+    assert [what for *_, what in world.history] == ["begins"]
+    await world.end()

@@ -27,7 +27,7 @@ MARKS = {
 }
 VM = Resource(ResourceKind.INSTANCE, "i-1", tags=MARKS, created_at=0.0)
 HOLDER = PeerPod("web-abc", "shop", instance_id="i-1", finalizers=(names.PEERPOD_FINALIZER,))
-GONE = Claims("cluster-a", {"node-1": 300.0}, 300.0, (), frozenset())
+GONE = Claims("cluster-a", {"node-1": 300.0}, frozenset(), 300.0, (), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ GONE = Claims("cluster-a", {"node-1": 300.0}, 300.0, (), frozenset())
         (VM, GONE, Standing.LEAKED, "node node-1 is gone, and no PeerPod names it"),
         (VM, replace(GONE, gone={"node-1": 299.0}), Standing.YOUNG, "is gone for 299 s"),
         (VM, replace(GONE, gone={}), Standing.FOREIGN, "left to node node-1"),
+        (VM, replace(GONE, strange=frozenset({"node-1"})), Standing.FOREIGN, "never seen to have node node-1"),
         (VM, replace(GONE, peerpods=(HOLDER,)), Standing.OWNED, "PeerPod shop/web-abc names it"),
         (VM, replace(GONE, peerpods=(replace(HOLDER, instance_id="", token="t-1"),)), Standing.OWNED, "names it"),
         (VM, replace(GONE, peerpods=(replace(HOLDER, finalizers=()),)), Standing.LEAKED, ""),
@@ -67,8 +68,15 @@ class World:
         self.cloud.put(VM, replace(VM, id="i-2", tags={**MARKS, tags.NODE: "node-2"}))
         for node in ("node-1", "node-2"):
             self.api.put(NODE, {"metadata": {"name": node}})
+        self.memory: dict[str, str] = {}
+        self.follow()
+
+    def follow(self) -> None:
+        """The next leader, who has the Lease's memory and no other."""
         pods = Mirror(self.api, POD, lambda found: gates.pod_facts(found, ("kata-remote",)), self.loop)
-        self.leftovers = Leftovers(self.api, self.cloud, "cluster-a", pods, self.loop, grace=900.0, node_grace=300.0)
+        self.leftovers = Leftovers(
+            self.api, self.cloud, "cluster-a", pods, self.memory, self.loop, grace=900.0, node_grace=300.0
+        )
 
     async def sweep(self) -> None:
         await self.leftovers.sweeper.sweep(delete=True)
@@ -91,6 +99,7 @@ async def test_a_node_is_swept_once_it_has_been_gone_for_the_grace_and_nodes_tha
 @virtually
 async def test_a_node_that_comes_back_for_one_look_starts_its_grace_anew() -> None:
     world = World()
+    await world.sweep()
     world.api.drop(NODE, "node-1")
     await world.sweep()
     await world.loop.sleep(400)
@@ -106,6 +115,7 @@ def test_an_api_server_that_cannot_be_asked_makes_nothing_leaked(verb: str) -> N
     @virtually
     async def run() -> None:
         world = World()
+        await world.sweep()
         world.api.drop(NODE, "node-1")
         await world.sweep()
         await world.loop.sleep(400)
@@ -121,10 +131,15 @@ def test_an_api_server_that_cannot_be_asked_makes_nothing_leaked(verb: str) -> N
 @virtually
 async def test_a_node_that_joins_while_the_cloud_is_listed_keeps_what_it_made() -> None:
     world = World()
+    await world.sweep()
     world.api.drop(NODE, "node-1")
     await world.sweep()
     await world.loop.sleep(400)
-    world.cloud.after_list = lambda: world.api.put(NODE, {"metadata": {"name": "node-1"}})
+
+    def join() -> None:
+        world.api.put(NODE, {"metadata": {"name": "node-1"}})
+
+    world.cloud.after_list = join
     await world.sweep()
     assert world.cloud.removed == []
 
@@ -132,6 +147,7 @@ async def test_a_node_that_joins_while_the_cloud_is_listed_keeps_what_it_made() 
 @virtually
 async def test_a_peerpod_that_holds_it_keeps_it_for_whoever_finishes_the_peerpod() -> None:
     world = World()
+    await world.sweep()
     world.api.drop(NODE, "node-1")
     metadata = {"name": "web-abc", "namespace": "shop", "finalizers": [names.PEERPOD_FINALIZER]}
     world.api.put(PEER_POD, {"metadata": metadata, "spec": {"token": "t-1"}})
@@ -142,3 +158,28 @@ async def test_a_peerpod_that_holds_it_keeps_it_for_whoever_finishes_the_peerpod
     world.api.drop(PEER_POD, "web-abc", "shop")
     await world.sweep()
     assert world.cloud.removed == ["i-1"]
+
+
+@virtually
+async def test_nodes_that_this_cluster_never_had_are_another_clusters_with_the_same_mark() -> None:
+    world = World()
+    world.cloud.put(replace(VM, id="i-3", tags={**MARKS, tags.NODE: "node-3"}))
+    for _ in range(3):
+        await world.sweep()
+        await world.loop.sleep(1000)
+    assert world.cloud.removed == []
+
+
+@virtually
+async def test_a_new_leader_sweeps_the_nodes_that_the_last_one_saw_and_forgets_those_with_nothing_left() -> None:
+    world = World()
+    await world.sweep()
+    assert world.memory == {names.SEEN_NODES: "node-1,node-2"}
+    world.api.drop(NODE, "node-1")
+    world.follow()
+    await world.sweep()
+    await world.loop.sleep(300)
+    await world.sweep()
+    assert world.cloud.removed == ["i-1"]
+    await world.sweep()
+    assert world.memory == {names.SEEN_NODES: "node-2"}

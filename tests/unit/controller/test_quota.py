@@ -133,7 +133,7 @@ async def test_a_mirror_that_lags_behind_the_lifts_passes_no_limit() -> None:
         if event == "ADDED":
             told(event, *what)
 
-    world.api._tell = late  # type: ignore[method-assign]
+    world.api._tell = late  # type: ignore[method-assign, assignment]
     async with world.controller():
         for number in range(10, 15):
             await world.loop.sleep(40)
