@@ -1,8 +1,8 @@
 """The objects of the API server that the controller touches, as plain JSON objects, and the verbs it uses on them."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from lightkube import AsyncClient
 from lightkube.core.resource import ApiInfo, ResourceDef
@@ -13,6 +13,7 @@ from adaptor import names
 from adaptor.kube import peerpod
 from adaptor.kube.client import told
 
+T = TypeVar("T")
 Object = dict[str, Any]
 Operations = Sequence[dict[str, Any]]  # a JSON patch
 
@@ -20,7 +21,7 @@ _VERBS: Final = ["delete", "get", "global_list", "global_watch", "list", "patch"
 # Objects of one answer of a list: a cluster's pods in pieces that neither side has to hold twice.
 _CHUNK: Final = 500
 # Seconds after which the server ends a watch; what a half-open connection hides is seen again after that.
-WATCH: Final = 240
+WATCH: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,9 @@ class Api(Protocol):
         """Raises: Absent."""
         ...
 
-    async def list(self, kind: Kind, namespace: str = "") -> tuple[str, list[Object]]:
-        """(resourceVersion to watch from, all objects); of all namespaces when none is given."""
+    async def list(self, kind: Kind, keep: Callable[[Object], T | None], namespace: str = "") -> tuple[str, list[T]]:
+        """(resourceVersion to watch from, what `keep` makes of each object but None); of all namespaces when none is
+        given. A cluster's pods as whole objects would be hundreds of MiB: they are never held all at once."""
         ...
 
     def watch(self, kind: Kind, version: str) -> AsyncGenerator[tuple[str, Object], None]:
@@ -102,10 +104,10 @@ class ServerApi:
         with told(f"read the {kind} {_path(name, namespace)}"):
             return _plain(await self._client.get(_CLASSES[kind], name, **_in(kind, namespace)))
 
-    async def list(self, kind: Kind, namespace: str = "") -> tuple[str, list[Object]]:
+    async def list(self, kind: Kind, keep: Callable[[Object], T | None], namespace: str = "") -> tuple[str, list[T]]:
         with told(f"list {kind.plural}"):
             asked = self._client.list(_CLASSES[kind], chunk_size=_CHUNK, **_in(kind, namespace or "*"))
-            found = [_plain(each) async for each in asked]
+            found = [kept async for each in asked if (kept := keep(_plain(each))) is not None]
             return str(asked.resourceVersion), found
 
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[tuple[str, Object], None]:

@@ -7,7 +7,7 @@ another cloud's ──────────────────► REPORT
 else ─────────────────────────────► FINISH: delete the VM, then drop our finalizer
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -109,7 +109,7 @@ def decide(peerpod: PeerPod, facts: Facts) -> Fate:
     if facts.dead is None:
         if facts.wanted_gone_for < STUCK:
             return Fate(Verb.LEAVE, f"node {peerpod.node} finishes it", STUCK - facts.wanted_gone_for)
-        late = f"{why}, and the adaptor of node {peerpod.node} has not finished it for {STUCK / 60:.0f} minutes: its log tells why"
+        late = f"{why}, and the adaptor of node {peerpod.node} has not finished it for {STUCK / 60:.0f} minutes: does it run? Its log tells why"
         return Fate(Verb.REPORT, late, STUCK)
     if facts.dead.since < facts.grace:
         left = facts.grace - facts.dead.since
@@ -126,6 +126,22 @@ def unwanted(peerpod: PeerPod, *, pod_exists: bool) -> bool:
     """Whether nobody wants its VM any more. With owners Kubernetes' garbage collector decides: it deletes the PeerPod
     when they are gone. Without (`--cascade=orphan` takes them away) it is for us to see whether the pod is."""
     return bool(peerpod.deleting) or not (peerpod.owners or pod_exists)
+
+
+def is_shared(peerpod: PeerPod, others: Iterable[PeerPod]) -> bool:
+    """Whether the machine is another's too that nobody has asked to go: a pod's next sandbox takes over the machine of
+    the last one, and its PeerPod with it."""
+    return any(
+        not each.deleting
+        and names.PEERPOD_FINALIZER in each.finalizers
+        and (each.namespace, each.name) != (peerpod.namespace, peerpod.name)
+        and each.namespace == peerpod.namespace
+        and bool(
+            (peerpod.instance_id and each.instance_id == peerpod.instance_id)
+            or (peerpod.token and each.token == peerpod.token)
+        )
+        for each in others
+    )
 
 
 def objection(peerpod: PeerPod, instance: Instance, cluster: str) -> str:

@@ -96,7 +96,7 @@ class Finisher:
         try:
             if not wanted.deleting:
                 await delete(self._api, wanted)
-            if not await self._machines.end(wanted):
+            if not fate.is_shared(wanted, self._peerpods.items.values()) and not await self._machines.end(wanted):
                 return _DELETING
         except NotOurs as error:
             said = f"{chosen.reason}; its VM is not deleted: {error}. If that is right, remove the finalizer {names.PEERPOD_FINALIZER}"

@@ -84,11 +84,10 @@ class Leftovers:
 
     async def _claims(self) -> Claims:
         """The server's own word, not the mirrors': what is not known here is deleted."""
-        _, nodes = await self._api.list(NODE)
-        _, peerpods = await self._api.list(PEER_POD)
+        _, nodes = await self._api.list(NODE, lambda found: str(found["metadata"]["name"]))
+        _, held = await self._api.list(PEER_POD, peerpod.from_object)
         pods = (each for each in self._pods.items.values() if each.node and not each.ended)
-        held = [peerpod.from_object(each) for each in peerpods]
-        existing = frozenset(each["metadata"]["name"] for each in nodes)
+        existing = frozenset(nodes)
         known = self._known(existing, frozenset(each.node for each in held))
         return Claims(
             cluster=self._cluster,

@@ -67,11 +67,8 @@ class Mirror(Generic[T]):
                 pause = min(2 * pause, _LONGEST)
 
     async def _relist(self) -> str:
-        version, found = await self._api.list(self.kind)
-        fresh: dict[str, T] = {}
-        for each in found:
-            if (kept := self._kept(each)) is not None:
-                fresh[key_of(each)] = kept
+        version, found = await self._api.list(self.kind, self._entry)
+        fresh = dict(found)
         gone = self._items.keys() - fresh.keys()
         self._items = fresh
         self.synced.set()
@@ -97,6 +94,10 @@ class Mirror(Generic[T]):
         elif self._items.pop(key, None) is None:
             return  # not kept before either
         self._tell(key)
+
+    def _entry(self, found: Object) -> tuple[str, T] | None:
+        kept = self._kept(found)
+        return None if kept is None else (key_of(found), kept)
 
     def _kept(self, found: Object) -> T | None:
         try:

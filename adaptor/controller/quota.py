@@ -77,6 +77,10 @@ class Gatekeeper:
 
     async def look(self) -> None:
         """Decide anew, and carry it out."""
+        if not any(pod.gated for pod in self._pods.items.values()):
+            self._lifting, self._told = {}, {}
+            metrics.QUOTA_HELD.set(0)
+            return
         await self._learn_default()
         pods = [gates.like_default(pod, self._default) for pod in self._pods.items.values()]
         gated = {pod.uid: pod for pod in pods if pod.gated}
@@ -190,12 +194,16 @@ def _without_gate(pod: Object, uid: str) -> list[dict[str, Any]]:
 
 async def lift_all(api: Api) -> int:
     """Take the gate from every pod that has it: at the end of all this. How many. Raises: KubernetesError."""
-    _, pods = await api.list(POD)
-    count = 0
-    for pod in pods:
+
+    def gated(pod: Object) -> tuple[str, str, list[dict[str, Any]]] | None:
         metadata = pod["metadata"]
-        if operations := _without_gate(pod, metadata["uid"]):
-            with suppress(Absent):
-                await api.patch(POD, metadata["name"], operations, metadata["namespace"])
-                count += 1
+        operations = _without_gate(pod, metadata["uid"])
+        return (metadata["name"], metadata["namespace"], operations) if operations else None
+
+    _, pods = await api.list(POD, gated)
+    count = 0
+    for name, namespace, operations in pods:
+        with suppress(Absent):
+            await api.patch(POD, name, operations, namespace)
+            count += 1
     return count

@@ -74,8 +74,8 @@ class Uninstall:
 
     async def _release_all(self) -> bool:
         """One round; whether some PeerPod still has our finalizer."""
-        _, found = await self._api.list(PEER_POD)
-        ours = [each for each in map(peerpod.from_object, found) if names.PEERPOD_FINALIZER in each.finalizers]
+        _, found = await self._api.list(PEER_POD, peerpod.from_object)
+        ours = [each for each in found if names.PEERPOD_FINALIZER in each.finalizers]
         self._left.stuck = {}
         for each in ours:
             key = f"{each.namespace}/{each.name}"

@@ -7,13 +7,14 @@ import asyncio
 import copy
 import datetime as dt
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
 
 from adaptor.clock import Clock
 from adaptor.controller.api import Kind, Object, Operations
 from adaptor.kube.errors import Absent, KubernetesError, Outdated, Rejected, Taken
 
+T = TypeVar("T")
 Key = tuple[str, str, str]  # kind, namespace, name
 
 
@@ -57,10 +58,10 @@ class Objects:
         await self._call("get")
         return copy.deepcopy(self._found(kind, name, namespace))
 
-    async def list(self, kind: Kind, namespace: str = "") -> tuple[str, list[Object]]:
+    async def list(self, kind: Kind, keep: Callable[[Object], T | None], namespace: str = "") -> tuple[str, list[T]]:
         await self._call("list")
         found = [each for key, each in self.held.items() if key[0] == kind.name and namespace in ("", key[1])]
-        return str(self._version), copy.deepcopy(found)
+        return str(self._version), [kept for each in copy.deepcopy(found) if (kept := keep(each)) is not None]
 
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[tuple[str, Object], None]:
         await self._call("watch")

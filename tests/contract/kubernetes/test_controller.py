@@ -6,11 +6,11 @@ What it sees is narrowed to the test's own namespace: on a real cluster others' 
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -42,7 +42,7 @@ from tests.worlds.cloud import Cloud
 from tests.worlds.kubernetes.faults import Fault
 from tests.worlds.kubernetes.world import World
 
-CLASS = "kata-remote"
+T = TypeVar("T")
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 EVERYWHERE: list[Json] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -71,8 +71,8 @@ class OfOneNamespace(ServerApi):
 
     namespace = ""
 
-    async def list(self, kind: Kind, namespace: str = "") -> tuple[str, list[Object]]:
-        return await super().list(kind, namespace or (self.namespace if kind.namespaced else ""))
+    async def list(self, kind: Kind, keep: Callable[[Object], T | None], namespace: str = "") -> tuple[str, list[T]]:
+        return await super().list(kind, keep, namespace or (self.namespace if kind.namespaced else ""))
 
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[tuple[str, Object], None]:
         async for event, found in super().watch(kind, version):

@@ -202,6 +202,30 @@ async def test_others_finalizers_stay() -> None:
 
 
 @virtually
+async def test_a_vm_that_the_pods_next_sandbox_has_taken_over_stays_with_that_ones_peerpod() -> None:
+    world = World()
+    world.vm()
+    world.peerpod()
+    left = world.left()
+    assert left is not None
+    metadata = {
+        "name": "web-next",
+        "namespace": "shop",
+        "finalizers": [names.PEERPOD_FINALIZER],
+        "ownerReferences": [{"kind": "Pod", "name": "web", "uid": "uid-web"}],
+    }
+    following = world.api.put(PEER_POD, {"metadata": metadata, "spec": dict(left["spec"])})
+    world.api.drop(NODE, "node-1")
+    async with world.controller():
+        await world.loop.sleep(GRACE + 60)
+        assert world.left() is None
+        assert world.cloud.living == ["i-1"]
+        world.api.put(PEER_POD, {**following, "metadata": {**following["metadata"], "deletionTimestamp": "now"}})
+        await world.loop.sleep(GRACE + 60)
+    assert world.cloud.living == []
+
+
+@virtually
 async def test_a_vm_that_is_not_known_by_id_is_found_by_its_token() -> None:
     world = World()
     world.vm("i-7")

@@ -161,7 +161,7 @@ async def test_a_mirror_survives_outages_old_watches_and_events_that_never_come(
     assert dict(mirror.items) == {"a": "1"}
     api._tell = lambda *_: None  # type: ignore[method-assign]
     api.drop(NODE, "a")
-    await loop.sleep(300)
+    await loop.sleep(700)
     assert dict(mirror.items) == {}
     assert told[-1] == "a"
     running.cancel()
