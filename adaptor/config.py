@@ -54,12 +54,7 @@ class Node:
         forms.path, names.PODS_DIR, "one directory per pod, with its agent socket", env=("PODS_DIR",)
     )
     relay_socket: str = setting(own.unix_socket, names.RELAY_SOCKET, "where the adaptor finds the relay")
-    spawn_relay: bool = setting(
-        forms.boolean,
-        True,
-        "start a relay when none answers; false where another does, as a DaemonSet: one started in a container would end "
-        "with it",
-    )
+    spawn_relay: bool = setting(forms.boolean, True, "start a relay when none answers; false where a DaemonSet does")
     state_dir: str = setting(
         forms.path, names.STATE_DIR, "journal and keys of this node; must survive a reboot", env=("PEERPODS_STATE_DIR",)
     )

@@ -7,16 +7,18 @@ back. So after the hand-over the process becomes one that only waits.
 """
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-# As process 1 of its pod it hears only signals that it has a handler for.
+# As process 1 of its pod it hears only signals that it has a handler for: until it has, they are held back.
 _WAITING: Final = """
 import os, signal
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: os._exit(0))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 while True:
     signal.pause()
 """
@@ -38,6 +40,7 @@ class Place:
         """Everything is the successor's: let go of it at once, closing nothing in order."""
         if self._file is not None:
             with suppress(OSError):
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
                 self._remove()
                 _close_all()
                 os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _WAITING])

@@ -60,6 +60,12 @@ def test_values_of_labels_are_ones_that_are_told() -> None:
     assert set(re.findall(r'phase="([\w.]+)"', text)) == {"sandbox.start"}
 
 
+def test_every_alert_is_explained_on_the_page() -> None:
+    page = (charts.CHART.parents[1] / "docs" / "kubernetes.md").read_text()
+    alerts = {where.removeprefix("alert ") for where, _ in expressions() if where.startswith("alert ")}
+    assert alerts == set(re.findall(r"^\| (Peerpods\w+) \|", page, re.MULTILINE))
+
+
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
     panels = json.loads((FILES / "dashboard.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
