@@ -7,7 +7,7 @@ nobody waits for any of it. What cannot be sent in time is dropped and counted: 
 import asyncio
 import hashlib
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,9 +38,19 @@ _PAUSE: Final = 2.0
 # API servers forget events after an hour: one that is older cannot be counted up.
 _LIFE: Final = 1800.0
 
-Key = tuple[str, str, str]  # sandbox's pod, reason, message
+Key = tuple[str, str, str]  # pod, reason, message
 
 log = logs.get("kube.events")
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Something to tell. `uid`: the pod's, by which its events are found; `at` in wall seconds."""
+
+    spec: SandboxSpec
+    note: Note
+    uid: Callable[[], Awaitable[str]]
+    at: float
 
 
 @dataclass(slots=True)
@@ -49,7 +59,7 @@ class _Told:
 
     spec: SandboxSpec
     note: Note
-    uid: Callable[[], Awaitable[str]]
+    uid: str
     first: float
     last: float
     count: int = 1
@@ -80,7 +90,7 @@ class Recorder:
         self._node = node
         self._clock = clock
         self._told: OrderedDict[Key, _Told] = OrderedDict()
-        self._queue: OrderedDict[Key, None] = OrderedDict()
+        self._queue: deque[_Heard] = deque()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._refusing = False
         self._more = asyncio.Event()
@@ -92,20 +102,18 @@ class Recorder:
         return len(self._queue)
 
     def tell(self, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
-        """Have the pod's owner know. `uid`: the pod's, by which its events are found; raises nothing."""
-        now, pod = self._clock.now(), f"{spec.pod}/{spec.pod_uid or spec.id}"
-        bucket = self._buckets.setdefault(pod, Bucket(BURST, now))
-        self._buckets.move_to_end(pod)
+        """Have the pod's owner know. `uid` finds the pod's; it raises nothing."""
+        now = self._clock.now()
+        bucket = self._buckets.setdefault(spec.pod, Bucket(BURST, now))
+        self._buckets.move_to_end(spec.pod)
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
         if not bucket.take(now):
             metrics.KUBERNETES_DROPPED_EVENTS.labels(cause="limit").inc()
             return
-        key = pod, note.reason.name, note.message
-        self._count(key, spec, note, uid)
-        self._queue[key] = None
+        self._queue.append(_Heard(spec, note, uid, self._clock.wall()))
         if len(self._queue) > _QUEUE:
-            self._queue.popitem(last=False)
+            self._queue.popleft()
             metrics.KUBERNETES_DROPPED_EVENTS.labels(cause="queue").inc()
         self._idle.clear()
         self._more.set()
@@ -116,32 +124,32 @@ class Recorder:
             await self._more.wait()
             self._more.clear()
             while self._queue:
-                key, _ = self._queue.popitem(last=False)
-                if event := self._told.get(key):
-                    await self._send(event)
+                heard = self._queue.popleft()
+                await self._send(self._counted(heard, await heard.uid()))
             self._idle.set()
 
     async def idle(self) -> None:
         """Return once everything was sent, or dropped."""
         await self._idle.wait()
 
-    def _count(self, key: Key, spec: SandboxSpec, note: Note, uid: Callable[[], Awaitable[str]]) -> None:
-        wall = self._clock.wall()
+    def _counted(self, heard: _Heard, uid: str) -> _Told:
+        """The event for it: a new one, or the last that said the same of the pod, also of another sandbox of it."""
+        key = f"{heard.spec.pod}/{uid or heard.spec.id}", heard.note.reason.name, heard.note.message
         known = self._told.get(key)
-        if known is None or wall - known.last > _LIFE:
-            known = self._told[key] = _Told(spec, note, uid, wall, wall)
+        if known is None or heard.at - known.last > _LIFE:
+            known = self._told[key] = _Told(heard.spec, heard.note, uid, heard.at, heard.at)
         else:
             known.count += 1
-            known.last = wall
+            known.last = heard.at
         self._told.move_to_end(key)
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
+        return known
 
     async def _send(self, event: _Told) -> None:
-        uid = await event.uid()
         for attempt in range(1, _TRIES + 1):
             try:
-                await self._write(event, uid)
+                await self._write(event)
             except (Forbidden, Rejected, Absent) as error:  # the right is missing, or the namespace is going
                 self._refused(event, error)
                 return
@@ -157,8 +165,8 @@ class Recorder:
                 self._refusing = False
                 return
 
-    async def _write(self, event: _Told, uid: str) -> None:
-        body = to_object(event.spec, event.note, uid, self._node, event.first, event.last, event.count)
+    async def _write(self, event: _Told) -> None:
+        body = to_object(event.spec, event.note, event.uid, self._node, event.first, event.last, event.count)
         made: Any = Resource.from_dict(body)
         doing = f"tell of {event.note.reason.name} in an event on the pod {event.spec.pod}"
         if not event.sent:

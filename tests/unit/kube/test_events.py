@@ -14,7 +14,7 @@ from adaptor.kube.node import NodeCluster
 from adaptor.sandbox.model import Adopted, Created, Event, SandboxSpec, SandboxState, apply
 from providers.base import Offering, Tee
 from providers.errors import Capacity
-from tests.worlds.cluster import END, INTENT, KEPT, NODE, START, Hands, Sandbox, node_of, until
+from tests.worlds.cluster import END, INTENT, KEPT, NODE, START, Hands, Sandbox, again, node_of, until
 from tests.worlds.kubernetes.faults import Fault
 from tests.worlds.kubernetes.world import World
 
@@ -101,6 +101,16 @@ async def test_the_same_again_is_counted_and_not_listed(hands: Hands, cluster: N
     await until(lambda: _counted(hands, 5))
     assert len(await hands.events()) == 1
     assert sum(each.startswith("create events") for each in world.server.requests) == 1
+
+
+async def test_the_same_failure_of_the_pods_next_sandbox_is_counted_too(hands: Hands, cluster: NodeCluster) -> None:
+    await hands.pod()
+    first = Sandbox(cluster, hands.spec()).happens(Created(hands.spec()), START[0])
+    second = Sandbox(cluster, again(hands.spec())).happens(Created(again(hands.spec())), START[0])
+    for each in (first, second):
+        cluster.failed(each.now, StartFailed("the account may have no more of these"))
+    await until(lambda: _counted(hands, 2))
+    assert len(await hands.events()) == 1
 
 
 async def _counted(hands: Hands, count: int = 1) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from lightkube import AsyncClient
-from lightkube.resources.core_v1 import Pod
-from lightkube.types import CascadeType, PatchType
+from lightkube.types import PatchType
 
 from adaptor import names
 from adaptor.errors import StartFailed
@@ -280,6 +279,12 @@ async def test_a_crd_that_keeps_only_upstreams_fields_is_written_to_once_for_eac
     await asyncio.sleep(0.2)
     sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
     assert len(sent) <= 2 * len(START) + 2, sent
+    for number in range(5):
+        patch = {"metadata": {"annotations": {"touched": str(number)}}}
+        await hands.client.patch(Resource, web.name, patch, namespace="shop", patch_type=PatchType.MERGE)
+        await asyncio.sleep(0.02)
+    again_sent = [each for each in world.server.requests if each.startswith("patch peerpods")]
+    assert len(again_sent) == len(sent) + 5, "only the five of this test"
     web.ends()
     await until(lambda: gone(hands))
 
@@ -306,40 +311,6 @@ async def test_another_pod_of_the_same_name_is_no_owner(hands: Hands, cluster: N
     for each in (web, far):
         await until(lambda name=each.name: running(hands, name))  # type: ignore[misc]
         assert not (await hands.peerpods())[each.name].owners
-
-
-@pytest.mark.parametrize("cascade", list(CascadeType))
-async def test_a_deleted_pod_leaves_its_peerpod_until_the_vm_is_gone(
-    hands: Hands, cluster: NodeCluster, cascade: CascadeType
-) -> None:
-    pod = await hands.pod()
-    web = await Sandbox(cluster, hands.spec()).starts()
-    await until(lambda: running(hands, web.name))
-    assert pod.metadata is not None
-    await until(lambda: _owned(hands, web.name, pod.metadata.uid or ""))  # type: ignore[union-attr]
-    await hands.client.delete(Pod, "web", namespace="shop", cascade=cascade, grace_period=0)
-    if cascade is CascadeType.ORPHAN:
-        await until(lambda: _owned_by_nobody(hands, web.name))
-    else:
-        await until(lambda: _deleting(hands, web.name))
-    await asyncio.sleep(0.05)
-    found = (await hands.peerpods())[web.name]
-    assert (found.instance_id, found.finalizers) == ("i-1", FINALIZER)
-    web.happens(*END)
-    if cascade is CascadeType.ORPHAN:
-        assert not (await hands.peerpods())[web.name].owners, "what was taken away is not given back"
-    web.forgotten()
-    await until(lambda: gone(hands))
-
-
-async def _deleting(hands: Hands, name: str) -> bool:
-    found = await hands.peerpod(name)
-    return found is not None and bool(found.deleting)
-
-
-async def _owned_by_nobody(hands: Hands, name: str) -> bool:
-    found = await hands.peerpod(name)
-    return found is not None and not found.owners
 
 
 # -- a VM that changes hands ----------------------------------------------------------------------
@@ -465,14 +436,32 @@ async def test_another_nodes_peerpods_are_left_alone(
     assert len(await hands.peerpods()) == 2
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_peerpod_whose_creates_answer_was_lost_is_known_also_to_who_cannot_watch(
+    hands: Hands, connect: Connect, world: World, ended: bool
+) -> None:
+    await hands.pod()
+    world.faults.add(Fault(verb="list", resource="peerpods", status=403, times=10_000))
+    world.faults.add(Fault(verb="create", resource="peerpods", lost_reply=True))
+    async with node_of(connect()) as cluster:
+        web = await Sandbox(cluster, hands.spec()).starts()
+        if not ended:
+            await until(lambda: cluster.peerpods.pending == 0)
+        web.ends()
+        await until(lambda: len(cluster.peerpods) == 0)
+        world.faults.clear()
+        assert await gone(hands)
+
+
 async def test_the_api_server_is_followed_again_after_a_version_that_is_too_old(
-    hands: Hands, cluster: NodeCluster, world: World
+    hands: Hands, cluster: NodeCluster, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     await until(lambda: world.server.watches)
     world.faults.add(Fault(verb="watch", resource="peerpods", status=410))
     world.server.cut_watches()
     await until(lambda: world.faults.met == ["watch peerpods"])
     await until(lambda: world.server.watches)
+    assert "410" not in caplog.text, "nothing is wrong"
 
 
 async def test_endings_that_cannot_be_written_are_bounded(
