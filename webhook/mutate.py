@@ -72,12 +72,12 @@ def mutate(pod: Pod, rules: Rules) -> Mutation:
     return Mutation(operations, warnings, size)
 
 
-def _first(pod: Pod, said: Asked, rules: Rules, left: Amounts) -> tuple[dict[str, str], Size]:
+def _first(pod: Pod, whole: Asked, rules: Rules, left: Amounts) -> tuple[dict[str, str], Size]:
     """The annotations with the pod's own wishes and what it lacks of a size, and the size that was decided."""
     annotations = dict(pod.annotations)
     text = wishes.from_annotations(annotations, annotations.get(names.MACHINE_TYPE, ""))
     wish = wishes.parse(text)
-    asked = sizes.wanted(said, rules.gpu_resources)
+    asked = sizes.wanted(whole, rules.gpu_resources)
     gpus = shim.count(annotations, names.DEFAULT_GPUS) or asked.gpus
     if wish.gpu_model or annotations.get(names.DEFAULT_GPU_MODEL):
         gpus = gpus or 1  # a model is asked for with at least one of it
@@ -94,8 +94,9 @@ def _first(pod: Pod, said: Asked, rules: Rules, left: Amounts) -> tuple[dict[str
         (names.DEFAULT_MEMORY, size.memory_mib - sizes.ceil(left.get(MEMORY, 0), MIB)),
         (names.DEFAULT_GPUS, size.gpus),
     ):
-        if amount > 0 and annotations.get(key, "") in shim.UNSET:
-            annotations[key] = str(amount)
+        said = annotations.get(key, "0")
+        if (amount > 0 and said in shim.UNSET) or said == "":  # an empty number is what the shim chokes on
+            annotations[key] = str(max(amount, 0))
     return annotations | {names.MACHINE_TYPE: text}, size
 
 

@@ -86,6 +86,8 @@ def _of_the_initdata(pod: Pod) -> Iterator[str]:
 
 
 def _of_the_machine(pod: Pod, market: Market) -> Iterator[str]:
+    for key in shim.empty(pod.annotations):
+        yield f"annotation {key} is empty, which kata refuses: leave it out, or say 0"
     try:
         limits = sizes.asked(pod).limits
         text = wishes.from_annotations(pod.annotations, pod.annotations.get(names.MACHINE_TYPE, ""))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from adaptor.catalog.quantities import nano
-from adaptor.catalog.wishes import MOST_MIB, MOST_VCPUS
+from adaptor.catalog.quantities import MOST_MIB, MOST_VCPUS, nano
+from adaptor.catalog.wishes import LARGEST_DISK
 from adaptor.errors import InvalidRequest
 from webhook.pods import Container, Pod
 
@@ -23,7 +23,7 @@ WHOLE_POD: Final = frozenset({CPU, MEMORY})  # of spec.resources; hugepages besi
 NANO: Final = 10**9
 MIB: Final = NANO << 20
 GIB: Final = NANO << 30
-_MOST: Final = {"vcpus": MOST_VCPUS, "memory-mib": MOST_MIB, "gpus": 1000, "scratch-gib": 65_536}
+_MOST: Final = {"vcpus": MOST_VCPUS, "memory-mib": MOST_MIB, "gpus": 1000, "scratch-gib": LARGEST_DISK}
 
 Amounts = dict[str, int]  # resource -> thousand-millionths of its unit
 
@@ -96,7 +96,6 @@ def _before(running: Amounts, inits: list[tuple[bool, Amounts]]) -> None:
         if sidecar:
             _add(running, own)
             _add(started, own)
-            _raise(peak, started)
         else:
             alone = dict(own)
             _add(alone, started)

@@ -13,18 +13,18 @@ _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _LARGEST: Final = Decimal((1 << 63) - 1)  # where Kubernetes caps every quantity
 _LONGEST: Final = 40  # characters; as Kubernetes writes them none has more than 21
 _EXACT: Final = Context(prec=150)  # digits: 40 written ones times an Ei, or an e99
-_MOST_VCPUS: Final = 100_000  # far beyond any machine: what is larger is a slip of the pen
-_MOST_MIB: Final = 1 << 30  # a pebibyte
+MOST_VCPUS: Final = 100_000  # far beyond any machine: what is larger is a slip of the pen
+MOST_MIB: Final = 1 << 30  # a pebibyte
 
 
 def vcpus(text: str) -> int:
     """Whole vCPUs, rounded up: "1500m" are 2. Raises: InvalidRequest."""
-    return _whole("CPU", text, Decimal(1), _MOST_VCPUS, '4, "500m", "1.5"')
+    return _whole("CPU", text, Decimal(1), MOST_VCPUS, '4, "500m", "1.5"')
 
 
 def mebibytes(text: str) -> int:
     """Whole MiB, rounded up; a bare number is bytes, as in Kubernetes. Raises: InvalidRequest."""
-    return _whole("memory", text, Decimal(1 << 20), _MOST_MIB, '"8Gi", "512Mi", "4G"; a bare number is bytes')
+    return _whole("memory", text, Decimal(1 << 20), MOST_MIB, '"8Gi", "512Mi", "4G"; a bare number is bytes')
 
 
 @lru_cache(maxsize=8192)  # a cluster's pods ask for the same few amounts again and again

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from adaptor import config_forms, names
+from adaptor.catalog.quantities import MOST_MIB, MOST_VCPUS
 from adaptor.catalog.select import Pin, Requirements, Spot
 from adaptor.errors import InvalidRequest
 from providers import forms
@@ -29,9 +30,7 @@ TYPES_KEY: Final = "instance-type"  # of the annotation whose value is the TYPES
 _MOST_NAMES: Final = 20  # in one list: more than anybody writes by hand, few enough to match quickly
 _MOST_TEXT: Final = 2048  # characters of the whole
 _SHOWN: Final = 60  # characters of what was written, in an error about it
-MOST_VCPUS: Final = 100_000  # far beyond any machine: what is larger is a slip of the pen
-MOST_MIB: Final = 1 << 30  # a pebibyte
-_LARGEST_DISK: Final = 65_536  # GiB; the largest that any of the clouds we know sells
+LARGEST_DISK: Final = 65_536  # GiB; the largest that any of the clouds we know sells
 _ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 
 
@@ -82,8 +81,8 @@ KEYS: Final[Mapping[str, Wish]] = {
         Form(_arch.allowed, lambda value: _ARCHITECTURES[_arch.parse(value)]),
         "of the pod's image; without it, the default type's",
     ),
-    "root-gib": Wish("root_gib", forms.integer(1, _LARGEST_DISK), "size of the root disk, never less than the image's"),
-    "scratch-gib": Wish("scratch_gib", forms.integer(0, _LARGEST_DISK), "so much more of it, for container images"),
+    "root-gib": Wish("root_gib", forms.integer(1, LARGEST_DISK), "size of the root disk, never less than the image's"),
+    "scratch-gib": Wish("scratch_gib", forms.integer(0, LARGEST_DISK), "so much more of it, for container images"),
     "vcpus": Wish("vcpus", forms.integer(0, MOST_VCPUS), "the VM's, before what kata adds up; 0: any number"),
     "memory-mib": Wish("memory_mib", forms.integer(0, MOST_MIB), "the VM's, before what kata adds up; 0: any size"),
 }

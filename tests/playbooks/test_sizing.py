@@ -80,6 +80,11 @@ async def test_cpu_and_memory(node: Node) -> None:
     assert await launched(node, DEFAULT_VCPUS="2", DEFAULT_MEMORY="12288") == "t3.xlarge"
 
 
+async def test_a_size_that_is_wished_for_beats_what_kata_adds_up(node: Node) -> None:
+    wish = ";vcpus=2;memory-mib=4096"
+    assert await launched(node, DEFAULT_VCPUS="64", DEFAULT_MEMORY="999999", MACHINE_TYPE=wish) == "t3.medium"
+
+
 async def test_cpu_only(node: Node) -> None:
     assert await launched(node, DEFAULT_VCPUS="2") == "t3.small", "upstream falls back to its default"
 

@@ -119,6 +119,28 @@ def test_wishes_sizes_and_pins_are_one_requirement() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("", (3, 4000)),
+        (";vcpus=8", (8, 4000)),
+        (";memory-mib=512;vcpus=1", (1, 512)),
+        (";vcpus=0;memory-mib=0", (None, None)),
+    ],
+)
+def test_a_size_that_is_wished_for_counts_before_what_kata_adds_up(
+    text: str, size: tuple[int | None, int | None]
+) -> None:
+    found = parse(text).requirements(3, 4000)
+    assert (found.vcpus, found.memory_mib) == size
+
+
+def test_the_outcome_can_be_merged_once_more() -> None:
+    said = {P + "instance-type": "m6a.*", P + "tee": "snp", P + "vcpus": "8"}
+    once = from_annotations(said, ";zone=a")
+    assert from_annotations(said, once) == once == "m6a.*;zone=a;tee=snp;vcpus=8"
+
+
 @given(st.text(alphabet=st.sampled_from("m6a.*,;= \n=tezonspricfamly-0123456789") | st.characters(), max_size=80))
 def test_no_text_does_worse_than_a_refusal(text: str) -> None:
     try:

@@ -198,6 +198,12 @@ def test_a_size_that_the_owner_wrote_is_the_vms_also_beside_limits() -> None:
     assert vm(found) == sized(4, 3000)
 
 
+def test_an_empty_size_which_the_shim_chokes_on_says_0_or_the_size() -> None:
+    empty = {names.DEFAULT_VCPUS: "", names.DEFAULT_MEMORY: "", names.DEFAULT_GPUS: ""}
+    found = annotations(after(pod(container(limits={"cpu": "2"}, requests={"memory": "1Gi"}), annotations=empty)))
+    assert [found[key] for key in empty] == ["0", "1024", "0"]
+
+
 def test_a_part_of_a_mebibyte_is_the_same_with_every_kata() -> None:
     found = after(pod(container(limits={"cpu": "1", "memory": "1G"})))
     assert annotations(found)[names.MACHINE_TYPE] == ";memory-mib=954"

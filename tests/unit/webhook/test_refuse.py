@@ -111,6 +111,7 @@ def test_initdata_that_would_not_pass_is_refused_with_what_it_must_be(made: Json
         (pod(annotations={"peerpods.io/zoned": "moon"}), "annotation peerpods.io/zoned: not a wish known here"),
         (pod(annotations={names.MACHINE_TYPE: "a;x=y"}), "not a wish known here"),
         (pod(annotations={names.DEFAULT_MEMORY: "8Gi"}), "a whole number is needed"),
+        (pod(annotations={names.DEFAULT_VCPUS: ""}), "default_vcpus is empty, which kata refuses"),
     ],
 )
 def test_a_pod_that_no_offering_can_ever_satisfy_is_refused_with_the_reason(made: Json, complaint: str) -> None:

@@ -326,7 +326,9 @@ async def test_the_process_waits_for_its_certificate_and_drains_before_it_ends(t
                 await asyncio.sleep(0.02)
             async with session.post(url, data=realistic()) as answer:
                 assert (answer.status, answer.headers["Connection"]) == (200, "close"), "still answered, and sent away"
-            assert 'peerpods_webhook_reviews_total{method="mutate",outcome="patched"} 2.0' in (await page("/metrics"))[1]
+            assert (
+                'peerpods_webhook_reviews_total{method="mutate",outcome="patched"} 2.0' in (await page("/metrics"))[1]
+            )
         process.send_signal(signal.SIGTERM)
         _, told = await process.communicate()
         assert process.returncode == 0

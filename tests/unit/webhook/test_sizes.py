@@ -24,7 +24,7 @@ def size(made: dict[str, Any]) -> Size:
     return sizes.wanted(sizes.asked(read(made), GPUS), GPUS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(pods())
 def test_every_pod_gets_what_kubernetes_rules_say(made: dict[str, Any]) -> None:
     found, right = size(made), oracle.wanted(made, GPUS)
