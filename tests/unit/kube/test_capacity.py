@@ -342,10 +342,14 @@ async def test_a_plugin_is_told_each_new_figure_once_and_the_status_is_kubelets(
     told: list[int] = []
     worker.plugin = told.append
     await worker.pod("a")
+    await worker.set("10")  # of the last adaptor, say
     async with worker.adaptor():
         await worker.watching()
+        assert told == [10]
         await worker.set("3")  # kubelet's own doing
+        worker.clock.advance(2 * capacity.EVERY)
         await asyncio.sleep(0.05)
+        await worker.watching()
         await worker.drain("true")
         await eventually(lambda: told == [10, 1])
         await worker.drain(None)
