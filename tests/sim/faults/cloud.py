@@ -166,6 +166,10 @@ class CloudLine:
         if unseen and instance_id in self.launched:
             raise Transient(f"cannot delete {instance_id}: it is so new that the cloud does not know it everywhere")
 
+    async def console(self, instance_id: str) -> str:
+        await self._call("console", lambda: self.cloud.console(instance_id))
+        return f"{instance_id} boots\n"
+
     async def offerings(self) -> Sequence[Offering]:
         if not self.offered:
             self.offered = await self._call("offerings", self.cloud.offerings)

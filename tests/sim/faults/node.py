@@ -8,6 +8,7 @@ from adaptor.config import Config
 from adaptor.daemon import DRAIN, Daemon
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
+from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
@@ -37,7 +38,7 @@ class _Daemon(Daemon):
 
     async def recover(self, rooms: Rooms) -> None:
         assert self._registry is not None
-        await self._recover(self._registry, rooms)
+        await self._recover(self._registry, rooms, None)
 
     async def _revive_relay(self) -> None:
         self._sim.start()
@@ -140,4 +141,5 @@ class Node:
             guest=GuestSettings(flavor="own", port=15150, start_timeout=START_TIMEOUT),
             pods_dir="/run/peerpod/pods",
             creates=FairGate(16),
+            consoles=Consoles(cloud, self._journal_path.parent, self._stage.clock),
         )

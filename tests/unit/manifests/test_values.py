@@ -113,6 +113,19 @@ def test_what_admits_pods_knows_every_runtime_class() -> None:
     assert all("['kata-remote', 'kata-remote-snp']" in each for each in expressions)
 
 
+def test_relays_can_be_pinned_to_an_image_of_their_own() -> None:
+    images = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"]
+        for each in charts.rendered("everything")
+        if each["kind"] in ("DaemonSet", "Deployment")
+    }
+    assert images.pop("peerpods-relay") == "registry.example/peerpods:1.2.0"
+    assert set(images.values()) == {"registry.example/peerpods:1.2.3"}
+    azure = next(each for each in charts.rendered("azure") if each["kind"] == "DaemonSet")
+    digest = charts.values("azure")["image"]["digest"]
+    assert azure["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example/peerpods@{digest}"
+
+
 def test_refusing_can_be_turned_off() -> None:
     kinds = [each["kind"] for each in charts.render(changed("config.webhook", {"refuse": False}))]
     assert "ValidatingWebhookConfiguration" not in kinds
