@@ -1,8 +1,9 @@
 """Keeps the scheduler told how many pod VMs may be on this node (`vms` says how many that is).
 
-    Capacity       the node's status: at the start, from time to time, and at once when a watch of the own Node shows
-                   another figure. Kubelet resets it at a restart if it so decides; others may overwrite or remove it
-    DevicePlugin   (its own module) kubelet's device plugins, told by the same `Demand`
+    Demand     what the figure must be now
+    Capacity   puts it into the node's status: at the start, from time to time, and at once when a watch of the own Node
+               shows another one. Kubelet resets it at a restart if it so decides; others may overwrite or remove it.
+               Or tells it to `device_plugin`, and kubelet does the rest
 
 The figure stays when the adaptor ends: a restart, an update or a crash of it ends no pod, and a kubelet that restarts
 meanwhile must find room for those that run.
@@ -23,7 +24,7 @@ from adaptor.clock import Clock
 from adaptor.kube import client as api
 from adaptor.kube import vms
 from adaptor.kube.errors import Forbidden, KubernetesError
-from adaptor.telemetry import logs
+from adaptor.telemetry import logs, metrics
 
 # Between looks when nothing happens: one read of the Node and one list of its pods. Spread, so that the nodes of a
 # cluster that came up together do not ask together. Seconds.
@@ -86,12 +87,15 @@ class Demand:
 
 
 class Capacity:
-    """Advertises in the node's status."""
+    """Advertises in the node's status; with a `plugin`, by telling it each new figure."""
 
-    def __init__(self, client: AsyncClient, demand: Demand, clock: Clock) -> None:
+    def __init__(
+        self, client: AsyncClient, demand: Demand, clock: Clock, plugin: Callable[[int], None] | None = None
+    ) -> None:
         self._client = client
         self._demand = demand
         self._clock = clock
+        self._plugin = plugin
         self._wake = asyncio.Event()  # set by the watch
         self._written: int | None = None  # the last figure of ours
         self._seen: vms.Seen | None = None  # when it was decided, and as the watch shows it since
@@ -111,16 +115,22 @@ class Capacity:
         """Once: put the figure right if it is not. Returns seconds until the next look. Raises: KubernetesError."""
         wish = await self._demand.look()
         self._seen = wish.now
-        if wish.figure is not None and wish.figure != wish.now.advertised:
-            with api.told(f"advertise {wish.figure} {names.VM_RESOURCE} on the node {self._demand.node}"):
-                await self._client.patch(
-                    NodeStatus, self._demand.node, vms.patch(wish.figure), patch_type=PatchType.MERGE
-                )
+        current = wish.now.advertised if self._plugin is None else self._written
+        if wish.figure is not None and wish.figure != current:
+            await self._write(wish.figure)
             self._tell(wish)
+            metrics.ADVERTISED_VMS.set(wish.figure)
         self._written = wish.figure
         if wish.above:
             return FOLLOWING
         return EVERY * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - spread, no secret
+
+    async def _write(self, figure: int) -> None:
+        if self._plugin is not None:
+            self._plugin(figure)
+            return
+        with api.told(f"advertise {figure} {names.VM_RESOURCE} on the node {self._demand.node}"):
+            await self._client.patch(NodeStatus, self._demand.node, vms.patch(figure), patch_type=PatchType.MERGE)
 
     async def _advertise(self) -> None:
         retry = _RETRY
@@ -164,7 +174,10 @@ class Capacity:
         self._seen = now
         if self._written is None or known is None:
             return
-        if now.advertised != self._written or now.draining != known.draining:
+        if now.draining != known.draining:
+            self._patience = 0.0  # a person's doing, who looks at what follows
+            self._wake.set()
+        elif now.advertised != self._written and self._plugin is None:
             self._wake.set()
 
     async def _pause(self, seconds: float) -> None:
@@ -177,19 +190,20 @@ class Capacity:
             for each in (waking, sleeping):
                 each.cancel()
             await asyncio.gather(waking, sleeping, return_exceptions=True)
-        if self._wake.is_set() and self._patience:
+        if self._wake.is_set() and self._patience and self._lately():
             await self._clock.sleep(self._patience)
 
     def _lose_patience(self) -> None:
-        now = self._clock.now()
-        recent = now - self._overwritten < 2 * EVERY
-        self._patience = min(max(2 * self._patience, _RETRY), EVERY) if recent else 0.0
-        self._overwritten = now
+        self._patience = min(max(2 * self._patience, _RETRY), EVERY) if self._lately() else 0.0
+        self._overwritten = self._clock.now()
+
+    def _lately(self) -> bool:
+        return self._clock.now() - self._overwritten < 2 * EVERY
 
     def _tell(self, wish: Wish) -> None:
         was, figure = wish.now.advertised, wish.figure
         fields = {"node": self._demand.node, "figure": figure, "was": was, "in_use": wish.used}
-        if self._written is None or was == self._written:
+        if self._written is None or was == self._written or self._plugin is not None:
             log.info("pod VMs advertised", **fields)
             return
         self._lose_patience()

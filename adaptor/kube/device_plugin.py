@@ -11,16 +11,17 @@ gRPC is imported here only: a node that advertises in its status does without it
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import grpc.aio
+from lightkube import AsyncClient
 
 from adaptor import names
 from adaptor.clock import Clock
-from adaptor.errors import Unavailable
+from adaptor.kube.capacity import Capacity, Demand
 from adaptor.protos import deviceplugin_pb2 as pb
 from adaptor.telemetry import logs
 
@@ -40,56 +41,62 @@ _REGISTRATION: Final = 5.0
 _UNHEARD: Final = 10.0
 # After kubelet, or the directory, refused. Seconds.
 _RETRY: Final = 1.0
-# Between looks at how many devices there should be. Seconds.
-_COUNT: Final = 5.0
+# Between looks at whether everything is up here. Seconds.
+_HEALTH: Final = 2.0
 _PREFIX: Final = "vm-"
 
 log = logs.get("device-plugin")
 
 
+async def advertise(client: AsyncClient, demand: Demand, ready: Callable[[], bool], clock: Clock) -> None:
+    """For ever: offer the node's pod VMs as devices."""
+    if demand.limit < 0:
+        return await Capacity(client, demand, clock).run()  # which says so
+    plugin = DevicePlugin(demand.limit, ready, clock)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(plugin.run(), name="device-plugin")
+        tasks.create_task(Capacity(client, demand, clock, plugin.offer).run(), name="capacity")
+    return None
+
+
 class DevicePlugin:
-    """`figure`: how many devices there should be (None: nobody can tell, leave it); `ready`: whether a new pod would
-    find everything up here. Devices that are not ready take no new pods, and disturb none that run."""
+    """`count`: how many devices there are, until the first `offer`; `ready`: whether a new pod would find everything up
+    here. Devices that are not ready take no new pods, and disturb none that run."""
 
     def __init__(
         self,
-        figure: Callable[[], Awaitable[int | None]],
+        count: int,
         ready: Callable[[], bool],
         clock: Clock,
         directory: str = names.DEVICE_PLUGINS_DIR,
-        resource: str = names.VM_RESOURCE,
+        resource: str = "",
     ) -> None:
-        self._figure = figure
         self._ready = ready
         self._clock = clock
         self._kubelet = Path(directory) / KUBELET
         self._path = Path(directory) / OURS
-        self._resource = resource
-        self._count = 0
+        self._resource = resource or names.VM_RESOURCE
+        self._count = count
         self._health = HEALTHY
         self._changed = asyncio.Event()  # replaced at each change
         self._listeners = 0
 
     async def run(self) -> None:
         """For ever."""
-        await self._recount()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_counting(), name="count-devices")
+            tasks.create_task(self._look_after_health(), name="health-of-devices")
             tasks.create_task(self._keep_registered(), name="register-devices")
 
-    async def _keep_counting(self) -> None:
-        while True:
-            await self._clock.sleep(_COUNT)
-            await self._recount()
+    def offer(self, count: int) -> None:
+        """Have so many devices from now on."""
+        self._change(count, self._health)
 
-    async def _recount(self) -> None:
-        try:
-            figure = await self._figure()
-        except Unavailable as error:
-            log.warning("how many pod VMs there may be is not known; it stays as it was", error=str(error))
-            figure = None
-        count = self._count if figure is None else figure
-        health = HEALTHY if self._ready() else UNHEALTHY
+    async def _look_after_health(self) -> None:
+        while True:
+            self._change(self._count, HEALTHY if self._ready() else UNHEALTHY)
+            await self._clock.sleep(_HEALTH)
+
+    def _change(self, count: int, health: str) -> None:
         if (count, health) != (self._count, self._health):
             log.info("devices changed", resource=self._resource, count=count, was=self._count, health=health)
             self._count, self._health = count, health

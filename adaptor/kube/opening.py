@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from lightkube import AsyncClient
+
 from adaptor.clock import Clock
 from adaptor.config import Config
 from adaptor.kube import client as api
@@ -37,7 +39,7 @@ def open_cluster(
     demand = Demand(client, config.node.name, config.limits.peerpods_per_node, sandboxes)
     deeds: dict[str, Deed | None] = {
         "status": Capacity(client, demand, clock).run,
-        "device-plugin": lambda: _device_plugin(demand, ready, clock),
+        "device-plugin": lambda: _device_plugin(client, demand, ready, clock),
         "off": None,
     }
     advertise = deeds[settings.capacity]
@@ -53,13 +55,10 @@ def open_cluster(
     )
 
 
-async def _device_plugin(demand: Demand, ready: Callable[[], bool], clock: Clock) -> None:
+async def _device_plugin(client: AsyncClient, demand: Demand, ready: Callable[[], bool], clock: Clock) -> None:
     def load() -> Any:
         from adaptor.kube import device_plugin  # and with it gRPC
 
         return device_plugin
 
-    async def figure() -> int | None:
-        return (await demand.look()).figure
-
-    await (await asyncio.to_thread(load)).DevicePlugin(figure, ready, clock).run()
+    await (await asyncio.to_thread(load)).advertise(client, demand, ready, clock)

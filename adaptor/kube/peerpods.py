@@ -188,7 +188,7 @@ class PeerPods:
             writer.wake.clear()
             try:
                 async with self._turns:
-                    done = await self._put_right(writer)
+                    done = await self._attempt(writer)
             except Outdated:  # somebody else wrote: what we know of it is old
                 writer.look = True
                 writer.wake.set()
@@ -206,13 +206,18 @@ class PeerPods:
                 writer.wake.set()
                 await self._clock.sleep(_LONG_PAUSE)
                 continue
-            finally:
-                writer.tried.set()
             failures = 0
             if done:
                 self._writers.pop((writer.wanted.namespace, writer.wanted.name), None)
                 self._wake_those_with(writer.wanted.token)
                 return
+
+    async def _attempt(self, writer: Writer) -> bool:
+        """As `_put_right`; whoever waits for the first try hears of its end, good or bad."""
+        try:
+            return await self._put_right(writer)
+        finally:
+            writer.tried.set()
 
     async def _put_right(self, writer: Writer) -> bool:
         """The calls that it takes now; True once the object is gone and is not wanted any more."""
@@ -261,13 +266,17 @@ class PeerPods:
         found, wanted = writer.found, writer.wanted
         if found is None:
             raise Outdated(f"the PeerPod {_name(wanted)} was there and is gone")
+        refused: list[dict[str, Any]] = []  # judged by the answer to the write itself: others write, too
         try:
             if patch := record.changes(found, wanted, own=writer.may_own):
-                self._take(writer, await self._send(Resource, wanted, patch))
-            assert writer.found is not None
-            if patch := record.status_changes(writer.found, wanted):
-                self._take(writer, await self._send(Resource.Status, wanted, patch))
-            writer.refused = self._patches(writer, wanted)
+                found = await self._send(Resource, wanted, patch)
+                self._take(writer, found)
+                refused.append(record.changes(found, wanted, own=False))
+            if patch := record.status_changes(found, wanted):
+                found = await self._send(Resource.Status, wanted, patch)
+                self._take(writer, found)
+                refused.append(record.status_changes(found, wanted))
+            writer.refused = tuple(each for each in refused if each)
             if writer.refused:
                 self._warn_of_crd(writer)
         except Absent as error:  # deleted by somebody, finalizer and all; or there is no status to write

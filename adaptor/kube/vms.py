@@ -2,8 +2,8 @@
 
 What scheduler and kubelet compare with the node's figure is the sum of what the pods bound to it ask for, so that sum is
 what is in use. A kubelet that restarts admits every pod of its node anew, and kills those that the figure has no room
-for: it must never be below what is in use. VMs that this node holds count where they are more: pods are seen later than
-sandboxes, and for a while nothing may be seen at all.
+for: it must never be below what is in use. VMs that this node holds count only while the pods are not known: a VM
+outlives its pod by the time of its deletion, and would keep a place open on a node that is to be emptied.
 """
 
 import re
@@ -61,13 +61,13 @@ def requested(pod: Mapping[str, Any]) -> int:
 def wanted(limit: int, used: int | None, now: Seen, held: int = 0) -> int | None:
     """The figure to advertise; None: nothing, it is somebody else's (`limit` < 0).
 
-    `used`: as `in_use`, None = nobody can tell: then the figure is not lowered. `held`: VMs that this node has.
+    `used`: as `in_use`, None = nobody can tell: then the figure is not lowered, nor below `held`, the node's VMs.
     """
     if limit < 0:
         return None
     target = 0 if now.draining else limit
-    floor = used if used is not None else (now.advertised or 0)
-    return max(target, floor, held)
+    floor = used if used is not None else max(now.advertised or 0, held)
+    return max(target, floor)
 
 
 def patch(figure: int) -> dict[str, Any]:

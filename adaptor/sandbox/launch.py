@@ -20,7 +20,7 @@ _TOKEN_BYTES: Final = 32
 # Seconds: as long as a deployment's pods arrive. Longer saves no calls.
 _TOKEN_LIFE: Final = 120.0
 # Bytes of a Bind: relay and guest get it in one frame each, with a few names around it.
-_BIND_LIMIT: Final = MAX_PAYLOAD - (64 << 10)
+BIND_LIMIT: Final = MAX_PAYLOAD - (64 << 10)
 # Clouds' shortest limit for a machine's name.
 _NAME_LIMIT: Final = 63
 
@@ -167,9 +167,9 @@ def check_user_data(user_data: bytes, limit: int, registry_auth: bytes = b"") ->
 
 def check_bind(bind: bytes, registry_auth: bytes) -> bytes:
     """`bind`, unless no frame to the guest can hold it; raises InvalidRequest."""
-    if len(bind) > _BIND_LIMIT:
+    if len(bind) > BIND_LIMIT:
         raise InvalidRequest(
             f"what the VM must be given is {len(bind)} bytes, of which the pod's image pull secrets are "
-            f"{len(registry_auth)}, and {_BIND_LIMIT} is the most: name only the secrets that the pod needs"
+            f"{len(registry_auth)}, and {BIND_LIMIT} is the most: name only the secrets that the pod needs"
         )
     return bind

@@ -96,6 +96,8 @@ KUBERNETES_DROPPED_EVENTS: Final = Counter(
     ["cause"],
 )
 
+ADVERTISED_VMS: Final = Gauge("peerpods_advertised_vms", "Pod VMs that the scheduler is told this node may have.")
+
 
 def sandbox_moved(old: str | None, new: str | None) -> None:
     """Keep `SANDBOXES`: from `old` (None = just made or just found again) to `new` (None = not counted any more)."""

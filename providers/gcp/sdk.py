@@ -9,14 +9,17 @@ finds it: the first such wish runs it after all.
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import google.auth
 import google.auth.transport.requests
+from google.auth import environment_vars
 from google.auth.credentials import AnonymousCredentials, Credentials
 
 from providers.gcp.config import GcpConfig
@@ -78,8 +81,20 @@ def _credentials(config: GcpConfig) -> Credentials:
         return AnonymousCredentials()
     if config.credentials:
         return _loaded(json.loads(config.credentials))
+    if federation := _federation():
+        return _loaded(federation)
     found, _ = google.auth.default(scopes=_SCOPES)
     return found
+
+
+def _federation() -> dict[str, Any] | None:
+    """The content of a workload identity federation file in Google's variable: Google's chain would take it too, but
+    asks another API for the project first, which the settings name, and fails where that is out of reach."""
+    try:
+        content = json.loads(Path(os.environ[environment_vars.CREDENTIALS]).read_text())
+    except (KeyError, OSError, ValueError):
+        return None  # the chain says what is wrong
+    return content if isinstance(content, dict) and content.get("type") == "external_account" else None
 
 
 def _loaded(content: dict[str, Any]) -> Credentials:

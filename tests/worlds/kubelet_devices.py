@@ -17,7 +17,7 @@ from adaptor.protos import deviceplugin_pb2 as pb
 
 
 class DeviceManager:
-    """`devices`: id to health, as the plugin listed them last; None: no plugin has registered with this kubelet."""
+    """`devices`: id to health, as the plugin listed them last; None: no plugin has ever registered."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -25,6 +25,7 @@ class DeviceManager:
         self.registrations: list[pb.RegisterRequest] = []
         self.lists: list[dict[str, str]] = []
         self.refusing: grpc.StatusCode | None = None
+        self.refused = 0
         self._server: grpc.aio.Server | None = None
         self._channel: grpc.aio.Channel | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -33,7 +34,7 @@ class DeviceManager:
     async def start(self) -> None:
         for each in self.directory.iterdir():
             each.unlink()
-        self.devices = None
+        self.devices = None if self.devices is None else {}  # of the checkpoint: known, and none there
         self._server = grpc.aio.server()
         handler = grpc.unary_unary_rpc_method_handler(
             self._register, pb.RegisterRequest.FromString, lambda message: message.SerializeToString()
@@ -65,7 +66,7 @@ class DeviceManager:
 
     async def until(self, healthy: int, timeout: float = 10.0) -> None:
         """Until so many devices are healthy."""
-        await self._until(lambda: self.devices is not None and self.healthy == healthy, timeout)
+        await self._until(lambda: bool(self.devices) and self.healthy == healthy, timeout)
 
     async def registered(self, times: int, timeout: float = 20.0) -> None:
         await self._until(lambda: len(self.registrations) >= times, timeout)
@@ -95,6 +96,7 @@ class DeviceManager:
 
     async def _register(self, request: pb.RegisterRequest, context: Any) -> pb.Empty:
         if self.refusing is not None:
+            self.refused += 1
             await context.abort(self.refusing, "refused by the test")
         if request.version != "v1beta1":
             await context.abort(grpc.StatusCode.UNKNOWN, f"requested API version {request.version!r} is not supported")

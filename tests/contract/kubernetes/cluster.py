@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,12 +17,18 @@ from lightkube.models.authentication_v1 import BoundObjectReference, TokenReques
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace, Node, Pod, ServiceAccount, ServiceAccountToken
 
+from adaptor import names
 from tests.contract.kubernetes.hooks import Handler, Served, serve
 
 CRD = Path(__file__).parents[3] / "manifests" / "peerpods" / "crds" / "peerpods.yaml"
 PEERPODS = "/apis/confidentialcontainers.org/v1alpha1"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-_MERGE = "application/merge-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+VM = names.VM_RESOURCE
+HOLD = "peerpods.io/test"  # a finalizer that no controller of ours, should one run there, takes off
 Json = dict[str, Any]
 
 
@@ -52,7 +59,9 @@ class Cluster(ABC):
 
     async def kubeconfig(self, service_account: str, *, namespace: str = "", pod: str = "") -> Path:
         """Of a service account (made if it is missing); bound to a pod, its token names the pod's node."""
-        return self.kubeconfig_of(await self.token(service_account, namespace=namespace, pod=pod), namespace or self.namespace)
+        return self.kubeconfig_of(
+            await self.token(service_account, namespace=namespace, pod=pod), namespace or self.namespace
+        )
 
     async def client(self, service_account: str, *, namespace: str = "", pod: str = "") -> AsyncClient:
         """The same, as a lightkube client that is closed at the end."""
@@ -73,6 +82,7 @@ class Cluster(ABC):
         request = ServiceAccountToken(metadata=ObjectMeta(), spec=spec)
         answer = await self.admin.create(request, service_account, namespace=namespace)
         assert answer.status is not None
+        assert answer.status.token
         return answer.status.token
 
     async def grant(
@@ -132,7 +142,9 @@ class Cluster(ABC):
         """A name that no other test has, for what lies outside the namespace."""
         return f"peerpods-test-{stem}-{secrets.token_hex(4)}"
 
-    async def new_namespace(self, labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None) -> str:
+    async def new_namespace(
+        self, labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
+    ) -> str:
         """Another namespace, ready for pods."""
         name = self.name("ns")
         meta = ObjectMeta(name=name, labels=dict(labels or {}), annotations=dict(annotations or {}))
@@ -172,7 +184,7 @@ class Cluster(ABC):
 
     async def pod(self, name: str = "", **more: Any) -> Pod:
         """Creates what `pod_object` describes."""
-        return await self.admin.create(Pod.from_dict(self.pod_object(name, **more)))  # type: ignore[no-any-return]
+        return await self.admin.create(msgspec.convert(self.pod_object(name, **more), Pod))
 
     async def unscheduled(self, name: str = "", **more: Any) -> Pod:
         """A pod that no node will take: it stays as it is, and goes at once when deleted."""
@@ -184,10 +196,12 @@ class Cluster(ABC):
         figures = {"cpu": "8", "memory": "16Gi", "pods": "110", **(capacity or {})}
         taint = {"key": "peerpods.io/test", "value": name, "effect": "NoSchedule"}  # strangers' pods stay away
         meta = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
-        await self.make("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"taints": [taint]}})
+        await self.make(
+            "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"taints": [taint]}}
+        )
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played"}
         status = {"capacity": figures, "allocatable": figures, "conditions": [ready]}
-        await self.sure("PATCH", f"/api/v1/nodes/{name}/status", {"status": status}, content_type=_MERGE)
+        await self.sure("PATCH", f"/api/v1/nodes/{name}/status", {"status": status}, content_type=MERGE)
         return name
 
     def on(self, node: str) -> Json:
@@ -210,6 +224,10 @@ class Cluster(ABC):
             "spec": dict(spec or {}),
         }
         return await self.make(self.here("peerpods", api=PEERPODS), body)
+
+    async def config_map(self, name: str, **metadata: Any) -> Json:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **metadata}, "data": {"a": "1"}}
+        return await self.make(self.here("configmaps"), body)
 
     # -- webhooks ---------------------------------------------------------------------------------
 
@@ -242,7 +260,12 @@ class Cluster(ABC):
         group = "admissionregistration.k8s.io/v1"
         await self.make(
             f"/apis/{group}/{sort.lower()}webhookconfigurations",
-            {"apiVersion": group, "kind": f"{sort}WebhookConfiguration", "metadata": {"name": name}, "webhooks": [webhook]},
+            {
+                "apiVersion": group,
+                "kind": f"{sort}WebhookConfiguration",
+                "metadata": {"name": name},
+                "webhooks": [webhook],
+            },
         )
         pod = trial or self.pod_object("trial")
 
@@ -280,7 +303,7 @@ class Cluster(ABC):
     async def __aenter__(self) -> Self:
         await self._open()
         if not await self._there(f"{_CRDS}/peerpods.confidentialcontainers.org"):
-            await self.sure("POST", _CRDS, yaml.safe_load(CRD.read_text()))
+            await self.sure("POST", _CRDS, _crd())
         await self.until(lambda: self._there(f"{PEERPODS}/peerpods"))
         self.namespace = await self.new_namespace()
         return self
@@ -305,7 +328,7 @@ class Cluster(ABC):
             for obj in listed.json().get("items", ()):
                 path = self.here(resource, obj["metadata"]["name"], api=api, namespace=namespace)
                 if obj["metadata"].get("finalizers"):
-                    await self.ask("PATCH", path, {"metadata": {"finalizers": None}}, content_type=_MERGE)
+                    await self.ask("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE)
                 if resource == "pods":
                     await self.ask("DELETE", path, gracePeriodSeconds="0")
 
@@ -317,11 +340,19 @@ class Cluster(ABC):
     async def _close(self) -> None: ...
 
 
+@functools.cache
+def _crd() -> Json:
+    read: Json = yaml.safe_load(CRD.read_text())
+    return read
+
+
 async def nodes_with_kubelet(client: AsyncClient) -> list[str]:
     """Ready nodes that no test has made."""
-    return [
-        node.metadata.name
-        async for node in client.list(Node)
-        if not node.metadata.name.startswith("peerpods-test-")
-        and any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or ())
-    ]
+    found = []
+    async for node in client.list(Node):
+        assert node.metadata is not None
+        name, conditions = node.metadata.name or "", (node.status.conditions if node.status else None) or ()
+        ready = any(one.type == "Ready" and one.status == "True" for one in conditions)
+        if ready and not name.startswith("peerpods-test-"):
+            found.append(name)
+    return found

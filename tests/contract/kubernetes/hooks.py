@@ -11,7 +11,9 @@ from aiohttp import web
 
 from tests.worlds.kubernetes import server, world
 
-HOST: Final = os.environ.get("PEERPODS_TEST_WEBHOOK_HOST", "127.0.0.1")  # an address of ours that the API server reaches
+HOST: Final = os.environ.get(
+    "PEERPODS_TEST_WEBHOOK_HOST", "127.0.0.1"
+)  # an address of ours that the API server reaches
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]  # a request to a response; the uid is filled in
 
 

@@ -5,9 +5,11 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import json
 import logging
 import os
 import ssl
+import stat
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ async def test_large_messages_pass_both_ways_unchanged(world: GuestWorld, dial: 
     await worker.bind(pod())
     data = os.urandom(3 << 20)
     assert await worker.call(names.AGENT_SERVICE, "CopyFile", data) == data
+
+
+async def test_pull_secrets_of_any_size_that_a_frame_can_hold_are_written_for_the_guest_alone(
+    world: GuestWorld, dial: Dial
+) -> None:
+    worker = await dial(world)
+    auth = json.dumps({"auths": {"quay.io": {"auth": "x" * (4_000_000)}}}).encode()
+    await worker.bind(pod(registry_auth=auth))
+    path = world.run_dir / "auth.json"
+    assert path.read_bytes() == auth
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_a_vm_may_be_bound_without_a_hello_on_that_link(world: GuestWorld, dial: Dial) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,46 +14,30 @@ import grpc.aio
 import pytest
 
 from adaptor import names
-from adaptor.errors import Unavailable
 from adaptor.kube import device_plugin
 from adaptor.kube.device_plugin import DevicePlugin, preferred
 from adaptor.protos import deviceplugin_pb2 as pb
+from tests.worlds.hand import HastyClock
 from tests.worlds.kubelet_devices import DeviceManager
 
 
-class Hasty:
-    """A clock fifty times as fast as the wall's: the plugin waits on files, which have no virtual time."""
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time() * 50
-
-    wall = now
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / 50)
-
-
-class Adaptor:
-    figure: int | None = 3
-    ready = True
-    away = False
-
-    async def count(self) -> int | None:
-        if self.away:
-            raise Unavailable("the API server is away")
-        return self.figure
-
-
 @asynccontextmanager
-async def serving(directory: Path, adaptor: Adaptor) -> AsyncIterator[None]:
-    plugin = DevicePlugin(adaptor.count, lambda: adaptor.ready, Hasty(), str(directory))
+async def serving(directory: Path, ready: Callable[[], bool] = lambda: True) -> AsyncIterator[DevicePlugin]:
+    """A plugin with three devices."""
+    plugin = DevicePlugin(3, ready, HastyClock(), str(directory))
     task = asyncio.create_task(plugin.run())
     try:
-        yield
+        yield plugin
     finally:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -63,7 +49,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[DeviceManager]:
 
 
 async def test_kubelet_hears_of_as_many_devices_as_there_may_be_vms(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
     (request,) = kubelet.registrations
     assert (request.version, request.endpoint, request.resource_name) == ("v1beta1", "peerpods.sock", names.VM_RESOURCE)
@@ -72,7 +58,7 @@ async def test_kubelet_hears_of_as_many_devices_as_there_may_be_vms(kubelet: Dev
 
 
 async def test_a_container_gets_devices_and_nothing_is_mounted(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
         answer = await kubelet.allocate("vm-0")
         assert [each.SerializeToString() for each in answer.container_responses] == [b""]
@@ -82,53 +68,42 @@ async def test_a_container_gets_devices_and_nothing_is_mounted(kubelet: DeviceMa
 
 
 async def test_kubelet_is_asked_to_take_the_devices_that_stay_longest(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
         assert await kubelet.prefer(["vm-10", "vm-2", "vm-1"], 2) == ["vm-1", "vm-2"]
     assert preferred(["vm-0", "vm-1", "vm-7"], ["vm-7"], 2) == ["vm-7", "vm-0"]
 
 
 async def test_the_list_follows_the_figure_up_and_down(kubelet: DeviceManager) -> None:
-    adaptor = Adaptor()
-    async with serving(kubelet.directory, adaptor):
+    async with serving(kubelet.directory) as plugin:
         await kubelet.until(healthy=3)
-        adaptor.figure = 5
+        plugin.offer(5)
         await kubelet.until(healthy=5)
-        adaptor.figure = 2
+        plugin.offer(2)
         await kubelet.until(healthy=2)
-    assert kubelet.lists[-1] != {}
+        plugin.offer(2)
+    assert [len(each) for each in kubelet.lists] == [3, 5, 2], "told once each, and never fewer in between"
     assert len(kubelet.registrations) == 1
 
 
 async def test_an_adaptor_that_is_not_ready_takes_no_new_pods(kubelet: DeviceManager) -> None:
-    adaptor = Adaptor()
-    async with serving(kubelet.directory, adaptor):
+    ready = True
+    async with serving(kubelet.directory, lambda: ready):
         await kubelet.until(healthy=3)
-        adaptor.ready = False
+        ready = False
         await kubelet.until(healthy=0)
         assert kubelet.devices == {"vm-0": "Unhealthy", "vm-1": "Unhealthy", "vm-2": "Unhealthy"}
-        adaptor.ready = True
+        ready = True
         await kubelet.until(healthy=3)
-
-
-@pytest.mark.parametrize("unknown", ["away", "nobody can tell"])
-async def test_a_figure_that_nobody_knows_stays_as_it_was(kubelet: DeviceManager, unknown: str) -> None:
-    adaptor = Adaptor()
-    async with serving(kubelet.directory, adaptor):
-        await kubelet.until(healthy=3)
-        adaptor.away, adaptor.figure = unknown == "away", None
-        adaptor.ready = False
-        await kubelet.until(healthy=0)  # so it has been counted since
-        assert len(kubelet.devices or {}) == 3
 
 
 async def test_a_kubelet_that_restarts_is_told_again(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
         for times in (2, 3):
             await kubelet.stop()
             await kubelet.start()
-            assert kubelet.devices is None
+            assert kubelet.devices == {}
             await kubelet.registered(times)
             await kubelet.until(healthy=3)
 
@@ -161,7 +136,7 @@ def test_a_new_kubelet_socket_with_the_old_ones_inode_is_another_one(
 
 
 async def test_a_socket_that_somebody_removed_is_made_again(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
         (kubelet.directory / device_plugin.OURS).unlink()
         await kubelet.registered(2)
@@ -169,7 +144,7 @@ async def test_a_socket_that_somebody_removed_is_made_again(kubelet: DeviceManag
 
 
 async def test_a_kubelet_that_no_longer_listens_is_told_again(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
         await kubelet.hang_up()
         await kubelet.registered(2)
@@ -178,7 +153,7 @@ async def test_a_kubelet_that_no_longer_listens_is_told_again(kubelet: DeviceMan
 
 async def test_a_kubelet_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> None:
     kubelet = DeviceManager(tmp_path)
-    async with serving(tmp_path, Adaptor()):
+    async with serving(tmp_path):
         await asyncio.sleep(0.1)
         assert list(tmp_path.iterdir()) == []
         await kubelet.start()
@@ -188,8 +163,8 @@ async def test_a_kubelet_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> Non
 
 async def test_a_refusal_is_told_once_and_tried_again(kubelet: DeviceManager, caplog: pytest.LogCaptureFixture) -> None:
     kubelet.refusing = grpc.StatusCode.UNKNOWN
-    async with serving(kubelet.directory, Adaptor()):
-        await asyncio.sleep(0.2)
+    async with serving(kubelet.directory):
+        await eventually(lambda: kubelet.refused > 2)
         kubelet.refusing = None
         await kubelet.until(healthy=3)
     refused = [record for record in caplog.records if "no device plugin" in record.getMessage()]
@@ -200,15 +175,19 @@ async def test_a_directory_that_cannot_be_used_is_tried_again(
     kubelet: DeviceManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     (kubelet.directory / device_plugin.OURS).mkdir()
-    async with serving(kubelet.directory, Adaptor()):
-        await asyncio.sleep(0.1)
-        assert "Is a directory" in caplog.text
+    async with serving(kubelet.directory):
+        await eventually(lambda: "Is a directory" in caplog.text)
         (kubelet.directory / device_plugin.OURS).rmdir()
         await kubelet.until(healthy=3)
 
 
 async def test_an_adaptor_that_ends_leaves_no_device_to_new_pods(kubelet: DeviceManager) -> None:
-    async with serving(kubelet.directory, Adaptor()):
+    async with serving(kubelet.directory):
         await kubelet.until(healthy=3)
     await kubelet.until(healthy=0)
     assert len(kubelet.devices or {}) == 3  # kubelet keeps the capacity for a while
+
+
+def test_a_node_that_advertises_in_its_status_does_without_grpc() -> None:
+    look = "import sys, adaptor.kube.opening; sys.exit('grpc' in sys.modules)"
+    subprocess.run([sys.executable, "-c", look], check=True, timeout=60)

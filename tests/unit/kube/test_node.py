@@ -230,14 +230,21 @@ async def test_a_slow_api_server_holds_a_start_up_no_longer_than_the_bound(
 
 
 async def test_a_right_that_is_missing_is_named_and_the_pod_goes_on(
-    hands: Hands, connect: Callable[[str], AsyncClient], world: World, caplog: pytest.LogCaptureFixture
+    hands: Hands,
+    connect: Callable[[str], AsyncClient],
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(peerpods, "_PAUSE", 5.0)
+    monkeypatch.setattr(peerpods, "_PAUSE_LIMIT", 5.0)
+    monkeypatch.setattr(kube_node, "ANNOUNCE", 3.0)
     await hands.pod()
     nobody = world.service_account("peerpods", "peerpods-adaptor", node=NODE)
     async with node_of(connect(nobody)) as cluster:
         began = time.monotonic()
         web = await Sandbox(cluster, hands.spec()).starts()
-        assert time.monotonic() - began < 0.5, "a refusal is an answer: nobody waits for another"
+        assert time.monotonic() - began < 1.0, "a refusal is an answer: nobody waits for another"
         web.ends()
     said = caplog.text.replace("\\", "")
     assert 'cannot create resource "peerpods" in API group "confidentialcontainers.org"' in said
@@ -446,7 +453,7 @@ async def test_a_peerpod_whose_creates_answer_was_lost_is_known_also_to_who_cann
     async with node_of(connect()) as cluster:
         web = await Sandbox(cluster, hands.spec()).starts()
         if not ended:
-            await until(lambda: cluster.peerpods.pending == 0)
+            await until(lambda: running(hands, web.name))
         web.ends()
         await until(lambda: len(cluster.peerpods) == 0)
         world.faults.clear()

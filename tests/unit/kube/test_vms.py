@@ -91,13 +91,14 @@ def test_a_node_tells_what_is_advertised_who_wrote_it_and_whether_it_is_being_dr
         (3, 2, Seen(5), 2, 3),
         (0, 2, Seen(10), 0, 2),  # never 0 while pods run
         (0, 0, Seen(2), 0, 0),
-        (0, 0, Seen(2), 1, 1),  # its pod is not listed yet, or not any more
+        (0, 0, Seen(2), 1, 0),  # a VM that is being deleted: its pod is gone
         (-1, 5, Seen(10), 5, None),
         (10, 2, Seen(10, draining=True), 2, 2),
         (10, 0, Seen(10, draining=True), 0, 0),
         (3, None, Seen(10), 1, 10),  # nobody can tell what is in use: not lowered
         (12, None, Seen(10), 1, 12),
         (3, None, Seen(None), 1, 3),
+        (3, None, Seen(None), 4, 4),
     ],
 )
 def test_the_figure_is_the_limit_and_never_less_than_what_is_in_use(

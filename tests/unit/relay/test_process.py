@@ -15,6 +15,7 @@ import pytest
 
 from adaptor.errors import GuestUnreachable, Unavailable
 from adaptor.relay.client import RelayClient, SessionState, ensure_relay
+from adaptor.sandbox import launch
 from tests.unit.relay.pods import Pod, RunningRelay
 from tests.unit.relay.tunnel_ends import eventually
 from tests.worlds.bound import Agent
@@ -128,6 +129,21 @@ async def test_no_key_is_ever_logged(own_relay: RunningRelay, guest: Guest, pki:
     assert pod.sandbox_id in log
     assert "PRIVATE" not in log
     assert pki.worker.key.splitlines()[1].decode() not in log
+
+
+async def test_the_largest_bind_that_the_adaptor_lets_pass_reaches_the_guest_whole(
+    own_relay: RunningRelay, guest: Guest, pki: Pki
+) -> None:
+    pod = Pod(own_relay, guest, pki)
+    room = launch.BIND_LIMIT - pod.bind_request.ByteSize() - 8  # the field's own head
+    pod.bind_request.registry_auth = b"x" * room
+    assert room > 4_000_000
+    assert launch.BIND_LIMIT - 8 <= pod.bind_request.ByteSize() <= launch.BIND_LIMIT
+    await pod.open()
+    await pod.dial()
+    await pod.bind()
+    assert guest.binds == [pod.bind_request]
+    pod.close()
 
 
 async def test_it_starts_small(own_relay: RunningRelay) -> None:

@@ -109,12 +109,13 @@ class Access:
             bound = (ref["kind"], ref["name"], self._bound(ref, namespace, name, extra))
         user = service_account(namespace, name, account["metadata"]["uid"], extra)
         expires = self._clock.wall() + seconds
-        claims = {"iss": ISSUER, "sub": user.name, "aud": spec.get("audiences") or [ISSUER], "exp": int(expires)}
+        audiences: Sequence[str] = spec.get("audiences") or [ISSUER]
+        claims = {"iss": ISSUER, "sub": user.name, "aud": audiences, "exp": int(expires)}
         text = ".".join(
             base64.urlsafe_b64encode(part).rstrip(b"=").decode()
             for part in (b'{"alg":"none"}', msgspec.json.encode(claims), secrets.token_bytes(24))
         )
-        if ISSUER in claims["aud"]:  # for another audience it is no credential here
+        if ISSUER in audiences:  # for another audience it is no credential here
             self._tokens[text] = _Token(user, expires, bound, namespace)
         return text, stamp(expires)
 
@@ -127,7 +128,9 @@ class Access:
             raise Refusal(409, f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record")
         if ref["kind"] == "Pod":
             if obj["spec"].get("serviceAccountName", "default") != account:
-                raise bad_request(f"cannot bind token for serviceaccount \"{account}\" to pod running with different serviceaccount name.")
+                raise bad_request(
+                    f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
+                )
             extra |= {f"{_EXTRA}pod-name": [ref["name"]], f"{_EXTRA}pod-uid": [uid]}
             if node := obj["spec"].get("nodeName"):
                 extra[f"{_EXTRA}node-name"] = [node]

@@ -67,7 +67,14 @@ class Actions:
                     raise Refusal(
                         429,
                         "Cannot evict pod as it would violate the pod's disruption budget.",
-                        details={"causes": [{"reason": "DisruptionBudget", "message": f"The disruption budget {budget['metadata']['name']} needs more healthy pods"}]},
+                        details={
+                            "causes": [
+                                {
+                                    "reason": "DisruptionBudget",
+                                    "message": f"The disruption budget {budget['metadata']['name']} needs more healthy pods",
+                                }
+                            ]
+                        },
                     )
         if not call.dry_run:
             self._deletes.begin(call.kind, stored, options.get("propagationPolicy"), options.get("gracePeriodSeconds"))

@@ -2,16 +2,16 @@
 validation: limits, policies, validating webhooks, and quota last."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import pods, quantity
 from tests.worlds.kubernetes.access import Access, Wish
-from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.kinds import Kind, Kinds
+from tests.worlds.kubernetes.policies import Policies
 from tests.worlds.kubernetes.quota import Quotas
-from tests.worlds.kubernetes.refusals import Refusal, forbidden, not_found
+from tests.worlds.kubernetes.refusals import forbidden, not_found
 from tests.worlds.kubernetes.store import Object, Store
 from tests.worlds.kubernetes.webhooks import Attributes, Dispatcher
 
@@ -25,8 +25,6 @@ class Options:
     """What clusters differ in."""
 
     owner_permission: bool = False  # OwnerReferencesPermissionEnforcement, OpenShift's default
-    own_node_only: bool = False  # as the chart's ValidatingAdmissionPolicy does it
-    restricted: set[str] = field(default_factory=set)  # users that `own_node_only` means; empty: all service accounts
 
 
 class Admission:
@@ -36,7 +34,7 @@ class Admission:
         self.options = Options()
         self.dispatcher = Dispatcher(store, kinds, clock)
         self._store, self._kinds, self._access = store, kinds, access
-        self._quotas = Quotas(store, kinds)
+        self._quotas, self._policies = Quotas(store, kinds), Policies(store, kinds)
 
     async def mutate(self, attributes: Attributes) -> None:
         """Changes `attributes.object`; raises a Refusal."""
@@ -54,9 +52,8 @@ class Admission:
             self._runtime_overhead(attributes)
         if self.options.owner_permission and attributes.operation != "DELETE":
             self._owners(attributes)
-        if self.options.own_node_only:
-            self._own_node(attributes)
         if attributes.hooked:
+            self._policies.demand(attributes)
             await self.dispatcher.validate(attributes)
         if _is_new_pod(attributes):
             self._quotas.demand(attributes)
@@ -202,18 +199,6 @@ class Admission:
                 why = "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>"
                 raise forbidden(call.kind, attributes.object["metadata"].get("name", ""), why)
 
-    def _own_node(self, attributes: Attributes) -> None:
-        call, user = attributes.call, attributes.call.user
-        meant = user.name in self.options.restricted or (
-            not self.options.restricted and "system:serviceaccounts" in user.groups
-        )
-        if call.kind.plural != "nodes" or attributes.operation != "UPDATE" or not meant:
-            return
-        if [call.name] != list(user.extra.get("authentication.kubernetes.io/node-name", ())):
-            why = "ValidatingAdmissionPolicy 'peerpods-own-node' with binding 'peerpods-own-node' denied request: an adaptor changes only its own node"
-            refusal = forbidden(call.kind, call.name, why)
-            raise Refusal(422, refusal.message, reason="Invalid", details=refusal.details)
-
     # -- looking up -------------------------------------------------------------------------------
 
     def _kind(self, group: str, plural: str) -> Kind:
@@ -227,7 +212,9 @@ class Admission:
 
 
 def _is_new_pod(attributes: Attributes) -> bool:
-    return attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    return (
+        attributes.call.kind.plural == "pods" and attributes.operation == "CREATE" and not attributes.call.subresource
+    )
 
 
 def _same(one: dict[str, str], other: dict[str, str]) -> bool:

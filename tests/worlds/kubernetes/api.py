@@ -42,7 +42,12 @@ class Api:
         if match is not None:
             parts = {key: value or "" for key, value in match.groupdict().items()}
             if parts["namespace"] and parts["plural"] in _SUBRESOURCES_OF_NAMESPACES and not parts["name"]:
-                parts |= {"plural": "namespaces", "name": parts["namespace"], "subresource": parts["plural"], "namespace": ""}
+                parts |= {
+                    "plural": "namespaces",
+                    "name": parts["namespace"],
+                    "subresource": parts["plural"],
+                    "namespace": "",
+                }
             kind = self.core.kinds.at(parts["group"], parts["core"] or parts["version"], parts["plural"])
         if kind is None or (parts["subresource"] and parts["subresource"] not in kind.subresources):
             raise Refusal(404, "the server could not find the requested resource")

@@ -74,7 +74,9 @@ def taken(kinds: Kinds, call: Call, given: Any) -> Object:
         raise bad_request("the object provided is unrecognized (must be of type Object)")
     kind = call.kind
     if kind.custom and not given.get("kind"):
-        raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): Object 'Kind' is missing")
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind.kind}): Object 'Kind' is missing"
+        )
     given = {"apiVersion": kind.api_version, "kind": kind.kind} | given
     if given["apiVersion"] != kind.api_version:
         raise bad_request(
@@ -87,11 +89,15 @@ def taken(kinds: Kinds, call: Call, given: Any) -> Object:
     walk = Walk(custom=bool(kind.custom))
     obj = walk.object(kinds.schema(kind), given)
     if walk.broken:
-        raise bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {walk.broken[0]}')
+        raise bad_request(
+            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {walk.broken[0]}'
+        )
     _unknown(call, walk.unknown)
     if kind.plural == "pods":
         pods.default(obj)
     workloads.default(kind, obj)
+    if kind.plural == "mutatingadmissionpolicies":
+        call.warnings.append("this world keeps MutatingAdmissionPolicies and does nothing by them")
     return obj
 
 
@@ -115,7 +121,10 @@ def walked(kinds: Kinds, call: Call, config: Object) -> Object:
     if walk.broken:
         raise bad_request(f"failed to create typed patch object: {walk.broken[0]}")
     if walk.unknown:  # apply is always strict about these
-        raise Refusal(500, f"failed to create typed patch object ({call.namespace}/{call.name}; {call.kind.api_version}, Kind={call.kind.kind}): .{walk.unknown[0]}: field not declared in schema")
+        raise Refusal(
+            500,
+            f"failed to create typed patch object ({call.namespace}/{call.name}; {call.kind.api_version}, Kind={call.kind.kind}): .{walk.unknown[0]}: field not declared in schema",
+        )
     return part
 
 

@@ -1,12 +1,13 @@
 """The little of CEL that match conditions and guard rails here are written in. Pure.
 
 Literals, lists, `a.b`, `a["b"]`, `has()`, `in`, comparisons, `!`, `&&`, `||`, `? :`, `.?field`, `.orValue(x)`, `size()`,
-`startsWith`, `endsWith`, `contains`. As in CEL a missing field is an error, which `&&` and `||` can absorb.
+`startsWith`, `endsWith`, `contains`, `matches`, `exists(x, ...)`, `all(x, ...)`. As in CEL a missing field is an error,
+which `&&` and `||` can absorb.
 """
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 
@@ -28,8 +29,10 @@ _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "startsWith": str.startswith,
     "endsWith": str.endswith,
     "contains": lambda text, part: part in text,
+    "matches": lambda text, pattern: re.search(pattern, text) is not None,
     "size": len,
 }
+_MACROS: Final[dict[str, Callable[[Iterable[bool]], bool]]] = {"exists": any, "all": all}
 _NOTHING: Final = object()  # an optional without a value
 
 
@@ -128,10 +131,18 @@ class _Reader:
                 continue
             name = self._name()
             if sign == "." and self._take("("):
-                part = _method(part, name, self._arguments(")"))
+                part = self._macro(part, name) if name in _MACROS else _method(part, name, self._arguments(")"))
             else:
                 part = _field(part, name, optional=sign == ".?")
         return part
+
+    def _macro(self, part: Part, name: str) -> Part:
+        variable = self._name()
+        self._need(",")
+        inner = self.ternary()
+        self._need(")")
+        fold = _MACROS[name]
+        return lambda given: fold(_boolean(inner({**given, variable: item})) for item in part(given))
 
     def _primary(self) -> Part:
         if not self._tokens:
@@ -152,6 +163,9 @@ class _Reader:
         elif text == "[":
             items = self._arguments("]")
             return lambda given: [item(given) for item in items]
+        elif text == "{":
+            self._need("}")
+            return lambda given: {}
         else:
             raise Wrong(f"Syntax error: unexpected {text!r}")
         return lambda given: value

@@ -110,7 +110,10 @@ def _options(call: Call) -> dict[str, Any]:
             options.setdefault(key, int(call.query[key]) if key.startswith("grace") else call.query[key])
     policy, grace = options.get("propagationPolicy"), options.get("gracePeriodSeconds")
     if policy is not None and policy not in _POLICIES:
-        raise Refusal(422, f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"')
+        raise Refusal(
+            422,
+            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"',
+        )
     if grace is not None and grace < 0:
         raise Refusal(422, f'DeleteOptions.meta.k8s.io "" is invalid: gracePeriodSeconds: Invalid value: {grace}')
     return options

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.worlds.kubernetes.refusals import Refusal
-from tests.worlds.kubernetes.schema import Schema, resolve
+from tests.worlds.kubernetes.schema import METADATA, Schema, resolve
 
 Path = tuple[str, ...]
 Leaves = dict[Path, Any]
@@ -61,16 +61,11 @@ def leaves(schema: Schema, obj: dict[str, Any]) -> Leaves:
     """Every field that can be owned, with its value."""
     found: Leaves = {}
     for key, value in obj.items():
-        if key in ("apiVersion", "kind"):
-            continue
-        if key == "metadata":
-            value = {name: item for name, item in value.items() if name not in _SERVERS}
-            if not value:
-                continue
-            its: Schema = {"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
-        else:
-            its = schema.get("properties", {}).get(key, {})
-        _collect(its, value, (f"f:{key}",), found)
+        if key not in ("apiVersion", "kind", "metadata"):
+            _collect(schema.get("properties", {}).get(key, {}), value, (f"f:{key}",), found)
+    meta = {name: item for name, item in obj.get("metadata", {}).items() if name not in _SERVERS}
+    if meta:
+        _collect({"$ref": METADATA}, meta, ("f:metadata",), found)
     return found
 
 
@@ -122,9 +117,7 @@ def updated(owners: Sequence[Owner], me: Owner, before: Leaves, after: Leaves) -
 def conflicts(owners: Iterable[Owner], me: Owner, wanted: Leaves, live: Leaves) -> list[tuple[Owner, Path]]:
     """Fields that I would change and another holds."""
     differing = {path for path, value in wanted.items() if path in live and live[path] != value and path[-1] != "."}
-    return [
-        (owner, path) for owner in owners if owner.key != me.key for path in sorted(owner.fields & differing)
-    ]
+    return [(owner, path) for owner in owners if owner.key != me.key for path in sorted(owner.fields & differing)]
 
 
 def refusal(found: Sequence[tuple[Owner, Path]]) -> Refusal:
@@ -142,9 +135,7 @@ def refusal(found: Sequence[tuple[Owner, Path]]) -> Refusal:
         text = f"{words}: {listed[0]}" if len(found) == 1 else f"{words}:\n" + "\n".join(f"- {one}" for one in listed)
     else:
         text = "\n".join(f"{said(owner)}:\n- {show(path)}" for owner, path in found)
-    causes = [
-        {"reason": "FieldManagerConflict", "message": said(owner), "field": show(path)} for owner, path in found
-    ]
+    causes = [{"reason": "FieldManagerConflict", "message": said(owner), "field": show(path)} for owner, path in found]
     return Refusal(409, f"Apply failed with {count}: {text}", details={"causes": causes})
 
 

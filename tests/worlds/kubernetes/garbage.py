@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from adaptor.clock import Clock
 from tests.worlds.kubernetes.deletes import FOREGROUND, ORPHAN, Deletes
 from tests.worlds.kubernetes.kinds import Kind
 from tests.worlds.kubernetes.store import Event, Object, Stored, copied
@@ -168,4 +167,6 @@ class Collector:
 
 
 def _blocks(obj: Object, uid: str) -> bool:
-    return any(ref["uid"] == uid and ref.get("blockOwnerDeletion") for ref in obj["metadata"].get("ownerReferences", ()))
+    return any(
+        ref["uid"] == uid and ref.get("blockOwnerDeletion") for ref in obj["metadata"].get("ownerReferences", ())
+    )

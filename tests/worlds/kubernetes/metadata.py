@@ -58,7 +58,10 @@ def check(kind: Kind, metadata: dict[str, Any]) -> Faults:
         yield "metadata.annotations", f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes"
     for finalizer in metadata.get("finalizers", []):
         if not is_qualified(finalizer):
-            yield "metadata.finalizers", f'Invalid value: "{finalizer}": name part must consist of alphanumeric characters'
+            yield (
+                "metadata.finalizers",
+                f'Invalid value: "{finalizer}": name part must consist of alphanumeric characters',
+            )
     yield from _owners(metadata.get("ownerReferences", []))
 
 

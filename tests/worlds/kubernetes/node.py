@@ -1,5 +1,6 @@
 """A played scheduler, and kubelets that advertise, admit, run and end pods by the rules found on a real one."""
 
+import abc
 import asyncio
 import contextlib
 import copy
@@ -18,7 +19,7 @@ _SCHEDULER: Final = User("system:kube-scheduler", ("system:masters",))
 _STRATEGIC: Final = "application/strategic-merge-patch+json"
 
 
-class _Loop:
+class _Loop(abc.ABC):
     """Runs `_turn` after every change of a pod or node, and every `period` seconds."""
 
     period = 1.0
@@ -26,7 +27,7 @@ class _Loop:
     def __init__(self, world: World) -> None:
         self.world = world
         self._task: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._news, self._idle = asyncio.Event(), asyncio.Event()
         world.store.listeners.append(self._noticed)
 
     def _noticed(self, event: Event) -> None:
@@ -51,9 +52,17 @@ class _Loop:
                     await self._news.wait()
             self._news.clear()
             await self._turn()
+            if not self._news.is_set():
+                self._idle.set()
 
-    async def _turn(self) -> None:
-        raise NotImplementedError
+    async def settled(self) -> None:
+        """Until it has done all that there was to do."""
+        self._idle.clear()
+        self._news.set()
+        await self._idle.wait()
+
+    @abc.abstractmethod
+    async def _turn(self) -> None: ...
 
     def _all(self, plural: str) -> list[Object]:
         kind = self.world.kinds.at("", "v1", plural)
@@ -112,7 +121,9 @@ class Scheduler(_Loop):
         if any(labels.get(key) != value for key, value in (pod["spec"].get("nodeSelector") or {}).items()):
             return "node(s) didn't match Pod's node affinity/selector"
         for taint in spec.get("taints") or ():
-            if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(one, taint) for one in pod["spec"].get("tolerations") or ()):
+            if taint["effect"] != "PreferNoSchedule" and not any(
+                _tolerates(one, taint) for one in pod["spec"].get("tolerations") or ()
+            ):
                 return f"node(s) had untolerated taint(s) {{{taint['key']}: {taint.get('value', '')}}}"
         room = (node.get("status") or {}).get("allocatable") or {}
         taken = quantity.add(*(asked(one) for one in self._all("pods") if _counts(one, node["metadata"]["name"])))
@@ -140,7 +151,7 @@ def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))
 
 
 class Devices(Protocol):
@@ -179,7 +190,9 @@ class Kubelet(_Loop):
         kind = self.world.kind("v1", "Node")
         if self.world.get(kind, "", self.name) is None:
             labels = {"kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux"}
-            await self.world.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}})
+            await self.world.create(
+                {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}}
+            )
             conditions = [self._condition("Ready", "KubeletReady")]
             figures = {"capacity": self.capacity, "allocatable": self.capacity, "conditions": conditions}
             await self._status(self._node(), figures, self.user, "kubelet")
@@ -196,17 +209,17 @@ class Kubelet(_Loop):
         """Forgets devices and whom it had admitted: every pod on the node must fit again, by what the status says."""
         await self.stop()
         self._seen.clear()
-        if self._had_devices:  # the checkpoint is there, the plugin is not yet
-            self.devices_gone()
         await self.start()
-        await self._turn()
-
-    def devices_gone(self) -> None:
-        if self.devices is not None:
-            self.devices.devices = {}
+        await self.settled()
 
     def _condition(self, type: str, reason: str) -> Object:
-        return {"type": type, "status": "True", "reason": reason, "message": "played", "lastTransitionTime": self.world.api.core.now()}
+        return {
+            "type": type,
+            "status": "True",
+            "reason": reason,
+            "message": "played",
+            "lastTransitionTime": self.world.api.core.now(),
+        }
 
     def _node(self) -> Object:
         node = self.world.get(self.world.kind("v1", "Node"), "", self.name)
@@ -234,9 +247,9 @@ class Kubelet(_Loop):
         status = node.get("status") or {}
         capacity = dict(status.get("capacity") or {})
         allocatable = dict(capacity)
-        if self.devices is not None and self.devices.devices is not None:
-            self._had_devices = True
-            capacity[self.resource] = str(len(self.devices.devices))
+        if self.devices is not None and (self.devices.devices is not None or self._had_devices):
+            self._had_devices = True  # its checkpoint: a kubelet that starts again knows the resource, but no device
+            capacity[self.resource] = str(len(self.devices.devices or ()))
             allocatable[self.resource] = str(self.devices.healthy)
         if (capacity, allocatable) == (status.get("capacity"), status.get("allocatable")):
             return
@@ -252,14 +265,23 @@ class Kubelet(_Loop):
         if lacking:
             name, wanted, used, has = lacking
             message = f"Pod was rejected: Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {has}"
-            await self._status(pod, {"phase": "Failed", "reason": f"OutOf{name}", "message": message}, self.user, "kubelet")
+            await self._status(
+                pod, {"phase": "Failed", "reason": f"OutOf{name}", "message": message}, self.user, "kubelet"
+            )
             return
         if pod["status"].get("phase") == "Running":
             return
         now = self.world.api.core.now()
         conditions = [self._condition(one, "") for one in ("Initialized", "ContainersReady", "Ready", "PodScheduled")]
         running = [
-            {"name": one["name"], "image": one["image"], "imageID": one["image"], "ready": True, "restartCount": 0, "state": {"running": {"startedAt": now}}}
+            {
+                "name": one["name"],
+                "image": one["image"],
+                "imageID": one["image"],
+                "ready": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": now}},
+            }
             for one in pod["spec"]["containers"]
         ]
         status = {
@@ -267,7 +289,9 @@ class Kubelet(_Loop):
             "startTime": now,
             "hostIP": "127.0.0.1",
             "podIP": "10.88.0.2",
-            "conditions": [{key: value for key, value in one.items() if key not in ("reason", "message")} for one in conditions],
+            "conditions": [
+                {key: value for key, value in one.items() if key not in ("reason", "message")} for one in conditions
+            ],
             "containerStatuses": running,
         }
         await self._status(pod, status, self.user, "kubelet")
@@ -278,7 +302,9 @@ class Kubelet(_Loop):
         room = dict((self._node().get("status") or {}).get("allocatable") or {})
         others = [one for one in self._all("pods") if _counts(one, self.name) and self._before(one, pod)]
         if self.devices is not None:
-            held = sum((_figure(pods.container_requests(one["spec"]), self.resource) for one in (*others, pod)), Fraction(0))
+            held = sum(
+                (_figure(pods.container_requests(one["spec"]), self.resource) for one in (*others, pod)), Fraction(0)
+            )
             if pod["status"].get("phase") == "Running":
                 room[self.resource] = quantity.form(max(held, _figure(room, self.resource)))
         taken = quantity.add(*(self._known(one, room) for one in others))
@@ -312,7 +338,12 @@ class Kubelet(_Loop):
     async def die(self) -> None:
         """The machine is gone: nothing runs, and the node's controller calls it unreachable."""
         await self.stop()
-        unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+        unknown = {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.",
+        }
         await self._status(self._node(), {"conditions": [unknown]}, self.user, "kube-controller-manager")
 
 
@@ -321,5 +352,3 @@ def killed(world: World) -> Iterator[Object]:
     for stored in world.store.all(world.kind("v1", "Pod")):
         if str(stored.object["status"].get("reason", "")).startswith("OutOf"):
             yield stored.object
-
-

@@ -13,7 +13,9 @@ _REJECTED: Final = "the server rejected our request due to an error in our reque
 def json_patch(document: Any, operations: Any) -> Any:
     """RFC 6902; raises a Refusal: 422 for a path or test that fails, 400 for what is no patch."""
     if not isinstance(operations, list):
-        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp")
+        raise bad_request(
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        )
     document = copy.deepcopy(document)
     for operation in operations:
         document = _operate(document, operation)
@@ -60,7 +62,11 @@ def _set(verb: str, document: Any, path: str, value: Any) -> Any:
     parts = _parts(path)
     if not parts:
         return value
-    target = _get(document, "/" + "/".join(p.replace("~", "~0").replace("/", "~1") for p in parts[:-1])) if parts[1:] else document
+    target = (
+        _get(document, "/" + "/".join(p.replace("~", "~0").replace("/", "~1") for p in parts[:-1]))
+        if parts[1:]
+        else document
+    )
     last = parts[-1]
     if isinstance(target, list):
         at = len(target) if last == "-" else int(last) if last.isdigit() else -1

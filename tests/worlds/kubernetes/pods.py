@@ -90,7 +90,10 @@ def quality(pod: Object) -> str:
     if spec.get("resources"):
         sets = [spec["resources"]]
     named = [
-        {key: {n: v for n, v in (one.get(key) or {}).items() if n in ("cpu", "memory") and quantity.parse(v)} for key in ("requests", "limits")}
+        {
+            key: {n: v for n, v in (one.get(key) or {}).items() if n in ("cpu", "memory") and quantity.parse(v)}
+            for key in ("requests", "limits")
+        }
         for one in sets
     ]
     if not any(one["requests"] or one["limits"] for one in named):
@@ -153,7 +156,10 @@ def faults(pod: Object) -> Faults:
 def _container_faults(path: str, container: dict[str, Any], names: set[str]) -> Faults:
     name = container.get("name", "")
     if not metadata.is_label(name):
-        yield f"{path}.name", f"Invalid value: \"{name}\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character"
+        yield (
+            f"{path}.name",
+            f"Invalid value: \"{name}\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+        )
     if name in names:
         yield f"{path}.name", f'Duplicate value: "{name}"'
     names.add(name)
@@ -168,7 +174,9 @@ def resource_faults(path: str, resources: dict[str, Any]) -> Faults:
     for what, given in (("limits", limits), ("requests", requests)):
         for name, value in given.items():
             where = f"{path}.{what}[{name}]"
-            if not metadata.is_qualified(name) or ("/" not in name and name not in NATIVE and not name.startswith("hugepages-")):
+            if not metadata.is_qualified(name) or (
+                "/" not in name and name not in NATIVE and not name.startswith("hugepages-")
+            ):
                 yield where, f'Invalid value: "{name}": must be a standard resource type or fully qualified'
             if (amount := quantity.parse(value)) < 0:
                 yield where, f'Invalid value: "{value}": must be greater than or equal to 0'
@@ -176,7 +184,10 @@ def resource_faults(path: str, resources: dict[str, Any]) -> Faults:
                 yield where, f'Invalid value: "{value}": must be an integer'
     for name, value in requests.items():
         if name in limits and quantity.parse(value) > quantity.parse(limits[name]):
-            yield f"{path}.requests", f'Invalid value: "{value}": must be less than or equal to {name} limit of {limits[name]}'
+            yield (
+                f"{path}.requests",
+                f'Invalid value: "{value}": must be less than or equal to {name} limit of {limits[name]}',
+            )
         elif "/" in name and name not in limits:
             yield f"{path}.limits", "Required value: Limit must be set for non overcommitable resources"
         elif "/" in name and quantity.parse(value) != quantity.parse(limits[name]):
@@ -189,9 +200,7 @@ def resource_faults(path: str, resources: dict[str, Any]) -> Faults:
 def forbidden_changes(pod: Object, old: Object) -> Faults:
     """Of a stored pod only images, deadlines, grace, more tolerations and fewer gates may change."""
     before, after = copy.deepcopy(old["spec"]), copy.deepcopy(pod["spec"])
-    was, now = (
-        [gate["name"] for gate in spec.pop("schedulingGates", None) or ()] for spec in (before, after)
-    )
+    was, now = ([gate["name"] for gate in spec.pop("schedulingGates", None) or ()] for spec in (before, after))
     if added := [gate for gate in now if gate not in was]:
         yield "spec.schedulingGates", f"Forbidden: only deletion is allowed, but found new scheduling gate '{added[0]}'"
     if [one for one in before.get("tolerations", []) if one not in after.get("tolerations", [])]:

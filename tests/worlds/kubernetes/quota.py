@@ -50,11 +50,14 @@ class Quotas:
                 listed = "; ".join(f"{key} for: {_names(pod)}" for key in missing)
                 raise forbidden(attributes.call.kind, name, f"failed quota: {title}: must specify {listed}")
             used = self._used(quota)
-            over = [key for key in sorted(hard) if key in wanted and used[key] + wanted[key] > quantity.parse(hard[key])]
+            over = [
+                key for key in sorted(hard) if key in wanted and used[key] + wanted[key] > quantity.parse(hard[key])
+            ]
             if over:
+                most = {key: quantity.parse(hard[key]) for key in over}
                 parts = [
-                    ",".join(f"{key}={_text(figure(key), hard[key])}" for key in over)
-                    for figure in (wanted.__getitem__, used.__getitem__, lambda key: quantity.parse(hard[key]))
+                    ",".join(f"{key}={_text(figures[key], hard[key])}" for key in over)
+                    for figures in (wanted, used, most)
                 ]
                 said = f"exceeded quota: {title}, requested: {parts[0]}, used: {parts[1]}, limited: {parts[2]}"
                 raise forbidden(attributes.call.kind, name, said)

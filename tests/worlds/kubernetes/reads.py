@@ -12,7 +12,7 @@ from tests.worlds.kubernetes.calls import Call
 from tests.worlds.kubernetes.refusals import bad_request, expired
 from tests.worlds.kubernetes.store import Event, Store, Stored
 
-BOOKMARKS: Final = 1.0  # seconds between them; a real one sends them about once a minute
+BOOKMARKS: Final = 0.25  # seconds between them; a real one sends them about once a minute
 
 
 def _test(call: Call) -> selectors.Test:
@@ -63,7 +63,9 @@ async def watched(store: Store, call: Call) -> AsyncIterator[bytes]:
     asked, bookmarks = call.query.get("resourceVersion", ""), call.query.get("allowWatchBookmarks") == "true"
     initial = call.query.get("sendInitialEvents") == "true"
     if asked and not asked.isdigit():
-        raise bad_request(f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax')
+        raise bad_request(
+            f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
+        )
     version = int(asked or 0)
     if not version or initial:
         version = store.version

@@ -5,7 +5,7 @@ import base64
 import binascii
 import functools
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final
 
@@ -129,7 +129,9 @@ class Walk:
             types = [declared] if isinstance(declared, str) else [name for name in declared if name != "null"]
         if not types or (value is None and schema.get("nullable")):
             return value is not None
-        if any(isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool)) for name in types):
+        if any(
+            isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool)) for name in types
+        ):
             return True
         if self._custom:
             has = "null" if value is None else _name(value)
@@ -147,7 +149,9 @@ class Walk:
             if len(value) > schema.get("maxLength", len(value)):
                 said.append(f"Too long: may not be more than {schema['maxLength']} bytes")
             if len(value) < schema.get("minLength", 0):
-                said.append(f'Invalid value: "{value}": {path} in body should be at least {schema["minLength"]} chars long')
+                said.append(
+                    f'Invalid value: "{value}": {path} in body should be at least {schema["minLength"]} chars long'
+                )
             if "pattern" in schema and not re.search(schema["pattern"], value):
                 last = path.rpartition(".")[2]
                 said.append(f"Invalid value: \"{value}\": {last} in body should match '{schema['pattern']}'")
@@ -157,9 +161,13 @@ class Walk:
             said += self._double_keys(schema, value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if value < schema.get("minimum", value):
-                said.append(f"Invalid value: {value}: {path} in body should be greater than or equal to {schema['minimum']}")
+                said.append(
+                    f"Invalid value: {value}: {path} in body should be greater than or equal to {schema['minimum']}"
+                )
             if value > schema.get("maximum", value):
-                said.append(f"Invalid value: {value}: {path} in body should be less than or equal to {schema['maximum']}")
+                said.append(
+                    f"Invalid value: {value}: {path} in body should be less than or equal to {schema['maximum']}"
+                )
         self.faults += [(path, one) for one in said]
 
     def _double_keys(self, schema: Schema, value: list[Any]) -> list[str]:
@@ -186,7 +194,9 @@ class Walk:
     def _time(self, value: str, path: str) -> str:
         if self._custom and path not in ("metadata.creationTimestamp", "metadata.deletionTimestamp"):
             if not _is_time(value):
-                self.faults.append((path, f'Invalid value: "{value}": {path} in body must be of type date-time: "{value}"'))
+                self.faults.append(
+                    (path, f'Invalid value: "{value}": {path} in body must be of type date-time: "{value}"')
+                )
             return value
         if not _is_time(value):
             self.broken.append(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00"')
@@ -216,7 +226,7 @@ def _is_time(value: str) -> bool:
 
 def stamp(wall: float) -> str:
     """Seconds since the epoch as Kubernetes writes times."""
-    return datetime.fromtimestamp(int(wall), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds(text: str) -> float:

@@ -34,7 +34,7 @@ class Server:
         self.requests: list[str] = []
         self._api, self._access, self._faults, self._tls = api, access, faults, tls
         self._runner: web.AppRunner | None = None
-        self._watches: set[asyncio.Task[Any]] = set()
+        self._watches: dict[asyncio.Task[Any], asyncio.Timeout] = {}
 
     async def start(self) -> None:
         """Also after `stop`, on the same port."""
@@ -53,10 +53,13 @@ class Server:
             await cut(self._runner)
             self._runner = None
 
-    def cut_watches(self) -> int:
-        """Ends every watch in the middle; how many there were."""
-        for task in self._watches:
-            task.cancel()
+    def cut_watches(self, *, politely: bool = False) -> int:
+        """Ends every watch, in the middle or (politely) as the server does when a watch's time is up; how many."""
+        for task, limit in self._watches.items():
+            if politely:
+                limit.reschedule(asyncio.get_running_loop().time())
+            else:
+                task.cancel()
         return len(self._watches)
 
     @property
@@ -119,8 +122,9 @@ class Server:
         seconds = float(call.query.get("timeoutSeconds") or 1800)
         response = web.StreamResponse(headers={"Content-Type": JSON})
         response.enable_chunked_encoding()
-        task = asyncio.create_task(self._stream(request, response, lines, seconds))
-        self._watches.add(task)
+        limit = asyncio.timeout(seconds)
+        task = asyncio.create_task(self._stream(request, response, lines, limit))
+        self._watches[task] = limit
         try:
             await task
         except asyncio.CancelledError:
@@ -130,17 +134,16 @@ class Server:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._watches.discard(task)
+            del self._watches[task]
         return response
 
     @staticmethod
-    async def _stream(request: web.Request, response: web.StreamResponse, lines: Any, seconds: float) -> None:
-        first: bytes | None = None
+    async def _stream(request: web.Request, response: web.StreamResponse, lines: Any, limit: asyncio.Timeout) -> None:
         await response.prepare(request)
         with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(seconds), contextlib.aclosing(lines):
-                async for first in lines:
-                    await response.write(first)
+            async with limit, contextlib.aclosing(lines):
+                async for line in lines:
+                    await response.write(line)
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
 
@@ -163,7 +166,9 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     path = path.rstrip("/")
     if path == "/version":
         major, minor, _ = schema.VERSION.split(".")
-        return msgspec.json.encode({"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"})
+        return msgspec.json.encode(
+            {"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"}
+        )
     if path == "/api":
         return msgspec.json.encode({"kind": "APIVersions", "versions": ["v1"]})
     groups: defaultdict[tuple[str, str], list[Kind]] = defaultdict(list)
@@ -174,7 +179,12 @@ def discovered(kinds: Kinds, path: str) -> bytes | None:
     for (group, version), members in groups.items():
         if path == (f"/apis/{group}/{version}" if group else "/api/v1"):
             return msgspec.json.encode(
-                {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": members[0].api_version, "resources": [*_resources(members)]}
+                {
+                    "kind": "APIResourceList",
+                    "apiVersion": "v1",
+                    "groupVersion": members[0].api_version,
+                    "resources": [*_resources(members)],
+                }
             )
     return None
 

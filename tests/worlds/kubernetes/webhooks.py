@@ -18,8 +18,8 @@ from cryptography import x509
 
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import cel, patches, selectors
-from tests.worlds.kubernetes.calls import Call, pruned
-from tests.worlds.kubernetes.kinds import Kind, Kinds
+from tests.worlds.kubernetes.calls import Call
+from tests.worlds.kubernetes.kinds import Kinds
 from tests.worlds.kubernetes.refusals import Refusal, bad_request, internal
 from tests.worlds.kubernetes.store import Object, Store
 
@@ -109,13 +109,15 @@ class Dispatcher:
 
     def _matches(self, webhook: dict[str, Any], attributes: Attributes) -> bool:
         call = attributes.call
-        if not any(_rule(rule, attributes) for rule in webhook.get("rules") or ()):
+        if not any(ruled(rule, attributes) for rule in webhook.get("rules") or ()):
             return False
         namespace = self._namespace(call)
         if not selectors.matches(webhook.get("namespaceSelector"), namespace):
             return False
         sides = [side for side in (attributes.object, attributes.old) if side]
-        if not any(selectors.matches(webhook.get("objectSelector"), side["metadata"].get("labels") or {}) for side in sides):
+        if not any(
+            selectors.matches(webhook.get("objectSelector"), side["metadata"].get("labels") or {}) for side in sides
+        ):
             return False
         return self._conditions(webhook, attributes)
 
@@ -133,7 +135,7 @@ class Dispatcher:
         variables = {
             "object": attributes.object or None,
             "oldObject": attributes.old,
-            "request": _request(attributes, uid=""),
+            "request": review_request(attributes, uid=""),
         }
         wrong = ""
         for condition in webhook.get("matchConditions") or ():
@@ -152,7 +154,7 @@ class Dispatcher:
         """The response, if it allows; None where a failed call is ignored. Raises a Refusal."""
         if attributes.call.dry_run and webhook["sideEffects"] not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
-        request = _request(attributes, uid=str(uuid.uuid4()))
+        request = review_request(attributes, uid=str(uuid.uuid4()))
         version = next(one for one in webhook["admissionReviewVersions"] if one in ("v1", "v1beta1"))
         review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
@@ -197,7 +199,10 @@ class Dispatcher:
         where = self.services.get((service["namespace"], service["name"]))
         if where is None:
             raise ValueError(f'service "{service["name"]}" not found')
-        return f"https://{where[0]}:{where[1]}{service.get('path', '/')}", f"{service['name']}.{service['namespace']}.svc"
+        return (
+            f"https://{where[0]}:{where[1]}{service.get('path', '/')}",
+            f"{service['name']}.{service['namespace']}.svc",
+        )
 
     @staticmethod
     def _patch(webhook: dict[str, Any], attributes: Attributes, response: dict[str, Any]) -> None:
@@ -212,7 +217,7 @@ class Dispatcher:
             raise internal(f'admission webhook "{webhook["name"]}": its patch cannot be applied: {error}') from error
 
 
-def _rule(rule: dict[str, Any], attributes: Attributes) -> bool:
+def ruled(rule: dict[str, Any], attributes: Attributes) -> bool:
     call = attributes.call
     asked = call.kind.plural + (f"/{call.subresource}" if call.subresource else "")
     fits = {"*/*", asked} | ({"*"} if not call.subresource else {f"{call.kind.plural}/*", f"*/{call.subresource}"})
@@ -226,7 +231,7 @@ def _rule(rule: dict[str, Any], attributes: Attributes) -> bool:
     )
 
 
-def _request(attributes: Attributes, uid: str) -> dict[str, Any]:
+def review_request(attributes: Attributes, uid: str) -> dict[str, Any]:
     call = attributes.call
     kind = {"group": call.kind.group, "version": call.kind.version, "kind": call.kind.kind}
     resource = {"group": call.kind.group, "version": call.kind.version, "resource": call.kind.plural}
@@ -250,13 +255,20 @@ def _request(attributes: Attributes, uid: str) -> dict[str, Any]:
 
 def _understood(answer: Any, review: dict[str, Any]) -> dict[str, Any]:
     """The response of an answer that fits; raises ValueError."""
-    if not isinstance(answer, dict) or (answer.get("kind"), answer.get("apiVersion")) != (review["kind"], review["apiVersion"]):
-        raise ValueError("received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview")
+    if not isinstance(answer, dict) or (answer.get("kind"), answer.get("apiVersion")) != (
+        review["kind"],
+        review["apiVersion"],
+    ):
+        raise ValueError(
+            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview"
+        )
     response = answer.get("response")
     if not isinstance(response, dict):
         raise ValueError("webhook response was absent")
     if response.get("uid") != review["request"]["uid"]:
-        raise ValueError(f"received invalid webhook response: expected response.uid={review['request']['uid']!r}, got {response.get('uid')!r}")
+        raise ValueError(
+            f"received invalid webhook response: expected response.uid={review['request']['uid']!r}, got {response.get('uid')!r}"
+        )
     return response
 
 
@@ -277,7 +289,9 @@ def _context(config: dict[str, Any]) -> ssl.SSLContext:
         for certificate in x509.load_pem_x509_certificates(bundle):
             context.load_verify_locations(cadata=_pem(certificate))
     else:
-        raise ValueError("tls: failed to verify certificate: unable to load root certificates: unable to parse bytes as PEM block")
+        raise ValueError(
+            "tls: failed to verify certificate: unable to load root certificates: unable to parse bytes as PEM block"
+        )
     return context
 
 

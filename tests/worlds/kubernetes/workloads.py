@@ -63,7 +63,9 @@ def faults(kind: Kind, obj: Object, old: Object | None) -> Faults:
     if kind.plural in _TEMPLATED:
         spec = obj["spec"]
         carried = (spec["template"].get("metadata") or {}).get("labels") or {}
-        if not (spec.get("selector") or {}).get("matchLabels") and not (spec.get("selector") or {}).get("matchExpressions"):
+        if not (spec.get("selector") or {}).get("matchLabels") and not (spec.get("selector") or {}).get(
+            "matchExpressions"
+        ):
             yield "spec.selector", "Required value"
         yield from metadata.selector_faults(spec.get("selector") or {}, carried, "spec.template.metadata.labels")
         for path, what in pods.faults(spec["template"]):
@@ -84,7 +86,10 @@ def _config(obj: Object, old: Object | None) -> Faults:
     data = {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}
     for key in data:
         if not _KEY.fullmatch(key):
-            yield f"data[{key}]", f"Invalid value: \"{key}\": a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
+            yield (
+                f"data[{key}]",
+                f"Invalid value: \"{key}\": a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            )
     if sum(len(str(value)) for value in data.values()) > _SECRET_LIMIT * (4 / 3 if obj["kind"] == "Secret" else 1):
         yield "data", f"Too long: may not be more than {_SECRET_LIMIT} bytes"
     if old is not None and old.get("immutable") and old.get("data") != obj.get("data"):
@@ -131,18 +136,30 @@ def _webhooks(obj: Object, old: Object | None) -> Faults:
     for index, webhook in enumerate(obj.get("webhooks") or ()):
         path = f"webhooks[{index}]"
         if not metadata.is_subdomain(webhook["name"]) or webhook["name"].count(".") < 2:
-            yield f"{path}.name", f'Invalid value: "{webhook["name"]}": should be a domain with at least three segments separated by dots'
+            yield (
+                f"{path}.name",
+                f'Invalid value: "{webhook["name"]}": should be a domain with at least three segments separated by dots',
+            )
         if webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
-            yield f"{path}.sideEffects", f'Unsupported value: "{webhook.get("sideEffects")}": supported values: "None", "NoneOnDryRun"'
+            yield (
+                f"{path}.sideEffects",
+                f'Unsupported value: "{webhook.get("sideEffects")}": supported values: "None", "NoneOnDryRun"',
+            )
         if not 1 <= webhook["timeoutSeconds"] <= 30:
-            yield f"{path}.timeoutSeconds", f"Invalid value: {webhook['timeoutSeconds']}: the timeout value must be between 1 and 30 seconds"
+            yield (
+                f"{path}.timeoutSeconds",
+                f"Invalid value: {webhook['timeoutSeconds']}: the timeout value must be between 1 and 30 seconds",
+            )
         if not {"v1", "v1beta1"} & set(webhook.get("admissionReviewVersions") or ()):
-            yield f"{path}.admissionReviewVersions", 'Invalid value: must include at least one of v1, v1beta1'
+            yield f"{path}.admissionReviewVersions", "Invalid value: must include at least one of v1, v1beta1"
         config = webhook["clientConfig"]
         if ("url" in config) == ("service" in config):
             yield f"{path}.clientConfig", "Required value: exactly one of url or service is required"
         elif "url" in config and not config["url"].startswith("https://"):
-            yield f"{path}.clientConfig.url", f'Invalid value: "{config["url"]}": \'https\' is the only allowed URL scheme'
+            yield (
+                f"{path}.clientConfig.url",
+                f"Invalid value: \"{config['url']}\": 'https' is the only allowed URL scheme",
+            )
         for key, allowed in (
             ("failurePolicy", ("Fail", "Ignore")),
             ("reinvocationPolicy", ("Never", "IfNeeded")),
@@ -154,7 +171,21 @@ def _webhooks(obj: Object, old: Object | None) -> Faults:
             try:
                 cel.parse(condition["expression"])
             except cel.Wrong as error:
-                yield f"{path}.matchConditions[{at}].expression", f'Invalid value: "{condition["expression"]}": compilation failed: {error}'
+                yield (
+                    f"{path}.matchConditions[{at}].expression",
+                    f'Invalid value: "{condition["expression"]}": compilation failed: {error}',
+                )
+
+
+def _policies(obj: Object, old: Object | None) -> Faults:
+    spec = obj["spec"]
+    for part in ("matchConditions", "variables", "validations"):
+        for index, entry in enumerate(spec.get(part) or ()):
+            for key in ("expression", "messageExpression"):
+                try:
+                    cel.parse(entry.get(key) or "true")
+                except cel.Wrong as error:
+                    yield f"spec.{part}[{index}].{key}", f'Invalid value: "{entry[key]}": compilation failed: {error}'
 
 
 def _crds(obj: Object, old: Object | None) -> Faults:
@@ -193,5 +224,6 @@ _CHECKS: Final[dict[str, Callable[[Object, Object | None], Faults]]] = {
     "nodes": _nodes,
     "mutatingwebhookconfigurations": _webhooks,
     "validatingwebhookconfigurations": _webhooks,
+    "validatingadmissionpolicies": _policies,
     "customresourcedefinitions": _crds,
 }

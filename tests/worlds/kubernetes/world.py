@@ -76,7 +76,7 @@ class World:
             self._establish(event)
         elif event.kind.plural == "customresourcedefinitions" and event.type == "MODIFIED":
             self.kinds.add_crd(event.object)
-        elif event.kind.plural in ("pods", "resourcequotas") and event.type != "DELETED" or event.kind.plural == "pods":
+        elif event.kind.plural == "pods" or (event.kind.plural == "resourcequotas" and event.type != "DELETED"):
             self._quotas.refresh(event.object["metadata"]["namespace"])
 
     def _establish(self, event: Event) -> None:
@@ -151,10 +151,20 @@ class World:
         """As a client would, through admission and checks; raises a Refusal."""
         kind = self.kind(obj["apiVersion"], obj["kind"])
         namespace = obj["metadata"].get("namespace", "default") if kind.namespaced else ""
-        return await self.api.direct("create", kind, namespace, body=obj, user=user, query={"fieldValidation": "Strict"})
+        return await self.api.direct(
+            "create", kind, namespace, body=obj, user=user, query={"fieldValidation": "Strict"}
+        )
 
     async def patch(
-        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "", user: User = SYSTEM, manager: str = ""
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        patch: Object,
+        *,
+        subresource: str = "",
+        user: User = SYSTEM,
+        manager: str = "",
     ) -> Object:
         """A merge patch."""
         query = {"fieldManager": manager} if manager else {}
@@ -177,7 +187,9 @@ class World:
 # -- certificates ---------------------------------------------------------------------------------
 
 
-def issue(names: Sequence[str], signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def issue(
+    names: Sequence[str], signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """A certificate for hosts and addresses; without a signer an authority of that name."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -195,12 +207,22 @@ def issue(names: Sequence[str], signer: tuple[x509.Certificate, ec.EllipticCurve
     )
     if signer is None:
         usage = dict.fromkeys(
-            ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False
+            (
+                "content_commitment",
+                "key_encipherment",
+                "data_encipherment",
+                "key_agreement",
+                "encipher_only",
+                "decipher_only",
+            ),
+            False,
         )
         builder = builder.add_extension(x509.KeyUsage(True, key_cert_sign=True, crl_sign=True, **usage), critical=True)
     else:
         builder = builder.add_extension(x509.SubjectAlternativeName([_san(name) for name in names]), critical=False)
-        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer[1].public_key()), critical=False)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer[1].public_key()), critical=False
+        )
     return builder.sign(signer[1] if signer else key, hashes.SHA256()), key
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-
 from adaptor.clock import Clock
 from tests.worlds.kubernetes import calls, fields, patches, pods
 from tests.worlds.kubernetes.access import Access, Wish
@@ -148,7 +147,10 @@ class Writes:
         if sort == APPLY:
             return await self.apply(call, patch)
         if call.query.get("force"):
-            raise Refusal(422, 'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch')
+            raise Refusal(
+                422,
+                'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch',
+            )
         if sort == "application/json-patch+json":
             return await self._change(call, lambda obj: patches.json_patch(obj, patch))
         if not isinstance(patch, dict):
@@ -166,7 +168,7 @@ class Writes:
     async def _change(self, call: Call, change: Change) -> Object:
         for attempt in range(_TRIES):
             stored = self._core.find(call.kind, call.namespace, call.name)
-            wanted = change(copied(stored))
+            wanted: Any = change(copied(stored))
             if not isinstance(wanted, dict) or not isinstance(wanted.get("metadata"), dict):
                 raise bad_request("the patch leaves no object")
             asked = wanted["metadata"].get("resourceVersion")
@@ -190,7 +192,9 @@ class Writes:
             why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {has}"
             raise conflict(call.kind, call.name, why)
 
-    async def _written(self, call: Call, stored: Stored, obj: Object, me: Owner, applied: list[Owner] | None = None) -> Object | None:
+    async def _written(
+        self, call: Call, stored: Stored, obj: Object, me: Owner, applied: list[Owner] | None = None
+    ) -> Object | None:
         """The object as stored; None when another wrote meanwhile. `applied`: the owners that an apply has decided."""
         core, kind, old = self._core, call.kind, stored.object
         obj = self._kept(call, obj, old)
@@ -220,7 +224,9 @@ class Writes:
     def _kept(self, call: Call, obj: Object, old: Object) -> Object:
         """What no write can change: identity, and the other half of an object with a status of its own."""
         if obj["metadata"].get("name", call.name) != call.name:
-            raise bad_request(f"the name of the object ({obj['metadata']['name']}) does not match the name on the URL ({call.name})")
+            raise bad_request(
+                f"the name of the object ({obj['metadata']['name']}) does not match the name on the URL ({call.name})"
+            )
         if call.subresource == "status":
             meta = copy.deepcopy(old["metadata"]) if call.kind.custom else obj["metadata"]
             obj = {**copy.deepcopy(old), "metadata": meta, **({"status": obj["status"]} if "status" in obj else {})}
@@ -251,7 +257,9 @@ class Writes:
         """Raises 409 where another manager holds a field with another value, unless `force`."""
         core, kind = self._core, call.kind
         if not call.query.get("fieldManager"):
-            raise Refusal(422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+            raise Refusal(
+                422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+            )
         if not isinstance(config, dict) or "apiVersion" not in config or "kind" not in config:
             raise bad_request("invalid object type: apiVersion and kind must be set")
         if config.get("metadata", {}).get("managedFields"):
@@ -265,7 +273,9 @@ class Writes:
                 return await self._create(call, calls.taken(core.kinds, call, config), "Apply")
             wanted = copy.deepcopy(config)
             self._same_place(call, wanted)
-            if (version := wanted["metadata"].get("resourceVersion")) and version != stored.object["metadata"]["resourceVersion"]:
+            if (version := wanted["metadata"].get("resourceVersion")) and version != stored.object["metadata"][
+                "resourceVersion"
+            ]:
                 raise conflict(kind, call.name)
             if (done := await self._applied(call, stored, wanted)) is not None:
                 return done
