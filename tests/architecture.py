@@ -124,7 +124,8 @@ def events() -> str:
     """What a pod's owner is told."""
     rows = ["| reason | type | when | what next |", "|---|---|---|---|"]
     rows += [
-        f"| {each.name} | {'Warning' if each.warning else 'Normal'} | {each.when} | {each.next} |" for each in reasons.TABLE
+        f"| {each.name} | {'Warning' if each.warning else 'Normal'} | {each.when} | {each.next} |"
+        for each in reasons.TABLE
     ]
     return "\n".join(rows)
 

@@ -266,9 +266,7 @@ async def test_a_pod_goes_the_whole_way_and_restarts_in_the_middle_disturb_nothi
             assert await (await shim.exec(ticker, ["true"])).exit_code() == 0
             assert await site.node.living() == [instance]
             lines = bytes(ticker.stdout).splitlines()
-            assert lines[:-1] == [b"tick %d" % n for n in range(len(lines) - 1)], (
-                "no line lost, none twice"
-            )
+            assert lines[:-1] == [b"tick %d" % n for n in range(len(lines) - 1)], "no line lost, none twice"
 
             assert await shim.stop(ticker, signal.SIGKILL) == 128 + signal.SIGKILL
             await site.delete("web")
