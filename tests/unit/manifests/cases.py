@@ -86,6 +86,11 @@ NAMED: Final[dict[str, Pod]] = {
     "scratch that is wished for": pod(
         container(requests={"ephemeral-storage": "15G"}), annotations={f"{KATA}machine_type": ";scratch-gib=7"}
     ),
+    "no scratch, by wish": pod(
+        container(limits={"ephemeral-storage": "15G"}), annotations={f"{KATA}machine_type": ";scratch-gib=0"}
+    ),
+    "an empty number of GPUs": pod(container(), annotations={f"{KATA}default_gpus": ""}),
+    "an empty number beside requests": pod(container(requests={"cpu": "3"}), annotations={f"{KATA}default_vcpus": ""}),
     "half a MiB": pod(container(limits={"memory": "1048577"})),
     "a type": pod(container(limits=_TWO_GIB), annotations={f"{KATA}machine_type": "m6a.4xlarge"}),
     "vcpus of its own, no limits": pod(container(), annotations={f"{KATA}default_vcpus": "4"}),
