@@ -19,6 +19,7 @@ class PlayedCluster(Cluster):
 
     async def _open(self) -> None:
         self.world = await World().__aenter__()
+        self.world.admission.options.owner_permission = True  # OpenShift's default; others only allow more
         self.scheduler = Scheduler(self.world)
         self.kubelet = Kubelet(self.world, "lab")
         await self.scheduler.start()

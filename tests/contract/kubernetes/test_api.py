@@ -115,11 +115,44 @@ async def test_unknown_fields_are_pruned_warned_of_or_refused(cluster: Cluster) 
     assert 'unknown field "spec.containres"' in strict.json()["message"]
 
 
-async def test_quantities_come_back_in_their_canonical_form(cluster: Cluster) -> None:
-    given = {"cpu": "0.5", "memory": "1024Mi", "ephemeral-storage": "1e3"}
-    answer = await cluster.sure("POST", cluster.here("pods"), cluster.pod_object("p", requests=given), dryRun="All")
-    requests = answer["spec"]["containers"][0]["resources"]["requests"]
-    assert requests == {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1e3"}
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("0.5", "500m"), ("1024Mi", "1Gi"), ("1e3", "1e3"), ("1E3", "1E3"), ("1.5e3", "1500"), ("1.5Gi", "1536Mi"),
+        ("1023Ki", "1023Ki"), ("0.5Gi", "512Mi"), ("1.0", "1"), ("5n", "1m"), ("1000k", "1M"), ("1000Ki", "1000Ki"),
+        ("100000000000000000000", "100E"), (".5", "500m"), ("0", "0"), ("1e-3", "1e-3"),
+    ],
+)  # fmt: skip
+async def test_quantities_come_back_in_their_canonical_form(cluster: Cluster, given: str, kept: str) -> None:
+    pod = cluster.pod_object("p", requests={"memory": given})
+    answer = await cluster.sure("POST", cluster.here("pods"), pod, dryRun="All")
+    assert answer["spec"]["containers"][0]["resources"]["requests"] == {"memory": kept}
+
+
+async def test_a_pods_own_resources_are_its_containers_bounds(cluster: Cluster) -> None:
+    pod = cluster.pod_object("p", requests={"cpu": "2"}, resources={"limits": {"cpu": "3", "memory": "1Gi"}})
+    made = await cluster.sure("POST", cluster.here("pods"), pod, dryRun="All")
+    assert made["spec"]["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
+    assert made["status"]["qosClass"] == "Burstable"
+    pod["spec"]["resources"] = {"requests": {"cpu": "1"}}
+    answer = await cluster.ask("POST", cluster.here("pods"), pod)
+    assert answer.status_code == 422
+    assert "must be greater than or equal to aggregate container requests of 2" in answer.json()["message"]
+
+
+async def test_a_stripped_pod_cannot_be_resized_and_another_can(cluster: Cluster) -> None:
+    await cluster.unscheduled("stripped")
+    await cluster.unscheduled("sized", requests={"cpu": "1"})
+    patch = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
+    answer = await cluster.ask("PATCH", cluster.here("pods", "stripped/resize"), patch, content_type=STRATEGIC)
+    assert answer.status_code == 422
+    assert "Pod QOS Class may not change as a result of resizing" in answer.json()["message"]
+    after = await cluster.sure("PATCH", cluster.here("pods", "sized/resize"), patch, content_type=STRATEGIC)
+    assert after["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "2"}}
+    assert after["metadata"]["generation"] == 2
+    patch["spec"]["containers"][0]["resources"] = {"requests": {VM: "1"}, "limits": {VM: "1"}}
+    other = await cluster.ask("PATCH", cluster.here("pods", "sized/resize"), patch, content_type=STRATEGIC)
+    assert "only cpu and memory resources are mutable" in other.json()["message"]
 
 
 async def test_limits_become_requests_where_none_are_given(cluster: Cluster) -> None:

@@ -128,7 +128,7 @@ async def test_lightkube_goes_on_watching_after_a_cut_and_after_410(cluster: Clu
 
 
 async def test_who_cannot_set_an_owners_finalizers_cannot_block_its_deletion(cluster: Cluster, played: World) -> None:
-    played.admission.options.owner_permission = True
+    assert played.admission.options.owner_permission
     pod = await cluster.unscheduled("p")
     assert pod.metadata is not None
     ref = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod.metadata.uid, "blockOwnerDeletion": True}

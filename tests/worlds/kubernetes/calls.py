@@ -133,7 +133,7 @@ def pruned(kinds: Kinds, kind: Kind, obj: Object) -> Object:
     return taken(kinds, Call("update", kind, User(""), query={"fieldValidation": "Ignore"}), obj)
 
 
-def check(kinds: Kinds, kind: Kind, obj: Object, old: Object | None) -> None:
+def check(kinds: Kinds, kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:
     """Raises 422 with all that is wrong."""
     walk = Walk(custom=bool(kind.custom))
     walk.object(kinds.schema(kind), obj)
@@ -141,7 +141,7 @@ def check(kinds: Kinds, kind: Kind, obj: Object, old: Object | None) -> None:
     if kind.plural == "pods":
         faults += pods.faults(obj)
         if old is not None:
-            faults += pods.forbidden_changes(obj, old)
+            faults += (pods.resize_faults if subresource == "resize" else pods.forbidden_changes)(obj, old)
     faults += workloads.faults(kind, obj, old)
     if faults:
         raise invalid(kind, obj["metadata"].get("name", ""), faults)

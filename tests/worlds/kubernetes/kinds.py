@@ -52,7 +52,7 @@ _BUILT_IN: Final = {
         validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding cg""",
     "apiextensions.k8s.io/v1": "customresourcedefinitions CustomResourceDefinition csg",
 }
-_ACTIONS: Final = {"pods": {"binding", "eviction", "log", "exec"}, "serviceaccounts": {"token"}}
+_ACTIONS: Final = {"pods": {"binding", "eviction", "resize", "log", "exec"}, "serviceaccounts": {"token"}}
 
 
 def _built_in() -> Iterator[Kind]:

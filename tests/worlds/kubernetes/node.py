@@ -59,7 +59,8 @@ class _Loop(abc.ABC):
         """Until it has done all that there was to do."""
         self._idle.clear()
         self._news.set()
-        await self._idle.wait()
+        async with asyncio.timeout(30):  # it has died of an error, which `stop` raises
+            await self._idle.wait()
 
     @abc.abstractmethod
     async def _turn(self) -> None: ...
@@ -230,6 +231,8 @@ class Kubelet(_Loop):
     # -- the loop ---------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
+        if self.world.get(self.world.kind("v1", "Node"), "", self.name) is None:
+            return  # somebody has deleted it
         await self._advertise()
         mine = [pod for pod in self._all("pods") if pod["spec"].get("nodeName") == self.name]
         for pod in sorted(mine, key=lambda pod: pod["metadata"]["creationTimestamp"]):
@@ -240,10 +243,7 @@ class Kubelet(_Loop):
 
     async def _advertise(self) -> None:
         """The status loop: capacity becomes allocatable; device plugins' figures are the kubelet's own."""
-        kind = self.world.kind("v1", "Node")
-        node = self.world.get(kind, "", self.name)
-        if node is None:
-            return
+        node = self._node()
         status = node.get("status") or {}
         capacity = dict(status.get("capacity") or {})
         allocatable = dict(capacity)

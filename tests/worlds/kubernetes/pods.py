@@ -142,6 +142,7 @@ def faults(pod: Object) -> Faults:
         if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
             yield f"spec.resources.requests[{name}]", f'Unsupported value: "{name}": supported values: "cpu", "memory"'
     yield from resource_faults("spec.resources", spec.get("resources") or {})
+    yield from _pod_level_faults(spec)
     gates: set[str] = set()
     for index, gate in enumerate(spec.get("schedulingGates") or ()):
         if not metadata.is_qualified(gate["name"]):
@@ -194,6 +195,26 @@ def resource_faults(path: str, resources: dict[str, Any]) -> Faults:
             yield f"{path}.requests", f'Invalid value: "{value}": must be equal to {name} limit of {limits[name]}'
 
 
+def _pod_level_faults(spec: dict[str, Any]) -> Faults:
+    """The containers together must fit the pod's own figures, and each container its limits."""
+    whole = spec.get("resources") or {}
+    for name, value in (whole.get("requests") or {}).items():
+        summed = container_requests(spec).get(name, "0")
+        if quantity.parse(summed) > quantity.parse(value):
+            yield (
+                f"spec.resources.requests[{name}]",
+                f'Invalid value: "{value}": must be greater than or equal to aggregate container requests of {summed}',
+            )
+    for name, value in (whole.get("limits") or {}).items():
+        for index, container in enumerate(spec.get("containers") or ()):
+            limit = ((container.get("resources") or {}).get("limits") or {}).get(name, "0")
+            if quantity.parse(limit) > quantity.parse(value):
+                yield (
+                    f"spec.resources.containers[{index}][{name}].limits",
+                    f'Invalid value: "{limit}": must be less than or equal to pod limits of {value}',
+                )
+
+
 # -- what may change ------------------------------------------------------------------------------
 
 
@@ -219,4 +240,29 @@ def forbidden_changes(pod: Object, old: Object) -> Faults:
         yield (
             "spec",
             "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+        )
+
+
+def resized(pod: Object, old: Object) -> Object:
+    """What an in-place resize takes of a pod: the resources of its containers."""
+    result = copy.deepcopy(old)
+    wanted = {container.get("name"): container for _, container in containers(pod["spec"])}
+    for _, container in containers(result["spec"]):
+        if container["name"] in wanted:
+            container["resources"] = copy.deepcopy(wanted[container["name"]].get("resources") or {})
+    return result
+
+
+def resize_faults(pod: Object, old: Object) -> Faults:
+    """CPU and memory only, and never into another QoS class."""
+    for (_, now), (_, was) in zip(containers(pod["spec"]), containers(old["spec"]), strict=True):
+        for what in ("requests", "limits"):
+            new, before = ((one["resources"].get(what) or {}).items() for one in (now, was))
+            if {name for name, _ in new ^ before} - {"cpu", "memory"}:
+                yield "spec", "Forbidden: only cpu and memory resources are mutable"
+                return
+    if quality(pod) != old["status"]["qosClass"]:
+        yield (
+            "spec",
+            f'Invalid value: "{old["status"]["qosClass"]}": Pod QOS Class may not change as a result of resizing',
         )

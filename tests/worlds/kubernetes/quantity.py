@@ -29,7 +29,7 @@ def form(value: Fraction, *, binary: bool = False, exponent: bool = False) -> st
         power = max((p for p in _BINARY.values() if (value / 1024**p).denominator == 1), default=0)
         suffix = next((name for name, p in _BINARY.items() if p == power), "")
         return f"{value / 1024**power}{suffix}"
-    value = Fraction(math.ceil(value * 10**9), 10**9)  # what is finer than nano is rounded up
+    value = Fraction(math.ceil(value * 1000), 1000)  # what is finer than milli is rounded up
     power = max(p for p in _DECIMAL.values() if (value / Fraction(1000) ** p).denominator == 1 or p == -3)
     power = 0 if value == 0 else power
     number = value / Fraction(1000) ** power
@@ -42,6 +42,8 @@ def canonical(text: str | float) -> str:
     """As the API server would print it; raises ValueError."""
     match = _FORM.fullmatch(str(text))
     suffix = (match[2] or "") if match else ""
+    if match and suffix[1:].lstrip("+-").isdigit() and match[1].isdigit():
+        return str(text)  # exponents of whole numbers stay as they are
     return form(parse(text), binary=suffix in _BINARY, exponent=suffix[:1] in ("e", "E") and suffix[1:] != "")
 
 

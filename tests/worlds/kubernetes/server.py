@@ -3,19 +3,16 @@
 import asyncio
 import contextlib
 import ssl
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
-from tests.worlds.kubernetes import schema
 from tests.worlds.kubernetes.access import Access
 from tests.worlds.kubernetes.api import Api
 from tests.worlds.kubernetes.calls import JSON, Call
+from tests.worlds.kubernetes.discovery import discovered
 from tests.worlds.kubernetes.faults import Fault, Faults
-from tests.worlds.kubernetes.kinds import Kind, Kinds
 from tests.worlds.kubernetes.reads import watched
 from tests.worlds.kubernetes.refusals import Refusal
 
@@ -157,50 +154,3 @@ async def cut(runner: web.AppRunner) -> None:
             connection.transport.abort()
     await runner.cleanup()
     await asyncio.sleep(0)
-
-
-def discovered(kinds: Kinds, path: str) -> bytes | None:
-    """What clients ask before they ask for objects."""
-    if path in ("/healthz", "/readyz", "/livez"):
-        return b"ok"
-    path = path.rstrip("/")
-    if path == "/version":
-        major, minor, _ = schema.VERSION.split(".")
-        return msgspec.json.encode(
-            {"major": major, "minor": minor, "gitVersion": f"v{schema.VERSION}", "platform": "linux/amd64"}
-        )
-    if path == "/api":
-        return msgspec.json.encode({"kind": "APIVersions", "versions": ["v1"]})
-    groups: defaultdict[tuple[str, str], list[Kind]] = defaultdict(list)
-    for kind in kinds:
-        groups[kind.group, kind.version].append(kind)
-    if path == "/apis":
-        return msgspec.json.encode({"kind": "APIGroupList", "apiVersion": "v1", "groups": _groups(groups)})
-    for (group, version), members in groups.items():
-        if path == (f"/apis/{group}/{version}" if group else "/api/v1"):
-            return msgspec.json.encode(
-                {
-                    "kind": "APIResourceList",
-                    "apiVersion": "v1",
-                    "groupVersion": members[0].api_version,
-                    "resources": [*_resources(members)],
-                }
-            )
-    return None
-
-
-def _groups(found: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    versions: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
-    for group, version in found:
-        if group:
-            versions[group].append({"groupVersion": f"{group}/{version}", "version": version})
-    return [{"name": name, "versions": held, "preferredVersion": held[0]} for name, held in versions.items()]
-
-
-def _resources(members: Iterable[Kind]) -> Iterable[dict[str, Any]]:
-    verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-    for kind in members:
-        common = {"singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
-        yield {"name": kind.plural, **common, "verbs": verbs}
-        for subresource in sorted(kind.subresources):
-            yield {"name": f"{kind.plural}/{subresource}", **common, "verbs": ["get", "patch", "update"]}

@@ -203,7 +203,7 @@ class Writes:
         if attributes.object != obj:
             obj = self._kept(call, calls.pruned(core.kinds, kind, attributes.object), old)
         self._finalizers(kind, obj, old)
-        calls.check(core.kinds, kind, obj, old)
+        calls.check(core.kinds, kind, obj, old, call.subresource)
         attributes.object = obj
         await core.admission.validate(attributes)
         if core.store.get(kind, call.namespace, call.name) is not stored:
@@ -230,6 +230,8 @@ class Writes:
         if call.subresource == "status":
             meta = copy.deepcopy(old["metadata"]) if call.kind.custom else obj["metadata"]
             obj = {**copy.deepcopy(old), "metadata": meta, **({"status": obj["status"]} if "status" in obj else {})}
+        elif call.subresource == "resize":
+            obj = pods.resized(obj, old)
         elif "status" in call.kind.subresources:
             obj = {key: value for key, value in obj.items() if key != "status"}
             obj |= {"status": copy.deepcopy(old["status"])} if "status" in old else {}
