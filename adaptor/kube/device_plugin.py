@@ -106,10 +106,7 @@ class DevicePlugin:
     async def _keep_registered(self) -> None:
         failing = False
         while True:
-            kubelet = identity(self._kubelet)
-            if kubelet is None:
-                await self._clock.sleep(_LOOK)
-                continue
+            kubelet = await self._found()
             server = grpc.aio.server()
             try:
                 await self._serve(server)
@@ -124,6 +121,17 @@ class DevicePlugin:
                 await self._clock.sleep(_RETRY)
             finally:
                 await server.stop(None)  # before the next one: it removes the socket's file, by name
+
+    async def _found(self) -> tuple[int, ...]:
+        """Kubelet's socket, once it is there; a restart takes a second."""
+        began = self._clock.now()
+        told = False
+        while (kubelet := identity(self._kubelet)) is None:
+            if not told and self._clock.now() - began > _UNHEARD:
+                log.warning("no kubelet to register with; waiting for its socket", path=str(self._kubelet))
+                told = True
+            await self._clock.sleep(_LOOK)
+        return kubelet
 
     async def _until_forgotten(self, kubelet: tuple[int, ...]) -> None:
         """Until kubelet has to be told again."""

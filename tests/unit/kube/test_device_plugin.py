@@ -151,14 +151,18 @@ async def test_a_kubelet_that_no_longer_listens_is_told_again(kubelet: DeviceMan
         await kubelet.until(healthy=3)
 
 
-async def test_a_kubelet_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> None:
+async def test_a_kubelet_that_is_not_up_yet_is_waited_for_and_told_of_when_it_takes_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kubelet = DeviceManager(tmp_path)
     async with serving(tmp_path):
+        await eventually(lambda: "no kubelet to register with" in caplog.text)
         await asyncio.sleep(0.1)
         assert list(tmp_path.iterdir()) == []
         await kubelet.start()
         await kubelet.until(healthy=3)
     await kubelet.stop()
+    assert caplog.text.count("no kubelet to register with") == 1
 
 
 async def test_a_refusal_is_told_once_and_tried_again(kubelet: DeviceManager, caplog: pytest.LogCaptureFixture) -> None:
