@@ -288,7 +288,7 @@ class PeerPods:
 
     async def _end(self, writer: Writer) -> bool:
         wanted = writer.wanted
-        if writer.found is None and writer.may_exist:
+        if writer.may_exist:  # what is known of it may be old, and this is the last look
             await self._get(writer)
         if writer.found is None:
             return True
