@@ -83,19 +83,7 @@ async def test_a_storm_leaves_exactly_what_there_is(
                 if not each.deleting or each.finalizers
             )
 
-<<<<<<< HEAD
-        try:
-            await until(right, 6)
-        except TimeoutError:
-            for p in (await hands.peerpods()).values():
-                print("FOUND", p)
-            for k, w in cluster.peerpods._writers.items():
-                print("WRITER", k, w.ending, w.found, w.wake.is_set(), w.look, w.refused, w.task, w.wanted)
-            print("STRANGERS", cluster._strangers._met, world.server.watches)
-            raise
-=======
         await until(right, 10)
->>>>>>> kube
         assert len(storm.met) > 10
         await until(lambda: len(cluster.peerpods) == len(kept))
         world.server.requests.clear()
