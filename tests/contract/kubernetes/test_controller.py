@@ -395,13 +395,13 @@ async def test_every_pod_is_admitted_all_through_a_rotation(
     played.admission.dispatcher.services[cluster.namespace, "hook"] = host, int(port)
     name = await configuration(cluster, "hook")
     settings = Controller(webhook_service="hook", webhook_configurations=(name,))
-    pace = Pace(authority=4.0, serving=3.0, settle=0.2, overlap=0.6)  # a CA's life is turned over once in the test
+    pace = Pace(authority=8.0, serving=6.0, settle=0.4, overlap=2.0)  # a CA's life is turned over once in the test
     certificates = Certificates(api, settings, cluster.namespace, RealClock(), pace)
     for _ in range(3):
         await certificates.look()
     seen = {await _serve_anew(cluster, served.context, tmp_path)}
     admitted = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(seen) < 3 or (await secret(cluster))["ca.crt"].count(b"BEGIN") > 1:
             await certificates.look()
             await asyncio.sleep(0.05)
