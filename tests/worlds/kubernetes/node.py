@@ -4,7 +4,6 @@ import abc
 import asyncio
 import contextlib
 import copy
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
@@ -345,10 +344,3 @@ class Kubelet(_Loop):
             "message": "Kubelet stopped posting node status.",
         }
         await self._status(self._node(), {"conditions": [unknown]}, self.user, "kube-controller-manager")
-
-
-def killed(world: World) -> Iterator[Object]:
-    """Pods that a kubelet has refused."""
-    for stored in world.store.all(world.kind("v1", "Pod")):
-        if str(stored.object["status"].get("reason", "")).startswith("OutOf"):
-            yield stored.object
