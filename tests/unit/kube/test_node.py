@@ -487,16 +487,3 @@ async def test_the_api_server_is_followed_again_after_a_version_that_is_too_old(
     await until(lambda: world.faults.met == ["watch peerpods"])
     await until(lambda: world.server.watches)
     assert "410" not in caplog.text, "nothing is wrong"
-
-
-async def test_endings_that_cannot_be_written_are_bounded(
-    hands: Hands, cluster: NodeCluster, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peerpods, "_ENDING_LIMIT", 5)
-    await world.server.stop()
-    for number in range(20):
-        web = Sandbox(cluster, hands.spec(f"web-{number}")).happens(Created(hands.spec(f"web-{number}")), *START)
-        await asyncio.sleep(0)
-        web.ends()
-    assert len(cluster.peerpods) <= 6
-    await world.server.start()

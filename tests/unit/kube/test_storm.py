@@ -8,9 +8,11 @@ import pytest
 from lightkube import AsyncClient
 from lightkube.types import PatchType
 
+from adaptor.kube import peerpods
 from adaptor.kube.client import PeerPod as Resource
 from adaptor.kube.client import told
 from adaptor.kube.errors import KubernetesError
+from adaptor.kube.node import NodeCluster
 from adaptor.sandbox.model import Created
 from tests.worlds.cluster import END, START, Hands, Sandbox, node_of, until
 from tests.worlds.kubernetes.faults import Fault, Faults
@@ -33,11 +35,11 @@ class Storm(Faults):
         return self.random.choice(kinds)
 
 
-async def meddle(hands: Hands, world: World, rng: random.Random, peerpods: Sequence[str]) -> None:
+async def meddle(hands: Hands, world: World, rng: random.Random, objects: Sequence[str]) -> None:
     """Somebody deletes and changes PeerPods, and cuts watches."""
     while True:
         await asyncio.sleep(0.02)
-        name = rng.choice(peerpods)
+        name = rng.choice(objects)
         try:
             with told("meddle"):
                 if rng.random() < 0.5:
@@ -91,3 +93,16 @@ async def test_a_storm_leaves_exactly_what_there_is(
         assert not [each for each in world.server.requests if "peerpods" in each and each.split()[0] != "watch"], (
             "it rests"
         )
+
+
+async def test_endings_that_cannot_be_written_are_bounded(
+    hands: Hands, cluster: NodeCluster, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peerpods, "_ENDING_LIMIT", 5)
+    await world.server.stop()
+    for number in range(20):
+        web = Sandbox(cluster, hands.spec(f"web-{number}")).happens(Created(hands.spec(f"web-{number}")), *START)
+        await asyncio.sleep(0)
+        web.ends()
+    assert len(cluster.peerpods) <= 6
+    await world.server.start()
