@@ -4,7 +4,6 @@ import abc
 import asyncio
 import contextlib
 import copy
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
@@ -59,7 +58,8 @@ class _Loop(abc.ABC):
         """Until it has done all that there was to do."""
         self._idle.clear()
         self._news.set()
-        await self._idle.wait()
+        async with asyncio.timeout(30):  # it has died of an error, which `stop` raises
+            await self._idle.wait()
 
     @abc.abstractmethod
     async def _turn(self) -> None: ...
@@ -230,6 +230,8 @@ class Kubelet(_Loop):
     # -- the loop ---------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
+        if self.world.get(self.world.kind("v1", "Node"), "", self.name) is None:
+            return  # somebody has deleted it
         await self._advertise()
         mine = [pod for pod in self._all("pods") if pod["spec"].get("nodeName") == self.name]
         for pod in sorted(mine, key=lambda pod: pod["metadata"]["creationTimestamp"]):
@@ -240,10 +242,7 @@ class Kubelet(_Loop):
 
     async def _advertise(self) -> None:
         """The status loop: capacity becomes allocatable; device plugins' figures are the kubelet's own."""
-        kind = self.world.kind("v1", "Node")
-        node = self.world.get(kind, "", self.name)
-        if node is None:
-            return
+        node = self._node()
         status = node.get("status") or {}
         capacity = dict(status.get("capacity") or {})
         allocatable = dict(capacity)
@@ -345,10 +344,3 @@ class Kubelet(_Loop):
             "message": "Kubelet stopped posting node status.",
         }
         await self._status(self._node(), {"conditions": [unknown]}, self.user, "kube-controller-manager")
-
-
-def killed(world: World) -> Iterator[Object]:
-    """Pods that a kubelet has refused."""
-    for stored in world.store.all(world.kind("v1", "Pod")):
-        if str(stored.object["status"].get("reason", "")).startswith("OutOf"):
-            yield stored.object

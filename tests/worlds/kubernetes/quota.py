@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from tests.worlds.kubernetes import pods, quantity
-from tests.worlds.kubernetes.kinds import Kind, Kinds
+from tests.worlds.kubernetes.kinds import Kinds
 from tests.worlds.kubernetes.refusals import forbidden
 from tests.worlds.kubernetes.store import Object, Store, Stored, copied
 from tests.worlds.kubernetes.webhooks import Attributes
@@ -84,10 +84,6 @@ class Quotas:
         obj = copied(stored)
         obj["status"] = status
         self._store.put(self._quotas, obj, stored.owners)
-
-
-def kinds_that_count(kind: Kind) -> bool:
-    return kind.plural in ("pods", "resourcequotas")
 
 
 def _text(value: Fraction, like: str) -> str:
