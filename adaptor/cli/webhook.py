@@ -5,6 +5,7 @@ from argparse import Namespace
 
 from adaptor import names
 from adaptor.cli.verbs import Verbs
+from adaptor.errors import Unavailable
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -20,11 +21,13 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Until a signal ends it. Raises ConfigError before anything is touched."""
+    """Until a signal ends it. Raises ConfigError before anything is touched, Unavailable when it cannot serve."""
     from adaptor.config import load
 
     config = load(arguments.config, os.environ, needs_cloud=False)
 
-    from webhook import server
-
+    try:
+        from webhook import server
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the webhook needs {error.name}: pip install 'peerpods[kubernetes]'") from error
     return server.main(config)

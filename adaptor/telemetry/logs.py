@@ -28,6 +28,7 @@ TRACE_LIMIT: Final = 12 * 1024
 
 _ROOT: Final = "peerpods"
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for every line
 _RESERVED: Final = frozenset({"time", "level", "logger", "message", "trace"})
 _COLOURS: Final = {logging.DEBUG: "2", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31"}
 
@@ -96,6 +97,7 @@ def setup(format: str = "auto", level: str = "info", stream: TextIO | None = Non
         handler.setFormatter(_Json())
     else:
         handler.setFormatter(_Text(colour=terminal and not os.environ.get("NO_COLOR")))
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(old)
@@ -133,7 +135,7 @@ class _Json(logging.Formatter):
         entry |= {f"{key}_" if key in _RESERVED else key: value for key, value in line.fields.items()}
         if record.exc_info:
             entry["trace"] = _trace(record)
-        return json.dumps(entry, separators=(",", ":"))
+        return _ENCODE(entry)
 
 
 class _Text(logging.Formatter):

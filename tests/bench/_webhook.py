@@ -66,8 +66,8 @@ def run(seconds: float, rounds: int, connections: Sequence[int]) -> list[Target]
         print(f"{'':42}{'p50 ms':>9}{'p99 ms':>9}{'reviews/s':>11}{'CPU ms/review':>15}")
         found = {count: _measured(servers, body, count, seconds, rounds) for count in connections}
     print(
-        "\nThe pods of a Deployment or Job are alike in all that is decided by, and decided once. Of the targets the first "
-        "two hold\nfor pods of which no two are alike as well, and the third is for pods that are alike.\n"
+        "\nThe pods of a Deployment or Job are alike in all that is decided by, and decided once. The first two targets are "
+        "for\nwhichever is worse, the third is for pods that are alike. Figures of a busy machine say little.\n"
     )
     alone, many = found[connections[0]], found[connections[-1]]
     first, last = f"{connections[0]} connection", f"{connections[-1]} connections"

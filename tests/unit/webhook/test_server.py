@@ -17,7 +17,9 @@ import aiohttp
 import pytest
 from cryptography import x509
 
+from adaptor import names
 from adaptor.catalog import published
+from adaptor.catalog.chooser import Chooser
 from adaptor.config import load
 from adaptor.pki import NodePki
 from providers.base import Offering
@@ -25,6 +27,9 @@ from tests.worlds.admission import answered, authority, container, place, pod, r
 from webhook import mutate, wire
 from webhook import review as reviewing
 from webhook.certificates import Certificates
+from webhook.mutate import Rules
+from webhook.refuse import Market
+from webhook.review import Desk
 from webhook.server import BODY_LIMIT, Webhook
 
 Json = dict[str, Any]
@@ -197,6 +202,47 @@ async def test_pods_that_are_alike_get_the_same_answer_with_their_own_uid(tmp_pa
         assert other[1] != first[1]
 
 
+VARIANTS = [
+    pod(),
+    pod(annotations={}),
+    pod(annotations={"other.example/x": "1"}),
+    *(
+        pod(annotations={key: "2"})
+        for key in ("peerpods.io/vcpus", names.DEFAULT_GPUS, names.DEFAULT_MEMORY, names.INITDATA)
+    ),
+    pod(annotations={names.SIZED: "vcpus=2,memory-mib=2"}),
+    pod(container(limits={"cpu": "1"})),
+    pod(container(requests={"cpu": "1"})),
+    pod(container(limits={"cpu": "1"}), init=(container("i", {"cpu": "1"}),)),
+    pod(container(limits={"cpu": "1"}), init=(container("i", {"cpu": "1"}, sidecar=True),)),
+    pod(container(limits={"cpu": "1"}), container("i", limits={"cpu": "1"})),
+    pod(container("named", limits={"cpu": "x"})),
+    pod(container("other", limits={"cpu": "x"})),
+    pod(resources={"limits": {"cpu": "1"}}),
+    pod(overhead={names.VM_RESOURCE: "1"}),
+    pod(nodeName="worker"),
+    pod(schedulingGates=[{"name": "a"}]),
+    pod(hostNetwork=True),
+    pod(hostPID=True),
+    pod(hostIPC=True),
+]
+
+
+def test_a_desk_that_remembers_says_what_a_new_one_says() -> None:
+    def desk() -> Desk:
+        return Desk(
+            frozenset({"kata-remote"}), Rules(gpu_resources=frozenset({"nvidia.com/gpu"}), quota=True), refuse=True
+        )
+
+    market = Market(Chooser())
+    bodies = [json.dumps(review(made)).encode() for made in VARIANTS]
+    old = desk()
+    for _ in range(2):
+        assert [old.mutate(body) for body in bodies] == [desk().mutate(body) for body in bodies]
+        assert [old.validate(body, market) for body in bodies] == [desk().validate(body, market) for body in bodies]
+    assert len({old.mutate(body).body for body in bodies}) > 14
+
+
 def test_what_is_remembered_is_bounded() -> None:
     memory = reviewing.Memory()
     verdict = reviewing.Verdict(wire.ALLOWED, reviewing.ALLOWED)
@@ -264,6 +310,10 @@ async def serial(api: Api, ca: NodePki) -> int:
     ("break_it", "complaint"),
     [
         (lambda tls, ca: (tls / "tls.key").write_bytes(ca.issue_server("localhost").key), "its key is another's"),
+        (
+            lambda tls, ca: (tls / "tls.crt").write_bytes(ca.issue_server("localhost").certificate),
+            "its key is another's",
+        ),
         (lambda tls, ca: (tls / "tls.crt").write_bytes(b"garbage"), "not a PEM certificate"),
         (lambda tls, ca: (tls / "tls.key").write_bytes(b"garbage"), "not a PEM certificate with its key"),
         (lambda tls, ca: (tls / "tls.key").unlink(), "No such file or directory"),
