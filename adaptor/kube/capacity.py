@@ -119,6 +119,7 @@ class Capacity:
         if wish.figure is not None and wish.figure != current:
             await self._write(wish.figure)
             self._tell(wish)
+        if wish.figure is not None:
             metrics.ADVERTISED_VMS.set(wish.figure)
         self._written = wish.figure
         if wish.above:

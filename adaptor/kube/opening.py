@@ -1,6 +1,7 @@
 """Puts a node's side of the cluster together, as [kubernetes] says. Apart from the daemon, for it loads the library."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ def open_cluster(
 
 async def _device_plugin(client: AsyncClient, demand: Demand, ready: Callable[[], bool], clock: Clock) -> None:
     def load() -> Any:
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its core writes to stderr, past our log
         from adaptor.kube import device_plugin  # and with it gRPC
 
         return device_plugin

@@ -266,13 +266,17 @@ class PeerPods:
         found, wanted = writer.found, writer.wanted
         if found is None:
             raise Outdated(f"the PeerPod {_name(wanted)} was there and is gone")
+        refused: list[dict[str, Any]] = []  # judged by the answer to the write itself: others write, too
         try:
             if patch := record.changes(found, wanted, own=writer.may_own):
-                self._take(writer, await self._send(Resource, wanted, patch))
-            assert writer.found is not None
-            if patch := record.status_changes(writer.found, wanted):
-                self._take(writer, await self._send(Resource.Status, wanted, patch))
-            writer.refused = self._patches(writer, wanted)
+                found = await self._send(Resource, wanted, patch)
+                self._take(writer, found)
+                refused.append(record.changes(found, wanted, own=False))
+            if patch := record.status_changes(found, wanted):
+                found = await self._send(Resource.Status, wanted, patch)
+                self._take(writer, found)
+                refused.append(record.status_changes(found, wanted))
+            writer.refused = tuple(each for each in refused if each)
             if writer.refused:
                 self._warn_of_crd(writer)
         except Absent as error:  # deleted by somebody, finalizer and all; or there is no status to write
@@ -284,7 +288,7 @@ class PeerPods:
 
     async def _end(self, writer: Writer) -> bool:
         wanted = writer.wanted
-        if writer.found is None and writer.may_exist:
+        if writer.may_exist:  # what is known of it may be old, and this is the last look
             await self._get(writer)
         if writer.found is None:
             return True

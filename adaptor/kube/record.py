@@ -96,14 +96,18 @@ def resumed(found: PeerPod, wanted: PeerPod) -> PeerPod:
 
 
 def changes(found: PeerPod, wanted: PeerPod, *, own: bool) -> dict[str, Any]:
-    """The merge patch that makes the object's spec right, and its owner where it has none and may be `own`ed."""
+    """The merge patch that makes the object's spec right, and what holds it: our finalizer, and its owner where it has
+    none and may be `own`ed. Neither can be given to what is being deleted."""
     patch: dict[str, Any] = {}
     if spec := difference(peerpod.spec(found), peerpod.spec(wanted)):
         patch["spec"] = spec
-    if own and wanted.pod_uid and not found.owners and not found.deleting:
-        owners = peerpod.to_object(wanted)["metadata"]["ownerReferences"]
-        # A list is replaced as a whole: nobody may have written another one meanwhile.
-        patch["metadata"] = {"ownerReferences": owners, "resourceVersion": found.resource_version}
+    metadata: dict[str, Any] = {}
+    if not found.deleting and names.PEERPOD_FINALIZER not in found.finalizers:
+        metadata["finalizers"] = [*found.finalizers, names.PEERPOD_FINALIZER]
+    if not found.deleting and own and wanted.pod_uid and not found.owners:
+        metadata["ownerReferences"] = peerpod.to_object(wanted)["metadata"]["ownerReferences"]
+    if metadata:  # lists are replaced as a whole: nobody may have written another one meanwhile
+        patch["metadata"] = {**metadata, "resourceVersion": found.resource_version}
     return patch
 
 

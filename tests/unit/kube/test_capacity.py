@@ -14,6 +14,7 @@ from adaptor.kube import capacity
 from adaptor.kube import client as api
 from adaptor.kube.capacity import Capacity, Demand
 from adaptor.kube.place import Place
+from adaptor.telemetry import metrics
 from tests.worlds.hand import HandClock
 from tests.worlds.kubernetes.faults import Fault
 from tests.worlds.kubernetes.world import World
@@ -131,8 +132,10 @@ async def test_the_limit_is_advertised_at_the_start_and_stays_when_the_adaptor_e
 
 async def test_a_figure_that_is_right_is_not_written_again(worker: Worker) -> None:
     await worker.set("10")
+    metrics.ADVERTISED_VMS.set(0)
     async with worker.adaptor():
         await worker.watching()
+        assert metrics.ADVERTISED_VMS._value.get() == 10
         for _ in range(3):
             worker.clock.advance(2 * capacity.EVERY)
             await worker.watching()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from lightkube import AsyncClient
@@ -11,7 +12,7 @@ from lightkube.types import PatchType
 from adaptor import names
 from adaptor.errors import StartFailed
 from adaptor.kube import node as kube_node
-from adaptor.kube import peerpods
+from adaptor.kube import peerpods, record
 from adaptor.kube.client import PeerPod as Resource
 from adaptor.kube.node import NodeCluster
 from adaptor.sandbox.model import Created, Event, LaunchAccepted, LaunchRefused, SandboxState, fold
@@ -441,6 +442,23 @@ async def test_another_nodes_peerpods_are_left_alone(
     async with node_of(connect(), sky):
         await asyncio.sleep(0.3)
     assert len(await hands.peerpods()) == 2
+
+
+async def test_the_last_look_is_at_what_is_there_and_not_at_what_was_known(
+    hands: Hands, connect: Connect, world: World
+) -> None:
+    await hands.pod()
+    world.faults.add(Fault(verb="list", resource="peerpods", status=403, times=10_000))
+    async with node_of(connect()) as cluster:
+        web = await Sandbox(cluster, hands.spec()).starts()
+        await until(lambda: running(hands, web.name))
+        writer = cluster.peerpods.writer_of(record.begun(web.spec, "memory", NODE))
+        assert writer is not None
+        assert writer.found is not None
+        writer.found = replace(writer.found, finalizers=())  # a put-back whose answer was lost
+        web.ends()
+        await until(lambda: len(cluster.peerpods) == 0)
+        assert await hands.peerpod(web.name) is None
 
 
 @pytest.mark.parametrize("ended", [False, True])

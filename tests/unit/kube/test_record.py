@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptor import names
@@ -109,7 +109,7 @@ def test_a_start_that_failed_is_called_so_to_its_end() -> None:
 
 
 def test_a_restarted_adaptor_keeps_what_only_the_last_one_knew() -> None:
-    found = replace(told(*START), uid="u")
+    found = replace(told(*START), uid="u", finalizers=(names.PEERPOD_FINALIZER,))
     fresh = record.after(
         record.begun(SPEC, "aws", "worker-1"),
         SandboxState(
@@ -141,8 +141,16 @@ def test_an_owner_is_set_once_and_never_on_what_is_being_deleted() -> None:
     (owner,) = patch["metadata"]["ownerReferences"]
     assert (owner["uid"], owner["blockOwnerDeletion"]) == ("pod-uid", False)
     for other in (replace(found, owners=("another",)), replace(found, deleting="2026-01-01T00:00:00Z")):
-        assert "metadata" not in record.changes(other, wanted, own=True)
-    assert "metadata" not in record.changes(found, wanted, own=False)
+        assert "ownerReferences" not in record.changes(other, wanted, own=True).get("metadata", {})
+    assert "ownerReferences" not in record.changes(found, wanted, own=False)["metadata"]
+
+
+def test_a_finalizer_that_somebody_took_off_is_put_back_while_that_can_be() -> None:
+    wanted = told(*START)
+    found = replace(wanted, finalizers=("other/one",), resource_version="8")
+    expected = {"metadata": {"finalizers": ["other/one", names.PEERPOD_FINALIZER], "resourceVersion": "8"}}
+    assert record.changes(found, wanted, own=True) == expected
+    assert record.changes(replace(found, deleting="2026-01-01T00:00:00Z"), wanted, own=True) == {}
 
 
 def test_only_our_finalizer_is_taken_off() -> None:
@@ -166,6 +174,7 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(st.text("abc", min_size=1, max_size=2), JSON, max_size=4)
 
 
+@settings(max_examples=60, deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_a_difference_applied_gives_what_is_wanted(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert _clean(_applied(found, record.difference(found, wanted))) == _clean(wanted)
