@@ -215,6 +215,24 @@ def test_a_controller_that_ends_after_any_call_is_followed_by_one_that_goes_on(
     run()
 
 
+@pytest.mark.parametrize("data", [None, {}, {"tls.crt": "", "tls.key": ""}, {"tls.crt": "?", "ca.crt": "Zm9v"}])
+def test_a_secret_that_the_chart_made_is_filled_and_keeps_what_else_it_has(tmp_path: Path, data: Any) -> None:
+    @virtually
+    async def run() -> None:
+        world = World(tmp_path)
+        world.install()
+        metadata = {"name": names.WEBHOOK_TLS, "namespace": "peerpods", "labels": {"a": "b"}}
+        world.api.put(SECRET, {"metadata": metadata, "type": "Opaque", **({} if data is None else {"data": data})})
+        for _ in range(3):
+            await world.certificates.look()
+        world.admits()
+        found = world.api.at(SECRET, names.WEBHOOK_TLS, "peerpods")
+        assert found is not None
+        assert (found["type"], found["metadata"]["labels"]) == ("Opaque", {"a": "b"})
+
+    run()
+
+
 def test_two_controllers_at_once_make_one_ca(tmp_path: Path) -> None:
     @virtually
     async def run() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from adaptor import names
+from adaptor.cli.parser import main
 from adaptor.controller.api import CONFIG_MAP, DAEMON_SET, DEPLOYMENT, LEASE, PEER_POD, POD, SECRET
 from adaptor.controller.machines import Machines
 from adaptor.controller.process import _told
@@ -126,3 +127,13 @@ def test_a_lost_reply_costs_a_round_and_nothing_else(verb: str) -> None:
         assert world.cloud.living == []
 
     run()
+
+
+@pytest.mark.parametrize("stop", ["pod/web", "daemonset", "daemonset/", "DaemonSet/x"])
+def test_what_cannot_be_stopped_is_refused_before_anything_is_touched(
+    stop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["controller", "--uninstall", "--stop", stop])
+    assert ended.value.code == 2
+    assert f"'{stop}' is not daemonset/NAME or deployment/NAME" in capsys.readouterr().err

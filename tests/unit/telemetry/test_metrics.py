@@ -25,7 +25,21 @@ def test_every_metric_is_named_after_the_program_and_says_what_it_counts() -> No
 
 def test_no_label_can_hold_an_id() -> None:
     labels = {label for metric in DECLARED.values() for label in metric._labelnames}
-    assert labels <= {"version", "python", "state", "phase", "outcome", "method", "code", "cloud", "verb", "kind"}
+    known = {
+        "version",
+        "python",
+        "state",
+        "phase",
+        "outcome",
+        "method",
+        "code",
+        "cloud",
+        "verb",
+        "kind",
+        "duty",
+        "cause",
+    }
+    assert labels <= known
 
 
 def test_the_page_says_which_version_runs() -> None:
