@@ -75,7 +75,7 @@ async def _subjects(arguments: Namespace, *, whole: bool) -> list[Subject]:
         found = await cluster.of_pod(reader, namespace, name, arguments.sandbox, runtime_classes(config))
         if whole:
             first = await cluster.completed(reader, found[0], config.settings if config else None)
-            found = [first if first.link else _noted(first, note), *found[1:]]
+            found = [first if first.link or not first.peerpod.instance_id else _noted(first, note), *found[1:]]
     return found
 
 
