@@ -119,7 +119,7 @@ def _class(code: int, reason: str) -> type[KubernetesError]:
 
 
 def _message(code: int, said: str) -> str:
-    if code == 403:
+    if code == 403 and " cannot " in said:  # by RBAC, and not by a policy or quota, which say themselves what they want
         # Kubernetes' own words: User "system:serviceaccount:ns:name" cannot create resource "peerpods" in API group ...
         return f"{said}. A ClusterRole or Role must grant this"
     if code == 401:
