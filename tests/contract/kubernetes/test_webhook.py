@@ -308,8 +308,11 @@ async def test_a_node_has_room_for_as_many_vms_as_it_says(cluster: Cluster, inst
 
         async def settled() -> Json | None:
             pod = await cluster.sure("GET", cluster.here("pods", name))
-            conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
-            return pod if "PodScheduled" in conditions else None
+            # A real scheduler may find the node still tainted as not ready, says so, and tries again.
+            why = [
+                one.get("message", "") for one in pod["status"].get("conditions", []) if one["type"] == "PodScheduled"
+            ]
+            return pod if "nodeName" in pod["spec"] or any(f"Insufficient {VM}" in each for each in why) else None
 
         pod: Json = await cluster.until(settled)
         where: str = pod["spec"].get("nodeName", "")
