@@ -119,7 +119,9 @@ def _class(code: int, reason: str) -> type[KubernetesError]:
 
 
 def _message(code: int, said: str) -> str:
-    if code == 403 and " cannot " in said:  # by RBAC, and not by a policy or quota, which say themselves what they want
+    if (
+        code == 403 and "denied" not in said and "exceeded quota" not in said
+    ):  # a policy, webhook or quota explains itself
         # Kubernetes' own words: User "system:serviceaccount:ns:name" cannot create resource "peerpods" in API group ...
         return f"{said}. A ClusterRole or Role must grant this"
     if code == 401:

@@ -227,9 +227,18 @@ class PeerPods:
             return await self._end(writer)
         if writer.found is None:
             await self._create(writer)
-        if (patches := self._patches(writer, writer.wanted)) != writer.refused or not patches:
-            await self._patch(writer)
+        if self._is_right(writer):
+            return False
+        await self._patch(writer)
+        if not self._is_right(
+            writer
+        ):  # another's write came in between: the answer holds it, so no watch will bring it
+            writer.wake.set()
         return False
+
+    def _is_right(self, writer: Writer) -> bool:
+        """As far as this API server keeps it."""
+        return writer.found is not None and self._patches(writer, writer.wanted) in ((), writer.refused)
 
     def _patches(self, writer: Writer, wanted: PeerPod) -> tuple[dict[str, Any], ...]:
         if writer.found is None:
