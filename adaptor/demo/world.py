@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -54,7 +55,7 @@ class World:
         self.hypervisor_socket = str(directory / "hypervisor.sock")
         self.relay_socket = str(directory / "relay.sock")
         self.journal = str(directory / "state" / "journal.db")
-        self.http = f"127.0.0.1:{_free_port()}"
+        self.http = f"127.0.0.1:{free_port()}"
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self._boot_delay = boot_delay
         self._settings = settings or {}
@@ -265,9 +266,16 @@ def _is_over(pid: int) -> bool:
         return True
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on, from below those that the kernel gives to connections: it must
+    still be free when a process that is started later listens there."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
 
 
 def _toml(table: Mapping[str, Any]) -> str:

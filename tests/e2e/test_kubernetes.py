@@ -18,7 +18,7 @@ import pytest
 from adaptor import names
 from adaptor.catalog.quantities import nano
 from adaptor.demo.shim import Shim
-from adaptor.demo.world import World
+from adaptor.demo.world import World, free_port
 from tests.e2e.conftest import clean
 from tests.unit.manifests import charts
 from tests.worlds.kubernetes.node import Kubelet, Scheduler
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.netns
 CRD = charts.CHART / "crds" / "peerpods.yaml"
 NODE = "demo-node"
 SHOP = "shop"
-PORT = 9443
 VALUES = {
     "image": {"repository": "registry.example/peerpods"},
     "config": {"cloud": {"provider": "aws"}, "node": {"cluster": "e2e"}, "aws": {"image": "ami-0123456789abcdef0"}},
@@ -47,6 +46,7 @@ class Site:
         self.cluster = cluster
         self.node = node
         self.certificates = node.directory / "webhook-tls"
+        self.port = free_port()
 
     # -- the chart ------------------------------------------------------------------------------
 
@@ -95,12 +95,12 @@ class Site:
         config = self.config(
             "webhook",
             {
-                "http": {"listen": "127.0.0.1:8081"},
-                "webhook": {"listen": f"127.0.0.1:{PORT}", "certificates": str(self.certificates)},
+                "http": {"listen": ""},
+                "webhook": {"listen": f"127.0.0.1:{self.port}", "certificates": str(self.certificates)},
             },
         )
         await self.node.spawn("webhook", "--config", config)
-        self.cluster.admission.dispatcher.services[charts.NAMESPACE, "peerpods-webhook"] = ("127.0.0.1", PORT)
+        self.cluster.admission.dispatcher.services[charts.NAMESPACE, "peerpods-webhook"] = ("127.0.0.1", self.port)
         await until(self._webhook_listens, "the webhook listens", self.logs)
         await until(self._bundles, "the API server is told whom to believe", self.logs)
 
@@ -116,7 +116,7 @@ class Site:
 
     async def _webhook_listens(self) -> bool:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", PORT)
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return False
         writer.close()

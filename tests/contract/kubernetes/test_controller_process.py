@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import urllib.request
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from adaptor import names
+from adaptor.demo.world import free_port
 from providers import tags
 from providers.base import InstanceState, Ownership, ResourceKind
 from tests.contract import aws_world
@@ -39,12 +39,6 @@ image = "{image}"
 [quota]
 cluster = "pods=1"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def configured(cluster: Cluster, cloud: AwsWorld, port: int, directory: Path) -> Path:
