@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import datetime as dt
 import hashlib
 from collections import OrderedDict
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Final, Protocol
 from adaptor import names
 from adaptor.clock import Clock
 from adaptor.controller.api import EVENT, Api, Kind, Object
+from adaptor.kube import record
 from adaptor.kube.errors import Absent, KubernetesError, Taken
 from adaptor.telemetry import logs
 
@@ -66,8 +66,7 @@ class Events:
         self._more = asyncio.Event()
 
     def say(self, about: About, reason: str, message: str, *, warning: bool = False) -> None:
-        stamp = dt.datetime.fromtimestamp(self._clock.wall(), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        made = _event(about, reason, message, "Warning" if warning else "Normal", stamp)
+        made = _event(about, reason, message, "Warning" if warning else "Normal", record.stamp(self._clock.wall()))
         name = made["metadata"]["name"]
         self._counts[name] = self._counts.get(name, 0) + 1
         self._counts.move_to_end(name)

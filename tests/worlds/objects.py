@@ -7,7 +7,8 @@ import asyncio
 import copy
 import datetime as dt
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from adaptor.clock import Clock
@@ -194,3 +195,16 @@ class Heard:
 
     def say(self, about: Any, reason: str, message: str, *, warning: bool = False) -> None:
         self.said.append((about.name, reason, message))
+
+
+@asynccontextmanager
+async def running(*deeds: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """They run for as long as the block does; one that ended before has failed the test."""
+    tasks = [asyncio.ensure_future(deed()) for deed in deeds]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended

@@ -1,6 +1,5 @@
 """PeerPods of dead nodes and vanished pods, in virtual time against an API server and a cloud in memory."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,7 +19,7 @@ from providers.base import Instance, InstanceState
 from providers.errors import Denied, Throttled, Transient
 from tests.worlds.cloud import Cloud
 from tests.worlds.loop import VirtualLoop, virtually
-from tests.worlds.objects import Heard, Objects
+from tests.worlds.objects import Heard, Objects, running
 
 GRACE = 300.0
 READY = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
@@ -69,14 +68,8 @@ class World:
         nodes = Mirror(self.api, NODE, fate.node_facts, self.loop)
         machines = Machines(self.cloud, None, "cluster-a", self.loop)
         finisher = Finisher(self.api, machines, peerpods, nodes, self.heard, self.loop, GRACE)
-        tasks = [asyncio.create_task(each.run()) for each in (peerpods, nodes, finisher)]
-        try:
+        async with running(peerpods.run, nodes.run, finisher.run):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
 
 
 @virtually

@@ -1,6 +1,5 @@
 """The gatekeeper, in virtual time: what it lifts is lifted once, and races pass no limit."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from adaptor.kube.errors import KubernetesError, Outdated
 from providers.errors import Denied
 from tests.worlds.cloud import Cloud
 from tests.worlds.loop import VirtualLoop, virtually
-from tests.worlds.objects import Heard, Objects
+from tests.worlds.objects import Heard, Objects, running
 
 GATES = [{"name": "theirs"}, {"name": names.QUOTA}]
 
@@ -73,14 +72,8 @@ class World:
         namespaces = Mirror(self.api, NAMESPACE, annotation, self.loop)
         quota = Quota(cluster=self.limits) if cluster else Quota(namespace=self.limits)
         keeper = Gatekeeper(self.api, pods, namespaces, quota, self.heard, self.loop, self.cloud)
-        tasks = [asyncio.create_task(each.run()) for each in (pods, namespaces, keeper)]
-        try:
+        async with running(pods.run, namespaces.run, keeper.run):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
 
 
 @virtually
