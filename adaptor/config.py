@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from adaptor import config_forms as own
 from adaptor import config_prices, names, upstream_env
+from adaptor.config_network import Network
 from adaptor.errors import AdaptorError
 from providers import forms, registry
 from providers.base import Tee
@@ -93,21 +94,6 @@ class Guest:
         True,
         "when a pod VM fails, keep what it printed in state_dir/consoles, and tell its last lines in the pod's event and "
         "the log; the cloud must allow reading consoles",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The tunnel between a pod's network namespace here and its VM."""
-
-    vxlan_port: int = setting(
-        forms.port,
-        4789,
-        "UDP port of the tunnel; Calico drops 4789 from strangers: take 8472 there",
-        env=("VXLAN_PORT",),
-    )
-    first_vni: int = setting(
-        forms.integer(1, (1 << 24) - 1), 555_000, "tunnels are numbered from here, one number per pod of this node"
     )
 
 

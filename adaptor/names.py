@@ -53,10 +53,16 @@ SECURE_MOUNT_SERVICE: Final = "api.SecureMountService"  # the confidential data 
 GUEST_PORT: Final = 15150
 GUEST_ALPN: Final = "peerpods/1"  # upstream's forwarder negotiates no ALPN: that is how it is recognised
 GUEST_PROTOCOL: Final = 1
+WIREGUARD_PORT: Final = 51820  # UDP, on the VM
 LAUNCH_PROOF_LABEL: Final = b"peerpods launch proof v1\0"
 USER_DATA_LIMIT: Final = (
     4096  # bytes: the smallest user-data limit among clouds we know is 16 KiB; ours stays far below
 )
+
+# -- the pod's tunnel, on the worker -----------------------------------------------------------------
+TUNNEL_DEVICE: Final = "vxlan"  # and a number from 1: in the pod's namespace, as upstream calls it
+WIREGUARD_DEVICE: Final = "ppwg0"  # one per worker, in its own namespace; and one per VM
+NFT_TABLE: Final = "peerpods"  # family inet, on the worker and in the VM
 
 # -- inside the pod VM ----------------------------------------------------------------------------
 KATA_AGENT_SOCKET: Final = "/run/kata-containers/agent.sock"

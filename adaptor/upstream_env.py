@@ -40,8 +40,6 @@ IGNORED: Final = (
     Unused("CERT_KEY", "certificates of your own are not supported yet; the node makes its own authority"),
     Unused("TLS_MIN_VERSION", "the tunnel speaks TLS 1.3 with our own pod VM images", frozenset({"", "1.3"})),
     Unused("TLS_CIPHER_SUITES", "cipher suites are not chosen: TLS 1.3 has no weak ones"),
-    Unused("EXTERNAL_NETWORK_VIA_PODVM", "a second network card for the pod's own traffic is not supported yet", _OFF),
-    Unused("POD_SUBNET_CIDRS", "has a meaning only with EXTERNAL_NETWORK_VIA_PODVM, which is not supported yet"),
     Unused("CLOUD_CONFIG_VERIFY", "the cloud's settings are verified at every start", _OFF),
     Unused("POD_UID", "sockets are handed over without it"),
     Unused("CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH", "Go plug-ins cannot be loaded here"),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptor/protos/guest.proto\x12\x0epeerpods.guest\"/\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"a\n\rHelloResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x62ound\x18\x04 \x01(\x08\x12\x0f\n\x07volumes\x18\x05 \x01(\x08\"\xc4\x01\n\x0b\x42indRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x15\n\rpod_namespace\x18\x02 \x01(\t\x12\x10\n\x08pod_name\x18\x03 \x01(\t\x12\x10\n\x08initdata\x18\x04 \x01(\x0c\x12\x15\n\rregistry_auth\x18\x05 \x01(\x0c\x12\x0f\n\x07network\x18\x06 \x01(\x0c\x12\x15\n\rscratch_space\x18\x07 \x01(\x08\x12\'\n\x07volumes\x18\x08 \x03(\x0b\x32\x16.peerpods.guest.Volume\"\xc4\x01\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64isk\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\t\x12\x10\n\x03lun\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x66s_type\x18\x05 \x01(\t\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12\x15\n\x08\x66s_group\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x14\x66s_group_on_mismatch\x18\x08 \x01(\x08\x12\x0e\n\x06key_id\x18\t \x01(\tB\x06\n\x04_lunB\x0b\n\t_fs_group\"\x0e\n\x0c\x42indResponse\"5\n\rResumeRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x10\n\x08received\x18\x02 \x01(\x04\"\"\n\x0eResumeResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x32\xd9\x01\n\x05Guest\x12\x44\n\x05Hello\x12\x1c.peerpods.guest.HelloRequest\x1a\x1d.peerpods.guest.HelloResponse\x12\x41\n\x04\x42ind\x12\x1b.peerpods.guest.BindRequest\x1a\x1c.peerpods.guest.BindResponse\x12G\n\x06Resume\x12\x1d.peerpods.guest.ResumeRequest\x1a\x1e.peerpods.guest.ResumeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptor/protos/guest.proto\x12\x0epeerpods.guest\"/\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"\x85\x01\n\rHelloResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x62ound\x18\x04 \x01(\x08\x12\x0f\n\x07volumes\x18\x05 \x01(\x08\x12\x0f\n\x07network\x18\x06 \x01(\x08\x12\x11\n\twireguard\x18\x07 \x01(\x08\"\xc4\x01\n\x0b\x42indRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x15\n\rpod_namespace\x18\x02 \x01(\t\x12\x10\n\x08pod_name\x18\x03 \x01(\t\x12\x10\n\x08initdata\x18\x04 \x01(\x0c\x12\x15\n\rregistry_auth\x18\x05 \x01(\x0c\x12\x0f\n\x07network\x18\x06 \x01(\x0c\x12\x15\n\rscratch_space\x18\x07 \x01(\x08\x12\'\n\x07volumes\x18\x08 \x03(\x0b\x32\x16.peerpods.guest.Volume\"\xc4\x01\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64isk\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\t\x12\x10\n\x03lun\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x66s_type\x18\x05 \x01(\t\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12\x15\n\x08\x66s_group\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x14\x66s_group_on_mismatch\x18\x08 \x01(\x08\x12\x0e\n\x06key_id\x18\t \x01(\tB\x06\n\x04_lunB\x0b\n\t_fs_group\"\x1f\n\x0c\x42indResponse\x12\x0f\n\x07network\x18\x01 \x01(\x0c\"5\n\rResumeRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x10\n\x08received\x18\x02 \x01(\x04\"\"\n\x0eResumeResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x32\xd9\x01\n\x05Guest\x12\x44\n\x05Hello\x12\x1c.peerpods.guest.HelloRequest\x1a\x1d.peerpods.guest.HelloResponse\x12\x41\n\x04\x42ind\x12\x1b.peerpods.guest.BindRequest\x1a\x1c.peerpods.guest.BindResponse\x12G\n\x06Resume\x12\x1d.peerpods.guest.ResumeRequest\x1a\x1e.peerpods.guest.ResumeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +33,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLOREQUEST']._serialized_start=46
   _globals['_HELLOREQUEST']._serialized_end=93
-  _globals['_HELLORESPONSE']._serialized_start=95
-  _globals['_HELLORESPONSE']._serialized_end=192
-  _globals['_BINDREQUEST']._serialized_start=195
-  _globals['_BINDREQUEST']._serialized_end=391
-  _globals['_VOLUME']._serialized_start=394
-  _globals['_VOLUME']._serialized_end=590
-  _globals['_BINDRESPONSE']._serialized_start=592
-  _globals['_BINDRESPONSE']._serialized_end=606
-  _globals['_RESUMEREQUEST']._serialized_start=608
-  _globals['_RESUMEREQUEST']._serialized_end=661
-  _globals['_RESUMERESPONSE']._serialized_start=663
-  _globals['_RESUMERESPONSE']._serialized_end=697
-  _globals['_GUEST']._serialized_start=700
-  _globals['_GUEST']._serialized_end=917
+  _globals['_HELLORESPONSE']._serialized_start=96
+  _globals['_HELLORESPONSE']._serialized_end=229
+  _globals['_BINDREQUEST']._serialized_start=232
+  _globals['_BINDREQUEST']._serialized_end=428
+  _globals['_VOLUME']._serialized_start=431
+  _globals['_VOLUME']._serialized_end=627
+  _globals['_BINDRESPONSE']._serialized_start=629
+  _globals['_BINDRESPONSE']._serialized_end=660
+  _globals['_RESUMEREQUEST']._serialized_start=662
+  _globals['_RESUMEREQUEST']._serialized_end=715
+  _globals['_RESUMERESPONSE']._serialized_start=717
+  _globals['_RESUMERESPONSE']._serialized_end=751
+  _globals['_GUEST']._serialized_start=754
+  _globals['_GUEST']._serialized_end=971
 # @@protoc_insertion_point(module_scope)

@@ -15,18 +15,22 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("protocol", "proof", "version", "bound", "volumes")
+    __slots__ = ("protocol", "proof", "version", "bound", "volumes", "network", "wireguard")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOUND_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    WIREGUARD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     proof: bytes
     version: str
     bound: bool
     volumes: bool
-    def __init__(self, protocol: _Optional[int] = ..., proof: _Optional[bytes] = ..., version: _Optional[str] = ..., bound: _Optional[bool] = ..., volumes: _Optional[bool] = ...) -> None: ...
+    network: bool
+    wireguard: bool
+    def __init__(self, protocol: _Optional[int] = ..., proof: _Optional[bytes] = ..., version: _Optional[str] = ..., bound: _Optional[bool] = ..., volumes: _Optional[bool] = ..., network: _Optional[bool] = ..., wireguard: _Optional[bool] = ...) -> None: ...
 
 class BindRequest(_message.Message):
     __slots__ = ("sandbox_id", "pod_namespace", "pod_name", "initdata", "registry_auth", "network", "scratch_space", "volumes")
@@ -71,8 +75,10 @@ class Volume(_message.Message):
     def __init__(self, name: _Optional[str] = ..., disk: _Optional[str] = ..., serial: _Optional[str] = ..., lun: _Optional[int] = ..., fs_type: _Optional[str] = ..., read_only: _Optional[bool] = ..., fs_group: _Optional[int] = ..., fs_group_on_mismatch: _Optional[bool] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class BindResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("network",)
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    network: bytes
+    def __init__(self, network: _Optional[bytes] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
     __slots__ = ("sandbox_id", "received")

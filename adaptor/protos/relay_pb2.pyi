@@ -149,8 +149,10 @@ class BindRequest(_message.Message):
     def __init__(self, sandbox_id: _Optional[str] = ..., bind: _Optional[bytes] = ..., timeout: _Optional[float] = ...) -> None: ...
 
 class BindResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("answer",)
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    answer: bytes
+    def __init__(self, answer: _Optional[bytes] = ...) -> None: ...
 
 class CloseRequest(_message.Message):
     __slots__ = ("sandbox_id",)

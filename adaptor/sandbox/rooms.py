@@ -1,6 +1,6 @@
 """What a driver works with: one frozen bundle, built once by the daemon."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
+from adaptor.podnet.plan import Egress, Tunnel
 from adaptor.protos.relay_pb2 import DirectVolume
 from adaptor.relay.client import Dialled, Identity, OwnGuest, Session, UpstreamGuest
 from adaptor.sandbox.consoles import Consoles
@@ -57,6 +58,65 @@ class PodNetworks(Protocol):
     def check(self, netns: str) -> None: ...
 
     async def apf(self, netns: str) -> dict[str, Any]: ...
+
+
+class Tunnels(Protocol):
+    """The worker's half of pods' networks (`podnet.hosts`), and what the VM is told of its own; every call idempotent.
+
+    intend ─► reached ─► open ─► plan ─► (Bind) ─► answered ─► connect        any time: remove
+    journal    journal                              journal
+    """
+
+    def check(self, netns: str) -> None:
+        """Raises InvalidRequest unless it is a network namespace that can be opened."""
+        ...
+
+    def recall(self, tunnels: Iterable[Tunnel]) -> None:
+        """Those that the journal knows, at a start: their numbers are given to nobody else."""
+        ...
+
+    async def intend(self, netns: str) -> Tunnel:
+        """Look at the pod's namespace, and number its tunnels; nothing is made.
+
+        Raises: InvalidRequest (what the namespace holds cannot be carried to a VM), Unavailable (no number is left).
+        """
+        ...
+
+    async def reached(self, tunnel: Tunnel, peer: str) -> Tunnel:
+        """With the VM's address, and ours on the way there. Raises: Unavailable."""
+        ...
+
+    async def open(self, tunnel: Tunnel) -> None:
+        """Make its devices, which hold the numbers, and let in what comes from the VM and nobody else. Nothing of the
+        pod's passes yet.
+
+        Raises: VniTaken (intend anew: the number is remembered as taken), InvalidRequest, Unavailable.
+        """
+        ...
+
+    async def plan(self, tunnel: Tunnel, egress: Egress | None, *, imds: bool) -> bytes:
+        """The VM's half, for Bind. Raises: InvalidRequest."""
+        ...
+
+    async def apf(self, tunnel: Tunnel) -> dict[str, Any]:
+        """The VM's half as stock upstream images read it. Raises: InvalidRequest (a shape that they do not know)."""
+        ...
+
+    def answered(self, tunnel: Tunnel, answer: bytes) -> Tunnel:
+        """With what the VM said in its BindResponse. Raises: StartFailed when that makes no sense."""
+        ...
+
+    async def connect(self, tunnel: Tunnel, timeout: float) -> None:
+        """Join the pod's interfaces to its tunnels, and see a frame come back from the VM.
+
+        Raises: StartFailed (nothing came back within `timeout` seconds: says what may be in between), Unavailable.
+        """
+        ...
+
+    async def remove(self, tunnel: Tunnel) -> None:
+        """Take away all that `open` and `connect` made, however far they came; its numbers are free again. What is gone
+        already is fine, the namespace too. Raises: Unavailable."""
+        ...
 
 
 class Cluster(Protocol):
