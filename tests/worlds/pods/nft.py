@@ -1,0 +1,106 @@
+"""The few nftables rules that a cluster's own programs have on a host: a service's DNAT, a policy's drop."""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Sequence
+
+from tests.worlds.pods.namespaces import Namespace
+
+_NETFILTER = 12
+_REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
+_NEWTABLE, _NEWCHAIN, _NEWRULE = 0xA00, 0xA03, 0xA06
+_BEGIN, _END = 16, 17
+IPV4, NETDEV, IPV6 = 2, 5, 10
+_EQ, _DROP = 0, 0
+_PREROUTING = 0
+_TCP, _UDP = 6, 17
+
+
+def service(host: Namespace, address: str, port: int, backend: str, backend_port: int) -> None:
+    """What is for the service's address goes to the backend."""
+    six = ":" in address
+    where, length = (24, 16) if six else (16, 4)
+    rule = (
+        *_to_port(_TCP, port),
+        _payload(1, where, length),
+        _compare(ipaddress.ip_address(address).packed),
+        _immediate(1, ipaddress.ip_address(backend).packed),
+        _immediate(2, struct.pack(">H", backend_port)),
+        _expression("nat", _number(1, 1), _number(2, IPV6 if six else IPV4), _number(3, 1), _number(5, 2)),
+    )
+    hook = _nested(4, _number(1, _PREROUTING), _attribute(2, struct.pack(">i", -100)))
+    _put(host, IPV6 if six else IPV4, "services", "nat", hook, rule)
+
+
+def drop(host: Namespace, device: str, port: int) -> None:
+    """What comes in at the device for this TCP port is dropped, as by a NetworkPolicy."""
+    verdict = _expression("immediate", _number(1, 0), _nested(2, _nested(2, _number(1, _DROP))))
+    hook = _nested(4, _number(1, 0), _attribute(2, struct.pack(">i", 0)), _text(3, device))
+    _put(host, NETDEV, f"policy-{device}", "filter", hook, (*_to_port(_TCP, port), verdict))
+
+
+def _put(host: Namespace, family: int, table: str, kind: str, hook: bytes, rule: Sequence[bytes]) -> None:
+    messages = [
+        _message(_BEGIN, 0, 0, struct.pack(">BBH", 0, 0, 10)),
+        _message(_NEWTABLE, _CREATE, 1, _family(family) + _text(1, table)),
+        _message(_NEWCHAIN, _CREATE, 2, _family(family) + _text(1, table) + _text(3, "base") + hook + _text(7, kind)),
+        _message(
+            _NEWRULE, _CREATE | _APPEND, 3, _family(family) + _text(1, table) + _text(2, "base") + _nested(4, *rule)
+        ),
+        _message(_END, 0, 4, struct.pack(">BBH", 0, 0, 10)),
+    ]
+    with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as kernel:
+        kernel.bind((0, 0))
+        kernel.send(b"".join(messages))
+        for _ in range(3):
+            answer = kernel.recv(65536)
+            (number,) = struct.unpack_from("=i", answer, 16)
+            if number:
+                raise OSError(-number, f"nftables refuses {table}, message {struct.unpack_from('=I', answer, 8)[0]}")
+
+
+def _to_port(protocol: int, port: int) -> tuple[bytes, ...]:
+    meta = _expression("meta", _number(1, 1), _number(2, 16))
+    return meta, _compare(bytes((protocol,))), _payload(2, 2, 2), _compare(struct.pack(">H", port))
+
+
+def _payload(base: int, offset: int, length: int) -> bytes:
+    return _expression("payload", _number(1, 1), _number(2, base), _number(3, offset), _number(4, length))
+
+
+def _compare(value: bytes) -> bytes:
+    return _expression("cmp", _number(1, 1), _number(2, _EQ), _nested(3, _attribute(1, value)))
+
+
+def _immediate(register: int, value: bytes) -> bytes:
+    return _expression("immediate", _number(1, register), _nested(2, _attribute(1, value)))
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return _nested(1, _text(1, name), _nested(2, *attributes))
+
+
+def _family(family: int) -> bytes:
+    return struct.pack(">BBH", family, 0, 0)
+
+
+def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    acknowledged = _ACK if kind >= _NEWTABLE else 0
+    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | acknowledged | flags, sequence, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _nested(kind: int, *parts: bytes) -> bytes:
+    return _attribute(kind | 0x8000, b"".join(parts))
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack(">I", value))
