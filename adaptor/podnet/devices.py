@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from adaptor.podnet import probe
 from adaptor.podnet.exchange import NLM_F_CREATE, NLM_F_EXCL, Exchange, Refused, attributes
-from adaptor.podnet.operations import AddVxlan, KeepIn, LetIn, Operation, Point, Raise, RemoveVxlan, SendOut
+from adaptor.podnet.operations import AddVxlan, KeepIn, LetIn, OfPod, Point, Raise, RemoveVxlan, SendOut
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
@@ -33,7 +33,7 @@ _INGRESS_HANDLE, _INGRESS_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _ON_INGRESS, _ON_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # where filters sit; the second in a clsact only
 _ALL, _ARP, _IPV6 = 0x0003, 0x0806, 0x86DD  # EtherTypes
 _NODE: Final = 0x800  # a filter's number within its priority: the same one again is refused
-_STOLEN, _SHOT, _REDIRECT = 4, 2, 1  # TC_ACT_*, TCA_EGRESS_REDIR
+_STOLEN, _REDIRECT = 4, 1  # TC_ACT_*, TCA_EGRESS_REDIR
 
 # Our filter's priority on a pod's interface says whether the qdisc under it was made with it, or found there.
 _WITH_QDISC, _ON_ANOTHERS = 0x7070, 0x7071
@@ -47,10 +47,14 @@ class NameTaken(Exception):
 
 
 class NumberTaken(Exception):
-    """The kernel has a device with this VNI and port already; the text is the device's name."""
+    """The kernel has a device with this number and port already."""
+
+    def __init__(self, vni: int) -> None:
+        super().__init__(vni)
+        self.vni = vni
 
 
-def carry_out(operation: Operation, host: Exchange, pod: Exchange, netns: int) -> None:
+def carry_out(operation: OfPod, host: Exchange, pod: Exchange, netns: int) -> None:
     """`netns`: a descriptor of the pod's namespace, which `pod` speaks to; `host` to the worker's.
 
     Raises: Refused, NameTaken, NumberTaken, OSError.
@@ -71,8 +75,6 @@ def carry_out(operation: Operation, host: Exchange, pod: Exchange, netns: int) -
             _send_out(pod, _index(pod, interface), _index(pod, device))
         case KeepIn(interface):
             _keep_in(pod, interface)
-        case _:
-            raise TypeError(operation)
 
 
 def _add_vxlan(wanted: AddVxlan, host: Exchange, pod: Exchange, netns: int) -> None:
@@ -88,15 +90,15 @@ def _add_vxlan(wanted: AddVxlan, host: Exchange, pod: Exchange, netns: int) -> N
         data.append(_address("IFLA_VXLAN_GROUP", wanted.peer))
     if wanted.link:
         data.append(["IFLA_VXLAN_LINK", socket.if_nametoindex(wanted.link)])
-    attributes = [["IFLA_IFNAME", wanted.device], ["IFLA_NET_NS_FD", netns], *_vxlan(data)]
-    (verdict,) = host.tell(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, attributes))
+    attrs: _Attributes = [["IFLA_IFNAME", wanted.device], ["IFLA_NET_NS_FD", netns], *_vxlan(data)]
+    (verdict,) = host.tell(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, attrs))
     if not verdict.number:
         return
     if verdict.number != errno.EEXIST:
         raise Refused(verdict)
     found = _find(pod, wanted.device)
     if found is None:
-        raise NumberTaken(wanted.device)
+        raise NumberTaken(wanted.vni)
     if not _is_tunnel(found, wanted.vni, wanted.port):
         raise NameTaken(wanted.device)
     if wanted.peer:  # ours, of an earlier try, perhaps with another VM
@@ -110,15 +112,16 @@ def _remove_vxlan(pod: Exchange, device: str, vni: int, port: int) -> None:
 
 
 def _let_in(pod: Exchange, device: int, interface: int) -> None:
-    """The probe's answers are for the probe alone: who sees them on the worker would wonder."""
+    """The probe's answers are for the probe alone: who sees them on the worker would wonder. Left in the namespace they
+    are dropped, for their MAC is nobody's."""
     mac = probe.MAC.hex()
     arp = [f"0x{mac[:8]}/0xffffffff+18", f"0x{mac[8:]}0000/0xffff0000+22"]  # the target's hardware address
     address = probe.LINK_LOCAL.packed.hex()
     ipv6 = [f"0x{address[at : at + 8]}/0xffffffff+{24 + at // 2}" for at in range(0, 32, 8)]  # the destination
     verdicts = pod.tell(
         _qdisc(device),
-        _filter(device, 1, _ARP, arp, _drop()),
-        _filter(device, 2, _IPV6, ipv6, _drop()),
+        _filter(device, 1, _ARP, arp),
+        _filter(device, 2, _IPV6, ipv6),
         _filter(device, 3, _ALL, _EVERYTHING, _redirect(interface)),
     )
     for verdict in verdicts:
@@ -129,9 +132,7 @@ def _let_in(pod: Exchange, device: int, interface: int) -> None:
 def _raise(pod: Exchange, device: int) -> None:
     quiet = ["IFLA_AF_SPEC", {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _GEN_MODE_NONE]]}]]}]
     # two messages: a link that is raised by the first part of one is no longer quiet when the second part comes
-    mute, up = pod.tell(
-        _link(_NEWLINK, 0, [quiet], index=device), _link(_NEWLINK, 0, [], index=device, flags=_IFF_UP)
-    )
+    mute, up = pod.tell(_link(_NEWLINK, 0, [quiet], index=device), _link(_NEWLINK, 0, [], index=device, flags=_IFF_UP))
     if mute.number not in (0, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):  # no IPv6 here: quiet anyway
         raise Refused(mute)
     if up.number:
@@ -162,10 +163,10 @@ def _send_out(pod: Exchange, interface: int, device: int) -> None:
 
 def _keep_in(pod: Exchange, interface: str) -> None:
     found = _find(pod, interface)
-    if found is None or not _ingress(pod, index := _number(found)):
+    if found is None or not (kind := _ingress(pod, index := _number(found))):
         return
     filters = _priorities(pod, index, _ON_INGRESS)
-    others = filters - {_WITH_QDISC} or _priorities(pod, index, _ON_EGRESS)
+    others = filters - {_WITH_QDISC} or (kind == b"clsact" and _priorities(pod, index, _ON_EGRESS))
     if _WITH_QDISC in filters:
         _unless_gone(pod, _no_filter(index, _WITH_QDISC) if others else _no_qdisc(index))
     if _ON_ANOTHERS in filters:
@@ -207,14 +208,14 @@ def _is_tunnel(link: bytes, vni: int, port: int) -> bool:
     )
 
 
-def _ingress(pod: Exchange, index: int) -> bool:
-    """Whether the interface has a place for filters of what comes in."""
+def _ingress(pod: Exchange, index: int) -> bytes:
+    """The kind of the qdisc that holds filters for what comes in; empty: there is none."""
     for body in pod.dump(_tc(_GETQDISC, 0, index)):
         if _TCMSG.unpack_from(body)[1] == index:
             kind = attributes(body[_TCMSG.size :]).get(_TCA_KIND, b"").rstrip(b"\0")
             if kind in (b"ingress", b"clsact"):
-                return True
-    return False
+                return kind
+    return b""
 
 
 def _priorities(pod: Exchange, index: int, parent: int) -> set[int]:
@@ -258,8 +259,11 @@ def _no_qdisc(index: int) -> bytes:
     return _tc(_DELQDISC, 0, index, handle=_INGRESS_HANDLE, parent=_INGRESS_PARENT)
 
 
-def _filter(index: int, priority: int, protocol: int, keys: Sequence[str], action: Any) -> bytes:
-    options = {"attrs": [["TCA_U32_ACT", {"attrs": [["TCA_ACT_PRIO_1", action]]}], ["TCA_U32_SEL", {"keys": keys}]]}
+def _filter(index: int, priority: int, protocol: int, keys: Sequence[str], action: Any = None) -> bytes:
+    """Without an action a packet that matches goes its ordinary way, and no later filter sees it."""
+    options: Any = {"attrs": [["TCA_U32_SEL", {"keys": keys}]]}
+    if action is not None:
+        options["attrs"].insert(0, ["TCA_U32_ACT", {"attrs": [["TCA_ACT_PRIO_1", action]]}])
     return _tc(
         _NEWTFILTER,
         NLM_F_CREATE | NLM_F_EXCL,
@@ -281,11 +285,6 @@ def _redirect(index: int) -> Any:
     parameters = {"eaction": _REDIRECT, "ifindex": index, "action": _STOLEN}
     options = {"attrs": [["TCA_MIRRED_PARMS", parameters]]}
     return {"attrs": [["TCA_ACT_KIND", "mirred"], ["TCA_ACT_OPTIONS", options]]}
-
-
-def _drop() -> Any:
-    options = {"attrs": [["TCA_GACT_PARMS", {"action": _SHOT}]]}
-    return {"attrs": [["TCA_ACT_KIND", "gact"], ["TCA_ACT_OPTIONS", options]]}
 
 
 def _tc(kind: int, given: int, index: int, attrs: _Attributes = (), **fields: int) -> bytes:

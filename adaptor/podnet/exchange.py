@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12
@@ -77,7 +77,7 @@ class Exchange:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> "Exchange":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

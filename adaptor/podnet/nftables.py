@@ -17,7 +17,6 @@ from typing import Final
 
 from adaptor import names
 from adaptor.podnet.exchange import (
-    HEADER,
     NETLINK_NETFILTER,
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -63,6 +62,8 @@ _FIELDS: Final = {
 }
 _LENGTHS: Final = {_TUNNELS: 8, _PEERS4: 12, _PEERS6: 24, _SEALED: 24}  # bytes
 
+_DONE: Final = Verdict(0)
+_GONE: Final = frozenset({0, errno.ENOENT})
 _TRIES: Final = 8  # of a change that another one got in between
 
 
@@ -79,27 +80,24 @@ class Table:
     def admit(self, wanted: Admit) -> None:
         """Raises: Refused, OSError."""
         added = [_elements(_NEWSETELEM, set_, keys) for set_, keys in _keys(wanted)]
-        for _ in range(_TRIES):
-            if not (refused := self._change(added)):
+        for attempt in range(_TRIES):
+            messages, expected = (added, errno.ENOENT) if attempt % 2 == 0 else ([*_table(), *added], errno.EEXIST)
+            verdict = self._change(messages)
+            if not verdict.number:
                 return
-            if refused.number != errno.ENOENT:
-                raise Refused(refused)
-            if not (refused := self._change([*_table(), *added])):
-                return
-            if refused.number != errno.EEXIST:  # somebody made it meanwhile
-                raise Refused(refused)
-        raise Refused(refused)
+            if verdict.number != expected:  # expected: the table is not there, or somebody made it meanwhile
+                break
+        raise Refused(verdict)
 
     def dismiss(self, wanted: Dismiss) -> None:
         """Raises: Refused, OSError."""
         removed = [_elements(_DELSETELEM, set_, [key]) for set_, keys in _keys(wanted) for key in keys]
-        refused = self._change(removed)
-        if refused and refused.number == errno.ENOENT:  # not all of them are there, and none was taken away
-            for each in removed:
-                if (refused := self._change([each])) and refused.number != errno.ENOENT:
-                    raise Refused(refused)
-        elif refused:
-            raise Refused(refused)
+        verdict = self._change(removed)
+        if verdict.number == errno.ENOENT:  # not all of them are there, and none was taken away
+            verdicts = [self._change([each]) for each in removed]
+            verdict = next((each for each in verdicts if each.number not in _GONE), _DONE)
+        if verdict.number:
+            raise Refused(verdict)
         self._remove_if_empty()
 
     def _remove_if_empty(self) -> None:
@@ -113,20 +111,20 @@ class Table:
                 if refused.errno == errno.ENOENT:
                     return
                 raise
-            refused = self._change([_message(_DELTABLE, 0, _text(1, names.NFT_TABLE))], generation)
-            if not refused or refused.number == errno.ENOENT:
+            verdict = self._change([_message(_DELTABLE, 0, _text(1, names.NFT_TABLE))], generation)
+            if verdict.number in _GONE:
                 return
-            if refused.number != errno.ERESTART:
-                raise Refused(refused)
-        raise Refused(refused)
+            if verdict.number != errno.ERESTART:
+                break
+        raise Refused(verdict)
 
-    def _change(self, messages: Sequence[bytes], generation: bytes = b"") -> Verdict | None:
-        """All of it or nothing; the first refusal."""
+    def _change(self, messages: Sequence[bytes], generation: bytes = b"") -> Verdict:
+        """All of it or nothing: the first refusal, if any."""
         condition = attribute(_BATCH_GENERATION, generation) if generation else b""
         begin = message(_BATCH_BEGIN, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM) + condition)
         end = message(_BATCH_END, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM))
         verdicts = self._exchange.transact(begin, messages, end)
-        return next((verdict for verdict in verdicts if verdict.number), None)
+        return next((verdict for verdict in verdicts if verdict.number), _DONE)
 
 
 def _keys(wanted: Admit | Dismiss) -> Iterable[tuple[str, list[bytes]]]:
@@ -197,9 +195,7 @@ def _compare(operator: int, value: bytes) -> bytes:
 
 
 def _payload(base: int, offset: int, length: int, register: int) -> bytes:
-    return _expression(
-        "payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, length)
-    )
+    return _expression("payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, length))
 
 
 def _lookup(set_: str) -> bytes:

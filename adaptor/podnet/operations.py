@@ -99,6 +99,7 @@ class AddPeer:
 
     public_key: str
     address: str  # the VM's, outside
+    port: int  # UDP, where its WireGuard listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,9 @@ class RemovePeer:
 Operation = (
     Admit | Dismiss | AddVxlan | RemoveVxlan | LetIn | Raise | Point | SendOut | KeepIn | AddPeer | RemovePeer
 )  # fmt: skip
+
+OfPod = AddVxlan | RemoveVxlan | LetIn | Raise | Point | SendOut | KeepIn
+"""Those that need the pod's namespace."""
 
 Inner = Callable[[str], str]
 """The address inside WireGuard that goes with a public key."""
@@ -140,12 +144,12 @@ def opening(tunnel: Tunnel, worker: str, link: str = "") -> list[Operation]:
     ]
 
 
-def connecting(tunnel: Tunnel, inner: Inner) -> list[Operation]:
-    """`inner` is asked where encrypted."""
+def connecting(tunnel: Tunnel, inner: Inner, port: int = 0) -> list[Operation]:
+    """`inner` is asked where encrypted; `port` is that of the VM's WireGuard."""
     done: list[Operation] = []
     if tunnel.encrypted:
         peer = inner(tunnel.public_key)
-        done += [AddPeer(tunnel.public_key, tunnel.peer), Admit(tunnel.port, _vnis(tunnel), peer, sealed=True)]
+        done += [AddPeer(tunnel.public_key, tunnel.peer, port), Admit(tunnel.port, _vnis(tunnel), peer, sealed=True)]
         done += [Point(cord.device, peer) for cord in tunnel.cords]
     return done + [SendOut(cord.interface, cord.device) for cord in tunnel.cords]
 
@@ -160,5 +164,3 @@ def removing(tunnel: Tunnel, inner: Inner) -> list[Operation]:
 
 def _vnis(tunnel: Tunnel) -> tuple[int, ...]:
     return tuple(cord.vni for cord in tunnel.cords)
-
-

@@ -14,6 +14,8 @@ from ctypes import addressof, create_string_buffer
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from adaptor.podnet.plan import PodNetwork
+
 MAC: Final = bytes.fromhex("027070000001")  # locally administered; the same in all tunnels, which never meet
 LINK_LOCAL: Final = IPv6Address("fe80::70:70ff:fe00:1")
 
@@ -47,9 +49,7 @@ def tap(device: str) -> socket.socket:
             )
         )
         kept = create_string_buffer(program, len(program))
-        found.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, addressof(kept))
-        )
+        found.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, addressof(kept)))
         found.bind((device, _ETH_P_ALL))
     except BaseException:
         found.close()
@@ -72,6 +72,17 @@ async def answered(tap: socket.socket, address: Address, timeout: float) -> bool
                             pass
                         return True
     return False
+
+
+def addresses(network: PodNetwork) -> dict[str, Address | None]:
+    """What to ask for, by interface: the first IPv4 address, for every VM answers for that without conditions, else
+    the first IPv6 one; None where it has none."""
+    found: dict[str, Address | None] = {}
+    for interface in network.interfaces:
+        own = [ipaddress.ip_interface(address).ip for address in interface.addresses]
+        own.sort(key=lambda address: (address.version, address.version == 6 and address.is_link_local))
+        found[interface.name] = own[0] if own else None
+    return found
 
 
 def question(address: Address) -> bytes:
@@ -97,7 +108,7 @@ def is_answer(frame: bytes, address: Address) -> bool:
         if kind != _ARP or len(body) < _ARP_BODY.size:
             return False
         *_, operation, _, sender, _, _ = _ARP_BODY.unpack_from(body)
-        return operation == _REPLY and sender == address.packed
+        return (operation, sender) == (_REPLY, address.packed)
     return (
         kind == _IPV6
         and len(body) >= 64
@@ -108,7 +119,7 @@ def is_answer(frame: bytes, address: Address) -> bool:
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
