@@ -1,13 +1,12 @@
 """What the worker does for a pod's tunnel, in order, and how each deed is undone; pure.
 
-    open:     Admit ─► AddVxlan ─► LetIn ─► Raise            connect:  (AddPeer ─► Admit ─► Point) ─► SendOut
+    open:     (Join) ─► Admit ─► AddVxlan ─► LetIn ─► Raise       connect:  (AddPeer ─► Admit ─► Point) ─► SendOut
     remove:   the inverses, last deed first, from the Tunnel alone
 
 The pod's interface is joined to its tunnel by redirects in both directions; nothing else of the pod's namespace is
 touched. What sits on the tunnel's own device goes with it, so it has no inverse.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from adaptor.podnet.plan import Tunnel
@@ -94,28 +93,34 @@ class KeepIn:
 
 
 @dataclass(frozen=True, slots=True)
-class AddPeer:
-    """WireGuard's peer. Inverse: RemovePeer."""
+class Join:
+    """WireGuard's device is there for this tunnel too. Inverse: Leave."""
 
-    public_key: str
-    address: str  # the VM's, outside
-    port: int  # UDP, where its WireGuard listens
+    tunnel: str
+    public_key: str  # the VM's; empty: not known yet
 
 
 @dataclass(frozen=True, slots=True)
-class RemovePeer:
+class AddPeer:
+    """The VM is WireGuard's peer; Leave takes that away too."""
+
+    tunnel: str
+    public_key: str
+    address: str  # the VM's, outside
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """This tunnel needs WireGuard no longer; the last one takes the device along."""
+
+    tunnel: str
     public_key: str
 
 
-Operation = (
-    Admit | Dismiss | AddVxlan | RemoveVxlan | LetIn | Raise | Point | SendOut | KeepIn | AddPeer | RemovePeer
-)  # fmt: skip
+Operation = Admit | Dismiss | AddVxlan | RemoveVxlan | LetIn | Raise | Point | SendOut | KeepIn | Join | AddPeer | Leave
 
 OfPod = AddVxlan | RemoveVxlan | LetIn | Raise | Point | SendOut | KeepIn
 """Those that need the pod's namespace."""
-
-Inner = Callable[[str], str]
-"""The address inside WireGuard that goes with a public key."""
 
 
 def inverse(operation: Operation) -> Operation | None:
@@ -127,8 +132,8 @@ def inverse(operation: Operation) -> Operation | None:
             return RemoveVxlan(device, vni, port)
         case SendOut(interface):
             return KeepIn(interface)
-        case AddPeer(public_key):
-            return RemovePeer(public_key)
+        case Join(tunnel, public_key):
+            return Leave(tunnel, public_key)
         case _:
             return None
 
@@ -137,6 +142,7 @@ def opening(tunnel: Tunnel, worker: str, link: str = "") -> list[Operation]:
     """`worker`: the packets' source address; inside WireGuard where encrypted. `link`: as in AddVxlan."""
     peer = "" if tunnel.encrypted else tunnel.peer
     return [
+        *([Join(tunnel.netns, tunnel.public_key)] if tunnel.encrypted else []),
         Admit(tunnel.port, _vnis(tunnel), peer, tunnel.encrypted),
         *(AddVxlan(cord.device, cord.vni, tunnel.port, peer, worker, link) for cord in tunnel.cords),
         *(LetIn(cord.device, cord.interface) for cord in tunnel.cords),
@@ -144,22 +150,28 @@ def opening(tunnel: Tunnel, worker: str, link: str = "") -> list[Operation]:
     ]
 
 
-def connecting(tunnel: Tunnel, inner: Inner, port: int = 0) -> list[Operation]:
-    """`inner` is asked where encrypted; `port` is that of the VM's WireGuard."""
-    done: list[Operation] = []
-    if tunnel.encrypted:
-        peer = inner(tunnel.public_key)
-        done += [AddPeer(tunnel.public_key, tunnel.peer, port), Admit(tunnel.port, _vnis(tunnel), peer, sealed=True)]
-        done += [Point(cord.device, peer) for cord in tunnel.cords]
-    return done + [SendOut(cord.interface, cord.device) for cord in tunnel.cords]
+def connecting(tunnel: Tunnel, inner: str) -> list[Operation]:
+    """`inner`: the VM's address inside WireGuard, where encrypted."""
+    return [
+        *_pointed(tunnel, inner),
+        *(SendOut(cord.interface, cord.device) for cord in tunnel.cords),
+    ]
 
 
-def removing(tunnel: Tunnel, inner: Inner) -> list[Operation]:
-    """Whatever of it was done."""
-    done = opening(tunnel, "")
-    if tunnel.public_key or not tunnel.encrypted:
-        done += connecting(tunnel, inner)
+def removing(tunnel: Tunnel, inner: str) -> list[Operation]:
+    """Undo whatever of it was done; `inner` as above, empty where the VM's key is not known."""
+    done = opening(tunnel, "") + connecting(tunnel, inner)
     return [undo for each in reversed(done) if (undo := inverse(each)) is not None]
+
+
+def _pointed(tunnel: Tunnel, inner: str) -> list[Operation]:
+    if not inner:
+        return []
+    return [
+        AddPeer(tunnel.netns, tunnel.public_key, tunnel.peer),
+        Admit(tunnel.port, _vnis(tunnel), inner, sealed=True),
+        *(Point(cord.device, inner) for cord in tunnel.cords),
+    ]
 
 
 def _vnis(tunnel: Tunnel) -> tuple[int, ...]:

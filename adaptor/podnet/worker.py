@@ -3,7 +3,7 @@ mean to whoever reads the pod's event."""
 
 import errno
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from adaptor.errors import AdaptorError, InvalidRequest, Unavailable
@@ -17,33 +17,40 @@ from adaptor.podnet.operations import (
     AddVxlan,
     Admit,
     Dismiss,
+    Join,
+    Leave,
     LetIn,
     OfPod,
     Operation,
     Raise,
-    RemovePeer,
     SendOut,
 )
-from adaptor.podnet.plan import PodNetwork, Tunnel
+from adaptor.podnet.plan import PodNetwork, Tunnel, WireGuard
 
 _T = TypeVar("_T")
 
 _NO_SUPPORT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT})
 
 
-class Peers(Protocol):
-    """WireGuard's, as `hosts.Seal` has them."""
+class Encryption(Protocol):
+    """This worker's end of WireGuard (`encryption.Encryption`). It blocks, for milliseconds. Raises: Unavailable."""
 
-    def put(self, public_key: str, address: str, port: int) -> None: ...
+    def recall(self, tunnels: Mapping[str, str]) -> None:
+        """Those that there are, with their VMs' public keys; what else the device has goes."""
+        ...
 
-    def drop(self, public_key: str) -> None: ...
+    def join(self, tunnel: str) -> WireGuard: ...
+
+    def connect(self, tunnel: str, public_key: str, address: str) -> str: ...
+
+    def leave(self, tunnel: str, public_key: str = "") -> None: ...
 
 
 class Worker:
     """This worker, for one thread: that of the first call."""
 
-    def __init__(self, peers: Peers | None) -> None:
-        self._peers = peers
+    def __init__(self, encryption: Encryption | None) -> None:
+        self._encryption = encryption
         self._visitor: Visitor | None = None
         self._host: Exchange | None = None
         self._table: Table | None = None
@@ -109,6 +116,12 @@ class Worker:
             raise Unavailable(f"{_where(tunnel)}: the tunnel cannot be tried: {error}") from error
         return found
 
+    def encryption(self) -> Encryption:
+        """Raises: Unavailable."""
+        if self._encryption is None:
+            raise Unavailable("the pod's network is encrypted, and this node has no WireGuard")
+        return self._encryption
+
     # one visit
 
     def _at_home(self) -> Visitor:
@@ -147,10 +160,12 @@ class Worker:
                     self._firewall().admit(operation)
                 case Dismiss():
                     self._firewall().dismiss(operation)
-                case AddPeer(public_key, address, port):
-                    self._wireguard().put(public_key, address, port)
-                case RemovePeer(public_key):
-                    self._wireguard().drop(public_key)
+                case Join(name):
+                    self.encryption().join(name)
+                case AddPeer(name, public_key, address):
+                    self.encryption().connect(name, public_key, address)
+                case Leave(name, public_key):
+                    self.encryption().leave(name, public_key)
                 case _:
                     if self._host is None:
                         self._host = Exchange(NETLINK_ROUTE)
@@ -168,11 +183,6 @@ class Worker:
         if self._table is None:
             self._table = Table()
         return self._table
-
-    def _wireguard(self) -> Peers:
-        if self._peers is None:
-            raise Unavailable("the pod's network is encrypted, and this node has no WireGuard")
-        return self._peers
 
 
 def _where(tunnel: Tunnel) -> str:
