@@ -209,11 +209,15 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """By type; the last of its kind where there are several."""
-    found, at = dict[int, bytes](), 0
+    return dict(pairs(data))
+
+
+def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Types and values, in their order."""
+    at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size:
-            break
-        found[kind & _ATTRIBUTE_TYPE] = data[at + _ATTRIBUTE.size : at + length]
+            return
+        yield kind & _ATTRIBUTE_TYPE, data[at + _ATTRIBUTE.size : at + length]
         at += length + -length % 4
-    return found

@@ -12,54 +12,32 @@ import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from adaptor import names
 from adaptor.config_network import Network
 from adaptor.errors import StartFailed, Unavailable
-from adaptor.podnet import apf, namespaces, operations, paths, plan, probe, vxlan
+from adaptor.podnet import apf, namespaces, operations, paths, plan, probe, vxlan, wireguard
 from adaptor.podnet.devices import NumberTaken
+from adaptor.podnet.operations import Admit
 from adaptor.podnet.plan import Cord, Egress, PlanFault, PodNetwork, Tunnel, VniTaken, WireGuard
-from adaptor.podnet.worker import Worker
+from adaptor.podnet.worker import Encryption, Worker
 
 _T = TypeVar("_T")
-
-
-class Seal(Protocol):
-    """WireGuard on this worker. It blocks, for milliseconds. Raises: Unavailable."""
-
-    def inner(self, public_key: str) -> str:
-        """The address inside that goes with a key; asks nobody."""
-        ...
-
-    def ensure(self) -> WireGuard:
-        """Have the device; what the VM is told of this end."""
-        ...
-
-    def put(self, public_key: str, address: str, port: int) -> None: ...
-
-    def drop(self, public_key: str) -> None: ...
-
-    def release(self) -> None:
-        """Have no device, unless it has a peer."""
-        ...
 
 
 class HostNetworks:
     """The pod networks of this host, by the paths that the container runtime gives."""
 
-    def __init__(self, settings: Network | None = None, seal: Seal | None = None) -> None:
-        """`seal`: needed where the settings ask for encryption, or a tunnel of the journal has it."""
+    def __init__(self, settings: Network | None = None, encryption: Encryption | None = None) -> None:
+        """`encryption`: needed where the settings ask for it, or a tunnel of the journal has it."""
         self._settings = settings or Network()
-        self._seal = seal
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podnet")
-        self._worker = Worker(seal)
+        self._worker = Worker(encryption)
         self._given: dict[int, str] = {}  # VNI: the pod's namespace
         self._others: set[int] = set()  # VNIs that somebody else on this worker has
         self._last = 0  # VNI
         self._seen: dict[str, PodNetwork] = {}  # by namespace, until the tunnel goes
-        self._sealed: set[str] = set()  # namespaces whose tunnels need WireGuard's device
-        self._ports: dict[str, int] = {}  # of VMs' WireGuard, by public key
 
     async def aclose(self) -> None:
         """Let go of the thread and its sockets; every tunnel stays."""
@@ -71,9 +49,21 @@ class HostNetworks:
         namespaces.check(netns)
 
     def recall(self, tunnels: Iterable[Tunnel]) -> None:
-        """Those that the journal knows, at a start."""
+        """Those that the journal knows, at a start: their numbers are given to nobody else."""
         for tunnel in tunnels:
             self._keep(tunnel)
+
+    async def keep_only(self, tunnels: Iterable[Tunnel]) -> None:
+        """Take away what this node's own namespace has of ours for any other tunnel: an adaptor whose journal was lost
+        has left it. Raises: Unavailable."""
+        kept = list(tunnels)
+        admitted = [
+            each
+            for tunnel in kept
+            for each in operations.opening(tunnel, "") + operations.connecting(tunnel, _inner(tunnel))
+            if isinstance(each, Admit)
+        ]
+        await self._do(self._worker.keep_only, admitted, {t.netns: t.public_key for t in kept if t.encrypted})
 
     async def intend(self, netns: str) -> Tunnel:
         """Look at the pod's namespace, and number its tunnels; nothing is made.
@@ -119,12 +109,13 @@ class HostNetworks:
         network = await self._network(tunnel)
         path = paths.mtu(tunnel.peer, tunnel.port, self._settings.host_interface)
         family = ipaddress.ip_address(tunnel.peer).version
-        worker, wireguard = tunnel.worker, None
+        worker, ours = tunnel.worker, None
         if tunnel.encrypted:
-            wireguard = await self._do(self._needed_seal().ensure)
-            worker = self._inner(wireguard.public_key)
+            encryption = await self._do(self._worker.encryption)
+            ours = await self._do(encryption.join, tunnel.netns)
+            worker = wireguard.inner_address(ours.public_key)
         left = vxlan.inner_mtu(path, family, encrypted=tunnel.encrypted)
-        made = plan.guest_plan(network, tunnel, left=left, worker=worker, wireguard=wireguard, egress=egress, imds=imds)
+        made = plan.guest_plan(network, tunnel, left=left, worker=worker, wireguard=ours, egress=egress, imds=imds)
         return plan.to_json(made)
 
     async def apf(self, tunnel: Tunnel) -> dict[str, Any]:
@@ -136,16 +127,12 @@ class HostNetworks:
     def answered(self, tunnel: Tunnel, answer: bytes) -> Tunnel:
         """With what the VM said in its BindResponse. Raises: StartFailed when that makes no sense."""
         try:
-            told = plan.guest_answer_from_json(answer).wireguard
-            if not tunnel.encrypted:
-                return tunnel
-            if told is None:
-                raise PlanFault("it does not say its WireGuard key, and encryption is required")
-            self._inner(told.public_key)
+            told = plan.guest_answer_from_json(answer)
         except PlanFault as fault:
             raise StartFailed(f"the pod VM's guest said of the pod's network what makes no sense: {fault}") from fault
-        self._ports[told.public_key] = told.port
-        return replace(tunnel, public_key=told.public_key)
+        if not tunnel.encrypted:
+            return tunnel
+        return replace(tunnel, public_key=_answered(told.wireguard, self._settings.wireguard_port))
 
     async def connect(self, tunnel: Tunnel, timeout: float) -> None:
         """Join the pod's interfaces to its tunnels, and see a frame come back from the VM.
@@ -170,7 +157,7 @@ class HostNetworks:
                 tap.close()
         silent = [cord for cord, answer in answers.items() if not answer.result()]
         if silent:
-            raise StartFailed(_nothing_came(tunnel, silent, timeout, self._wireguard_port(tunnel)))
+            raise StartFailed(_nothing_came(tunnel, silent, timeout, self._settings.wireguard_port))
 
     async def remove(self, tunnel: Tunnel) -> None:
         """Take away all that `open` and `connect` made, however far they came. Raises: Unavailable."""
@@ -180,14 +167,13 @@ class HostNetworks:
                 del self._given[cord.vni]
         if tunnel.netns not in self._given.values():
             self._seen.pop(tunnel.netns, None)
-        self._ports.pop(tunnel.public_key, None)
 
     # on the thread
 
     def _open(self, tunnel: Tunnel) -> None:
         worker = tunnel.worker
         if tunnel.encrypted:
-            worker = self._inner(self._needed_seal().ensure().public_key)
+            worker = wireguard.inner_address(self._worker.encryption().join(tunnel.netns).public_key)
         try:
             self._worker.carry_out(tunnel, operations.opening(tunnel, worker, self._settings.host_interface or ""))
         except NumberTaken as taken:
@@ -197,14 +183,11 @@ class HostNetworks:
             ) from None
 
     def _connect(self, tunnel: Tunnel, devices: list[str]) -> list[socket.socket]:
-        self._worker.carry_out(tunnel, operations.connecting(tunnel, self._inner, self._wireguard_port(tunnel)))
+        self._worker.carry_out(tunnel, operations.connecting(tunnel, _inner(tunnel)))
         return self._worker.taps(tunnel, devices)
 
     def _remove(self, tunnel: Tunnel) -> None:
-        self._worker.undo(tunnel, operations.removing(tunnel, self._inner))
-        self._sealed.discard(tunnel.netns)
-        if tunnel.encrypted and self._seal is not None and not self._sealed:
-            self._seal.release()
+        self._worker.undo(tunnel, operations.removing(tunnel, _inner(tunnel)))
 
     # what is known
 
@@ -212,8 +195,6 @@ class HostNetworks:
         for cord in tunnel.cords:
             self._given[cord.vni] = tunnel.netns
             self._last = cord.vni
-        if tunnel.encrypted:
-            self._sealed.add(tunnel.netns)
 
     async def _network(self, tunnel: Tunnel) -> PodNetwork:
         return self._seen.get(tunnel.netns) or await self._look(tunnel.netns)
@@ -224,19 +205,17 @@ class HostNetworks:
         self._seen[netns] = network
         return network
 
-    def _needed_seal(self) -> Seal:
-        if self._seal is None:
-            raise Unavailable("the pod's network is to be encrypted, and this node has no WireGuard")
-        return self._seal
-
-    def _inner(self, public_key: str) -> str:
-        return self._needed_seal().inner(public_key)
-
-    def _wireguard_port(self, tunnel: Tunnel) -> int:
-        return self._ports.get(tunnel.public_key, self._settings.wireguard_port)
-
     async def _do(self, work: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def _answered(said: WireGuard | None, port: int) -> str:
+    raise NotImplementedError
+
+
+def _inner(tunnel: Tunnel) -> str:
+    """The VM's address inside WireGuard; empty where there is none, or it is not known yet."""
+    return wireguard.inner_address(tunnel.public_key) if tunnel.encrypted and tunnel.public_key else ""
 
 
 def _device(place: int) -> str:

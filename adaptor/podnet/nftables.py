@@ -28,6 +28,7 @@ from adaptor.podnet.exchange import (
     attributes,
     message,
     nested,
+    pairs,
 )
 from adaptor.podnet.operations import Admit, Dismiss
 
@@ -97,6 +98,25 @@ class Table:
             verdicts = [self._change([each]) for each in removed]
             verdict = next((each for each in verdicts if each.number not in _GONE), _DONE)
         if verdict.number:
+            raise Refused(verdict)
+        self._remove_if_empty()
+
+    def keep_only(self, wanted: Iterable[Admit]) -> None:
+        """Take out every other element, and the table if none is left. Raises: Refused, OSError."""
+        kept = {(set_, key) for each in wanted for set_, keys in _keys(each) for key in keys}
+        try:
+            strange = [
+                _elements(_DELSETELEM, set_, [key])
+                for set_ in _FIELDS
+                for body in self._exchange.dump(_named(_GETSETELEM, 0, 1, 2, set_))
+                for key in _listed(body)
+                if (set_, key) not in kept
+            ]
+        except Refused as refused:
+            if refused.errno == errno.ENOENT:
+                return
+            raise
+        if strange and (verdict := self._change(strange)).number:
             raise Refused(verdict)
         self._remove_if_empty()
 
@@ -258,6 +278,12 @@ def _elements(kind: int, set_: str, keys: Iterable[bytes]) -> bytes:
 
 def _has_elements(body: bytes) -> bool:
     return bool(attributes(body[4:]).get(3))
+
+
+def _listed(body: bytes) -> Iterable[bytes]:
+    """The keys in one part of a dump."""
+    for _, element in pairs(attributes(body[4:]).get(3, b"")):
+        yield attributes(attributes(element)[1])[1]
 
 
 def _named(kind: int, flags: int, table: int, what: int, name: str, *more: bytes) -> bytes:

@@ -101,6 +101,17 @@ class Worker:
         if failed:
             raise failed[0]
 
+    def keep_only(self, admitted: Sequence[Admit], encrypted: Mapping[str, str]) -> None:
+        """Take away every admission but these, and every peer but those of these tunnels. Raises: Unavailable."""
+        try:
+            self._at_home()
+            self._firewall().keep_only(admitted)
+        except OSError as error:
+            if error.errno not in _NO_SUPPORT:
+                raise Unavailable(f"nftables does not say what is left of earlier tunnels: {_said(error)}") from error
+        if self._encryption is not None:
+            self._encryption.recall(encrypted)
+
     def taps(self, tunnel: Tunnel, names: Iterable[str]) -> list[socket.socket]:
         """A probe's socket on each of these devices of the pod. Raises: Unavailable."""
         found: list[socket.socket] = []
