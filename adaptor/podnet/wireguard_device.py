@@ -21,14 +21,16 @@ from typing import Any, Final, Protocol
 from adaptor.errors import Unavailable
 from adaptor.podnet import wireguard
 from adaptor.podnet.wireguard import Change, Device, Peer, PrivateKey, UapiFault
-from adaptor.podnet.wireguard_links import Links, telling
+from adaptor.podnet.wireguard_links import Links, is_up, telling
 
 SOCKETS: Final = "/var/run/wireguard"  # wireguard-go's own choice
 PROGRAM: Final = "wireguard-go"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Seconds for what wireguard-go does within milliseconds: to begin, to answer, to end.
 _PATIENCE: Final = 5.0
-_SAID: Final = 300  # characters of its last words that travel in an error
+# The kernel's words for: no such device, no WireGuard's, no WireGuard at all.
+_NO_DEVICE: Final = (errno.ENODEV, errno.EOPNOTSUPP, errno.ENOENT)
+_SAID: Final = 300  # characters of its last line that travel in an error
 
 
 class Backend(Protocol):
@@ -47,18 +49,35 @@ class Backend(Protocol):
 
     def change(self, change: Change) -> None: ...
 
+    def dress(self, inner: str) -> None:
+        """Have it up, with this address, and nothing of our network go elsewhere."""
+        ...
+
+    def is_up(self) -> bool: ...
+
     def unmake(self) -> None:
         """Have it gone, and what serves it too; or as unused as it was found."""
         ...
 
 
-class Kernel:
-    """The kernel's own WireGuard."""
-
-    kind = "kernel"
+class _Linked:
+    """What both kinds are: a link."""
 
     def __init__(self, device: str) -> None:
         self.device = device
+
+    def dress(self, inner: str) -> None:
+        with Links(self.device) as links:
+            links.dress(inner)
+
+    def is_up(self) -> bool:
+        return is_up(self.device)
+
+
+class Kernel(_Linked):
+    """The kernel's own WireGuard."""
+
+    kind = "kernel"
 
     def make(self) -> None:
         with Links(self.device) as links:
@@ -67,13 +86,18 @@ class Kernel:
                 raise Unavailable(f"{self.device} is a {kind} of somebody else's: WireGuard needs that name")
 
     def read(self) -> Device | None:
-        with Links(self.device) as links:
-            if links.kind() != "wireguard":
-                return None
         from pyroute2 import WireGuard
+        from pyroute2.netlink.exceptions import NetlinkError
 
-        with telling(f"read the WireGuard device {self.device}"), WireGuard() as generic:
-            messages = list(generic.info(self.device))
+        messages: list[Any] = []
+        with telling(f"read the WireGuard device {self.device}"):
+            try:
+                with WireGuard() as generic:
+                    messages += generic.info(self.device)
+            except NetlinkError as error:
+                if error.code not in _NO_DEVICE:
+                    raise
+                return None
         return device_of(messages)
 
     def change(self, change: Change) -> None:
@@ -92,15 +116,16 @@ class Kernel:
     def unmake(self) -> None:
         with Links(self.device) as links:
             links.delete()
+            links.open_blackhole()
 
 
-class Userspace:
+class Userspace(_Linked):
     """wireguard-go; one that somebody else keeps running (`spawn` is off) is given its device back unused."""
 
     kind = "userspace"
 
     def __init__(self, device: str, *, spawn: bool = True) -> None:
-        self.device = device
+        super().__init__(device)
         self._spawn = spawn
         self._socket = f"{SOCKETS}/{device}.sock"
 
@@ -124,7 +149,7 @@ class Userspace:
                 check=False,
             ).returncode
             output.seek(0)
-            words = " ".join(output.read(1 << 16).decode("utf-8", "replace").split())[-_SAID:]
+            words = (output.read(1 << 16).decode("utf-8", "replace").splitlines() or [""])[-1].strip()[-_SAID:]
         # The status alone proves nothing: in a VM, where this may be PID 1, another may have taken it.
         if status or self.read() is None:
             raise Unavailable(f"{PROGRAM} cannot serve {self.device}: {words or f'it ended with status {status}'}")
@@ -141,17 +166,17 @@ class Userspace:
         self._tell(wireguard.encode(change))
 
     def unmake(self) -> None:
-        if not self._spawn:
-            self._tell(wireguard.RESET)
-            with Links(self.device) as links:
-                links.strip()
-            return
-        with socket.socket(socket.AF_UNIX) as watched:
+        with Links(self.device) as links, socket.socket(socket.AF_UNIX) as watched:
             watched.settimeout(_PATIENCE)
             served = not watched.connect_ex(self._socket)
-            with Links(self.device) as links:
+            if self._spawn:
                 links.delete()
-            if served:
+            else:
+                links.strip()
+            links.open_blackhole()
+            if served and not self._spawn:
+                self._tell(wireguard.RESET)
+            elif served:
                 with telling(f"see {PROGRAM} end, which served {self.device}"):
                     while watched.recv(4096):
                         pass
@@ -207,11 +232,12 @@ class Endpoint:
             return self._key.public
 
     def ensure(self) -> str:
-        """Have the device, whole and up; its public key."""
+        """Have the device, made whole unless it was so before; its public key."""
         with self._lock:
-            if self._key is None and self.find() is None:
-                self._key = PrivateKey.make()
-            self.look()
+            if self._key is None:
+                if self.find() is None:
+                    self._key = PrivateKey.make()
+                self.look()
             assert self._key is not None
             return self._key.public
 
@@ -236,14 +262,12 @@ class Endpoint:
                 return False
             found = self._backend.read()
             known = {peer.public_key for peer in found.peers} if found is not None else set()
-            if found is not None and found.private_key == self._key and known >= set(self._peers):
-                with Links(self._backend.device) as links:
-                    if links.is_up():
-                        return False
+            whole = found is not None and found.private_key == self._key and known >= set(self._peers)
+            if whole and self._backend.is_up():
+                return False
             self._backend.make()
             self._backend.change(Change(self._key, self._port or None, tuple(self._peers.values())))
-            with Links(self._backend.device) as links:
-                links.dress(wireguard.inner_address(self._key.public))
+            self._backend.dress(wireguard.inner_address(self._key.public))
             self._listens()
             return True
 
@@ -251,8 +275,6 @@ class Endpoint:
         """Have no device, and forget the key."""
         with self._lock:
             self._backend.unmake()
-            with Links(self._backend.device) as links:
-                links.open_blackhole()
             self._key = None
             self._peers = {}
 

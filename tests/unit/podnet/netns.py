@@ -6,13 +6,17 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 _CLONE_NEWNET: Final = 0x40000000
+_CLONE_NEWNS: Final = 0x00020000
+_MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 0x40000
 _ETH_P_ALL: Final = 3
+_SO_RCVBUFFORCE: Final = 33
 
 
 class Host:
@@ -25,6 +29,9 @@ class Host:
 
     def do(self, deed: Callable[..., T], *arguments: Any, **named: Any) -> T:
         return self._thread.submit(deed, *arguments, **named).result()
+
+    def start(self, deed: Callable[..., T], *arguments: Any) -> "Future[T]":
+        return self._thread.submit(deed, *arguments)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -69,15 +76,22 @@ class Host:
         return self.netlink(deed)
 
     def _enter(self) -> str:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        _call("unshare", _CLONE_NEWNET | _CLONE_NEWNS)
+        # Of its own too, as on a host: where userspace WireGuards have their sockets.
+        _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        os.makedirs("/run/wireguard", exist_ok=True)
+        _call("mount", b"none", b"/run/wireguard", b"tmpfs", 0, None)
         from pyroute2 import IPRoute
 
         with IPRoute() as ip:
             ip.link("set", index=1, state="up")
         return f"/proc/self/task/{threading.get_native_id()}/ns/net"
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
 def cable(one: Host, one_name: str, other: Host, other_name: str, mtu: int = 1500) -> None:
@@ -98,7 +112,7 @@ def capture(host: Host, device: str) -> Iterator[list[bytes]]:
     def begin() -> socket.socket:
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         listener.bind((device, 0))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
+        listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
         return listener
 
     listener = host.do(begin)
