@@ -15,6 +15,7 @@ from typing import Final
 from adaptor.errors import AdaptorError
 
 VERSION: Final = 1  # of both JSON forms; a guest refuses a plan of another
+MOST_INTERFACES: Final = 16  # of a pod; each costs a device, a VNI and two filters on the worker
 
 
 class PlanFault(ValueError):
@@ -31,7 +32,7 @@ class Route:
 
     destination: str  # network with prefix length
     family: int  # 4 | 6
-    gateway: str = ""
+    gateway: str = ""  # of the other family where the pod's is (IPv4 by way of an IPv6 neighbour)
     source: str = ""  # preferred source address
     scope: int = 0  # rtnetlink's numbers
     protocol: int = 3
