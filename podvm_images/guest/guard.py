@@ -1,6 +1,6 @@
 """Who may send to the tunnels' port: a VXLAN device takes anybody's packets, so nftables lets only the worker's in.
 
-    table inet peerpods, chain input (priority raw): UDP to the port, from the worker ─► accept; UDP to the port ─► drop
+table inet peerpods, chain input (priority raw): UDP to the port, from the worker ─► accept; UDP to the port ─► drop
 """
 
 import ipaddress

@@ -9,16 +9,12 @@ Addresses get no route of the kernel's own, so that the routes are the plan's an
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adaptor.errors import Code, InvalidRequest, StatusError
-from adaptor.podnet.plan import GuestPlan, Interface, Route
-
-# Bytes that a VXLAN takes from each packet: the outer IP header, UDP, VXLAN, the inner Ethernet header.
-OVERHEAD: Final = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
-# The kernel takes IPv6 off an interface with less, and IPv4 likewise.
-LEAST_MTU: Final = {4: 68, 6: 1280}
+from adaptor.podnet import vxlan
+from adaptor.podnet.plan import GuestPlan, Interface, PlanFault, Route, fitted
 
 # rtnetlink's numbers
 MAIN_TABLE: Final = 254
@@ -41,7 +37,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One netlink request in the pod's namespace; `says` completes "cannot ...". """
+    """One netlink request in the pod's namespace; `says` completes "cannot ..."."""
 
     kind: str  # pyroute2's name of it: link, addr, route, neigh
     interface: str
@@ -58,20 +54,12 @@ def check(plan: GuestPlan) -> None:
     ):
         if wanted:
             raise StatusError(
-                Code.UNIMPLEMENTED, f"this pod VM image can carry the pod's network, but not {what}, or use a newer image"
+                Code.UNIMPLEMENTED,
+                f"this pod VM image can carry the pod's network, but not {what}, or use a newer image",
             )
-    if len(plan.vnis) != len(plan.interfaces) or not plan.interfaces:
-        raise InvalidRequest(
-            f"the network plan has {len(plan.interfaces)} interfaces and {len(plan.vnis)} VXLAN numbers: one each is needed"
-        )
-    if len(set(plan.vnis)) < len(plan.vnis):
-        raise InvalidRequest(f"the network plan has one VXLAN number twice: {', '.join(map(str, plan.vnis))}")
-    names = [interface.name for interface in plan.interfaces]
-    if len(set(names)) < len(names) or "lo" in names:
-        raise InvalidRequest(f"the network plan's interfaces, {', '.join(names)}, are not all different and none lo")
     worker = ipaddress.ip_address(plan.worker)
-    if worker.is_multicast or worker.is_unspecified or worker.is_loopback or worker.is_link_local:
-        raise InvalidRequest(f"the network plan's worker, {plan.worker}, is no address that a tunnel could lead to")
+    if worker.is_link_local:
+        raise InvalidRequest(f"the worker's address {plan.worker} is link-local: it does not say by which interface")
 
 
 def fit(plan: GuestPlan, path: Path) -> tuple[Interface, ...]:
@@ -79,19 +67,11 @@ def fit(plan: GuestPlan, path: Path) -> tuple[Interface, ...]:
 
     Raises: StatusError (FAILED_PRECONDITION) where that is too little for a family that the pod has.
     """
-    left = path.mtu - OVERHEAD[_family(plan.worker)]
-    return tuple(_fitted(interface, min(interface.mtu, left), path) for interface in plan.interfaces)
-
-
-def _fitted(interface: Interface, mtu: int, path: Path) -> Interface:
-    families = {_family(address.partition("/")[0]) for address in interface.addresses} or {4}
-    if mtu < (least := max(LEAST_MTU[family] for family in families)):
-        raise StatusError(
-            Code.FAILED_PRECONDITION,
-            f"the way to the worker ({path.device}, MTU {path.mtu}) leaves {interface.name} an MTU of {mtu}, and the "
-            f"pod's addresses need {least}: raise the MTU of the VM's network",
-        )
-    return replace(interface, mtu=mtu, routes=tuple(replace(r, mtu=min(r.mtu, mtu)) for r in interface.routes))
+    left = vxlan.inner_mtu(path.mtu, _family(plan.worker))
+    try:
+        return tuple(fitted(interface, left) for interface in plan.interfaces)
+    except PlanFault as fault:
+        raise StatusError(Code.FAILED_PRECONDITION, f"by {path.device} (MTU {path.mtu}), {fault}") from None
 
 
 def operations(interfaces: Sequence[Interface]) -> Iterator[Operation]:
@@ -99,9 +79,10 @@ def operations(interfaces: Sequence[Interface]) -> Iterator[Operation]:
     them, whichever interface they go by."""
     for interface in interfaces:
         yield Operation("link", interface.name, f"bring {interface.name} up", {"state": "up"})
-        peers = dict(peer.split("=", 1) for peer in interface.peers)
-        for address in interface.addresses:
-            yield _address(interface.name, address, peers.get(address.partition("/")[0], ""))
+        # A packet's source is the first that fits; the kernel puts a new one last with IPv4, and first with IPv6.
+        told = list(addresses(interface))
+        for own, prefix, peer in (*(a for a in told if ":" not in a[0]), *(a for a in reversed(told) if ":" in a[0])):
+            yield _address(interface.name, own, prefix, peer)
         for neighbour in interface.neighbours:
             yield Operation(
                 "neigh",
@@ -115,16 +96,23 @@ def operations(interfaces: Sequence[Interface]) -> Iterator[Operation]:
         yield Operation("route", name, f"add the route {route_text(route)} at {name}", _route(route))
 
 
-def _address(name: str, address: str, peer: str) -> Operation:
-    own, _, prefix = address.partition("/")
+def addresses(interface: Interface) -> Iterator[tuple[str, int, str]]:
+    """Its own, the prefix's length, and the peer that the prefix belongs to then; empty: none."""
+    peers = dict(peer.split("=", 1) for peer in interface.peers)
+    for address in interface.addresses:
+        own, _, prefix = address.partition("/")
+        yield own, int(prefix), peers.get(own, "")
+
+
+def _address(name: str, own: str, prefix: int, peer: str) -> Operation:
     arguments: dict[str, Any] = {
         "address": peer or own,
         "local": own,
-        "prefixlen": int(prefix),
+        "prefixlen": prefix,
         "family": FAMILY[_family(own)],
         "flags": _NODAD | _NO_PREFIX_ROUTE,
     }
-    return Operation("addr", name, f"give {name} the address {address}", arguments)
+    return Operation("addr", name, f"give {name} the address {address_text(own, prefix, peer)}", arguments)
 
 
 def _route(route: Route) -> dict[str, Any]:
@@ -156,16 +144,12 @@ def wanted(plan: GuestPlan, interfaces: Sequence[Interface], path: Path) -> dict
     """By what it is, in people's words, as `network` reads it back."""
     state: dict[str, Any] = {"interfaces": {interface.name for interface in interfaces}}
     for vni, interface in zip(plan.vnis, interfaces, strict=True):
-        peers = dict(peer.split("=", 1) for peer in interface.peers)
         name = interface.name
         state[f"{name}'s tunnel"] = tunnel_text(vni, plan.worker, path.source, plan.port)
         state[f"{name}'s MAC address"] = interface.hardware_address.lower()
         state[f"{name}'s MTU"] = interface.mtu
         state[f"{name}'s state"] = "up"
-        state[f"{name}'s addresses"] = {
-            address_text(*address.split("/"), peers.get(address.partition("/")[0], ""))
-            for address in interface.addresses
-        }
+        state[f"{name}'s addresses"] = {address_text(own, prefix, peer) for own, prefix, peer in addresses(interface)}
         state[f"{name}'s routes"] = {route_text(route) for route in interface.routes}
         state[f"{name}'s neighbours"] = {
             neighbour_text(each.address, each.hardware_address) for each in interface.neighbours
@@ -192,7 +176,7 @@ def tunnel_text(vni: int, remote: str, local: str, port: int) -> str:
     return f"VXLAN {vni} from {_canonical(local)} to {_canonical(remote)}, UDP {port}"
 
 
-def address_text(address: str, prefix: str | int, peer: str) -> str:
+def address_text(address: str, prefix: int, peer: str) -> str:
     own = f"{_canonical(address)}/{prefix}"
     return f"{own} peer {_canonical(peer)}" if peer and _canonical(peer) != _canonical(address) else own
 
@@ -204,7 +188,9 @@ def neighbour_text(address: str, hardware_address: str) -> str:
 def route_text(route: Route) -> str:
     """As the kernel tells it: with IPv6, scopes do not exist and a metric always does."""
     words = [
-        str(ipaddress.ip_network(route.destination, strict=False)) if route.destination else f"default IPv{route.family}"
+        str(ipaddress.ip_network(route.destination, strict=False))
+        if route.destination
+        else f"default IPv{route.family}"
     ]
     if route.gateway:
         words += ["via", _canonical(route.gateway)]

@@ -56,12 +56,12 @@ def _tunnel(link: Any) -> str:
     attributes = dict(link.get("linkinfo", {}).get("attrs", ()))
     if attributes.get("IFLA_INFO_KIND") != "vxlan":
         return f"a {attributes.get('IFLA_INFO_KIND')}"
-    data = dict(attributes["IFLA_INFO_DATA"]["attrs"])
+    data: dict[str, Any] = dict(attributes["IFLA_INFO_DATA"]["attrs"])
     return layout.tunnel_text(
-        data.get("IFLA_VXLAN_ID"),
-        data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6"),
-        data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6"),
-        data.get("IFLA_VXLAN_PORT"),
+        data["IFLA_VXLAN_ID"],
+        data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6", ""),
+        data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6", ""),
+        data["IFLA_VXLAN_PORT"],
     )
 
 
