@@ -14,14 +14,13 @@ from adaptor.podnet.plan import MOST_INTERFACES, Interface, Neighbour, PodNetwor
 
 # rtnetlink's numbers
 MAIN_TABLE: Final = 254
-FOREVER: Final = 0xFFFFFFFF  # an address's lifetime
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ARPHRD_ETHER: Final = 1
 _IFA_F_TEMPORARY, _IFA_F_DADFAILED = 0x01, 0x08  # 0x01 is "secondary" with IPv4
 _RTN_UNICAST: Final = 1
 _RTN_WORDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable",
                      8: "prohibit", 9: "throw", 10: "nat"}  # fmt: skip
-_RTPROT_REDIRECT, _RTPROT_KERNEL, _RTPROT_RA = 1, 2, 9
+_RTPROT_REDIRECT, _RTPROT_KERNEL = 1, 2
 _RTNH_F_ONLINK: Final = 0x4
 _RTM_F_CLONED: Final = 0x200
 _NUD_PERMANENT: Final = 0x80
@@ -53,7 +52,6 @@ class AddressRow(TypedDict):
     peer: str  # the other end's, whose network `prefix` then gives; empty: none
     scope: int
     flags: int  # IFA_F_*
-    valid: int  # seconds; FOREVER
 
 
 class RouteRow(TypedDict):
@@ -73,7 +71,6 @@ class RouteRow(TypedDict):
     flags: int  # RTNH_F_* and RTM_F_*
     tos: int
     mtu: int  # 0: none of its own
-    expires: int  # 0: never
     hops: int  # next hops of a multipath route; 0: an ordinary route
     encapsulated: bool  # a lightweight tunnel (MPLS, segment routing)
 
@@ -191,12 +188,9 @@ def _state(link: LinkRow) -> str:
 
 
 def _lasts(row: AddressRow) -> bool:
-    """An IPv6 address with a lifetime came from a router's advertisement: the VM's kernel has the same MAC and gets
-    the same advertisements, so it learns and renews the address itself. One that failed duplicate detection is not in
-    use. IPv4 has no such way to learn: what DHCP gave is carried as if it were to stay."""
-    if row["family"] == 4:
-        return True
-    return row["valid"] == FOREVER and not row["flags"] & (_IFA_F_TEMPORARY | _IFA_F_DADFAILED)
+    """What a router or DHCP gave for a time is carried as if it were to stay: the VM believes nobody on the network.
+    Temporary addresses are the kernel's own doing, and one that failed duplicate detection is not in use."""
+    return row["family"] == 4 or not row["flags"] & (_IFA_F_TEMPORARY | _IFA_F_DADFAILED)
 
 
 def _listed(rows: Sequence[AddressRow]) -> str:
@@ -204,12 +198,11 @@ def _listed(rows: Sequence[AddressRow]) -> str:
 
 
 def _routes(rows: Sequence[RouteRow], links: Mapping[int, LinkRow], carried: _Carried) -> Iterator[tuple[int, Route]]:
-    """The main table's, each with its place in `rows`. The local table is left to the VM's kernel, which makes it from
-    the addresses. So are routes with a lifetime and those of advertisements and redirects, as with addresses above."""
+    """The main table's, each with its place in `rows`; those that a router advertised too, as with addresses above. The
+    local table is left to the VM's kernel, which makes it from the addresses; what it learnt of single destinations
+    (redirects, path MTUs) is learnt again."""
     for at, row in enumerate(rows):
-        if row["table"] != MAIN_TABLE or row["flags"] & _RTM_F_CLONED or row["expires"]:
-            continue
-        if row["protocol"] in (_RTPROT_RA, _RTPROT_REDIRECT):
+        if row["table"] != MAIN_TABLE or row["flags"] & _RTM_F_CLONED or row["protocol"] == _RTPROT_REDIRECT:
             continue
         if row["index"] not in carried and row["protocol"] == _RTPROT_KERNEL:
             continue  # loopback's own

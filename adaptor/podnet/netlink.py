@@ -129,7 +129,6 @@ def _addresses(ip: Any) -> list[AddressRow]:
                 "peer": address if address != local else "",
                 "scope": row.get("scope"),
                 "flags": row.get("flags"),
-                "valid": (row.get("cacheinfo") or {}).get("ifa_valid", inspect.FOREVER),
             }
         )
     return rows
@@ -152,7 +151,6 @@ def _routes(ip: Any) -> list[RouteRow]:
             "flags": row.get("flags"),
             "tos": row.get("tos"),
             "mtu": row.get(("metrics", "mtu")) or 0,
-            "expires": (row.get("cacheinfo") or {}).get("rta_expires", 0),
             "hops": len(row.get("multipath") or ()),
             "encapsulated": row.get("encap") is not None,
         }

@@ -6,7 +6,6 @@ import pytest
 
 from adaptor.errors import InvalidRequest
 from adaptor.podnet.inspect import (
-    FOREVER,
     MAIN_TABLE,
     AddressRow,
     LinkRow,
@@ -28,11 +27,11 @@ ETH0: LinkRow = {
 }  # fmt: skip
 
 
-def address(text: str, index: int = 3, *, peer: str = "", valid: int = FOREVER, flags: int = 0x80) -> AddressRow:
+def address(text: str, index: int = 3, *, peer: str = "", flags: int = 0x80) -> AddressRow:
     own, _, prefix = text.partition("/")
     return {
         "index": index, "family": 6 if ":" in own else 4, "address": own, "prefix": int(prefix), "peer": peer,
-        "scope": 0, "flags": flags, "valid": valid,
+        "scope": 0, "flags": flags,
     }  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def route(destination: str = "", gateway: str = "", index: int = 3, family: int 
     return {
         "family": family, "table": MAIN_TABLE, "type": 1, "index": index, "destination": destination, "origin": "",
         "gateway": gateway, "source": "", "scope": 0, "protocol": 3, "metric": 0, "flags": 0, "tos": 0, "mtu": 0,
-        "expires": 0, "hops": 0, "encapsulated": False,
+        "hops": 0, "encapsulated": False,
     }  # fmt: skip
 
 
@@ -99,24 +98,25 @@ def test_each_interface_has_its_own_routes_in_the_kernels_order() -> None:
     ]
 
 
-def test_what_a_router_advertised_is_left_for_the_vm_to_learn() -> None:
+def test_what_a_router_advertised_is_carried_and_what_the_kernel_keeps_for_itself_is_not() -> None:
     rows = replace(
         ORDINARY,
-        addresses=[address("fd00::5/64"), address("2001:db8::7/64", valid=3600), address("fd00::6/64", flags=0x08)],
+        addresses=[address("fd00::5/64"), address("fd00::6/64", flags=0x08), address("fd00::7/64", flags=0x01)],
         routes=[
-            route("fd00::/64", family=6),
             {**route("", "fe80::1", family=6), "protocol": 9},
-            {**route("2001:db8::/64", family=6), "protocol": 2, "expires": 3600},
+            {**route("fd00::9/128", "fe80::2", family=6), "protocol": 1},
+            {**route("fd00::8/128", "fe80::1", family=6), "flags": 0x200},
         ],
     )
     (interface,) = described(rows).interfaces
     assert interface.addresses == ("fd00::5/64",)
-    assert [r.destination for r in interface.routes] == ["fd00::/64"]
+    assert [(r.destination, r.gateway) for r in interface.routes] == [("", "fe80::1")]
 
 
-def test_what_dhcp_gave_is_carried_although_it_has_a_lifetime() -> None:
-    (interface,) = described(replace(ORDINARY, addresses=[address("10.244.1.4/24", valid=3600)])).interfaces
-    assert interface.addresses == ("10.244.1.4/24",)
+def test_a_second_ipv4_address_of_a_network_is_carried() -> None:
+    rows = replace(ORDINARY, addresses=[address("10.244.1.4/24"), address("10.244.1.5/24", flags=0x81)])
+    (interface,) = described(rows).interfaces
+    assert interface.addresses == ("10.244.1.4/24", "10.244.1.5/24")
 
 
 def test_interfaces_that_are_down_are_left_out() -> None:
