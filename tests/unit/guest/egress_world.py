@@ -122,14 +122,16 @@ class Namespace:
         return self.run(inside)
 
     def state(self) -> list[str]:
-        """Everything of it that netlink tells and that does not count by itself."""
+        """Its links, routes and rules."""
 
         def dump(ip: Any) -> list[str]:
-            links = [(each.get_attr("IFLA_IFNAME"), each["flags"]) for each in ip.get_links()]
+            links = [(each.get_attr("IFLA_IFNAME"), each["flags"] & 1) for each in ip.get_links()]
             routes = [
                 (each["family"], each["type"], each["dst_len"], each.get_attr("RTA_DST"), each.get_attr("RTA_OIF"))
                 for family in (2, 10)
                 for each in ip.get_routes(family=family)
+                # What the kernel adds for IPv6 comes when the other end is up.
+                if each.get_attr("RTA_TABLE") != 255 and each.get_attr("RTA_DST") != "fe80::"
             ]
             rules = [
                 (each["family"], each.get_attr("FRA_PRIORITY"), each.get_attr("FRA_TABLE"))
