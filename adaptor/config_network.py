@@ -86,11 +86,11 @@ CARDS: Final = ("aws",)
 _NARROWER: Final = "the networks of the cluster's pods and services: 10.244.0.0/16, fd00:10::/64"
 
 
-def faults(network: Network, provider: str) -> Faults:
+def faults(network: Network, provider: str, flavor: str = "own") -> Faults:
     """What settings that are right each by itself are wrong in together. `provider`: empty where none is configured."""
+    found = _too_much_for_stock_images(network) if flavor == "upstream" else []
     if network.external_network == "off":
-        return []
-    found: Faults = []
+        return found
     if not network.pod_subnets:
         found.append(
             Fault(
@@ -114,3 +114,16 @@ def faults(network: Network, provider: str) -> Faults:
             )
         )
     return found
+
+
+def _too_much_for_stock_images(network: Network) -> Faults:
+    asked = {"encryption": network.encryption != "off", "external_network": network.external_network != "off"}
+    return [
+        Fault(
+            f"network.{name}",
+            f"{getattr(network, name)!r} needs our own guest in the VM, and guest.flavor is upstream",
+            "off, or guest.flavor = own with an image that has our guest",
+        )
+        for name, wanted in asked.items()
+        if wanted
+    ]
