@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 from adaptor import names
 from adaptor.config_network import Network
 from adaptor.errors import StartFailed, Unavailable
-from adaptor.podnet import apf, namespaces, operations, paths, plan, probe, vxlan, wireguard
+from adaptor.podnet import apf, encryption, namespaces, operations, paths, plan, probe, vxlan
 from adaptor.podnet.devices import NumberTaken
+from adaptor.podnet.encryption import Encryption
 from adaptor.podnet.operations import Admit
-from adaptor.podnet.plan import Cord, Egress, PlanFault, PodNetwork, Tunnel, VniTaken, WireGuard
-from adaptor.podnet.worker import Encryption, Worker
+from adaptor.podnet.plan import Cord, Egress, PlanFault, PodNetwork, Tunnel, VniTaken
+from adaptor.podnet.wireguard import inner_address
+from adaptor.podnet.worker import Worker
 
 _T = TypeVar("_T")
 
@@ -29,11 +31,11 @@ _T = TypeVar("_T")
 class HostNetworks:
     """The pod networks of this host, by the paths that the container runtime gives."""
 
-    def __init__(self, settings: Network | None = None, encryption: Encryption | None = None) -> None:
-        """`encryption`: needed where the settings ask for it, or a tunnel of the journal has it."""
+    def __init__(self, settings: Network | None = None, wireguard: Encryption | None = None) -> None:
+        """`wireguard`: needed where the settings ask for it, or a tunnel of the journal has it."""
         self._settings = settings or Network()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podnet")
-        self._worker = Worker(encryption)
+        self._worker = Worker(wireguard)
         self._given: dict[int, str] = {}  # VNI: the pod's namespace
         self._others: set[int] = set()  # VNIs that somebody else on this worker has
         self._last = 0  # VNI
@@ -111,9 +113,8 @@ class HostNetworks:
         family = ipaddress.ip_address(tunnel.peer).version
         worker, ours = tunnel.worker, None
         if tunnel.encrypted:
-            encryption = await self._do(self._worker.encryption)
-            ours = await self._do(encryption.join, tunnel.netns)
-            worker = wireguard.inner_address(ours.public_key)
+            ours = await self._do(self._worker.join, tunnel.netns)
+            worker = inner_address(ours.public_key)
         left = vxlan.inner_mtu(path, family, encrypted=tunnel.encrypted)
         made = plan.guest_plan(network, tunnel, left=left, worker=worker, wireguard=ours, egress=egress, imds=imds)
         return plan.to_json(made)
@@ -132,7 +133,7 @@ class HostNetworks:
             raise StartFailed(f"the pod VM's guest said of the pod's network what makes no sense: {fault}") from fault
         if not tunnel.encrypted:
             return tunnel
-        return replace(tunnel, public_key=_answered(told.wireguard, self._settings.wireguard_port))
+        return replace(tunnel, public_key=encryption.answered(told.wireguard, self._settings.wireguard_port))
 
     async def connect(self, tunnel: Tunnel, timeout: float) -> None:
         """Join the pod's interfaces to its tunnels, and see a frame come back from the VM.
@@ -173,7 +174,7 @@ class HostNetworks:
     def _open(self, tunnel: Tunnel) -> None:
         worker = tunnel.worker
         if tunnel.encrypted:
-            worker = wireguard.inner_address(self._worker.encryption().join(tunnel.netns).public_key)
+            worker = inner_address(self._worker.join(tunnel.netns).public_key)
         try:
             self._worker.carry_out(tunnel, operations.opening(tunnel, worker, self._settings.host_interface or ""))
         except NumberTaken as taken:
@@ -209,13 +210,9 @@ class HostNetworks:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def _answered(said: WireGuard | None, port: int) -> str:
-    raise NotImplementedError
-
-
 def _inner(tunnel: Tunnel) -> str:
     """The VM's address inside WireGuard; empty where there is none, or it is not known yet."""
-    return wireguard.inner_address(tunnel.public_key) if tunnel.encrypted and tunnel.public_key else ""
+    return inner_address(tunnel.public_key) if tunnel.encrypted and tunnel.public_key else ""
 
 
 def _device(place: int) -> str:

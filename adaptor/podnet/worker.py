@@ -4,11 +4,12 @@ mean to whoever reads the pod's event."""
 import errno
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from adaptor.errors import AdaptorError, InvalidRequest, Unavailable
 from adaptor.podnet import devices, inspect, namespaces, netlink, probe
 from adaptor.podnet.devices import NameTaken
+from adaptor.podnet.encryption import Encryption
 from adaptor.podnet.exchange import NETLINK_ROUTE, Exchange
 from adaptor.podnet.namespaces import Visitor
 from adaptor.podnet.nftables import Table
@@ -30,20 +31,6 @@ from adaptor.podnet.plan import PodNetwork, Tunnel, WireGuard
 _T = TypeVar("_T")
 
 _NO_SUPPORT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT})
-
-
-class Encryption(Protocol):
-    """This worker's end of WireGuard (`encryption.Encryption`). It blocks, for milliseconds. Raises: Unavailable."""
-
-    def recall(self, tunnels: Mapping[str, str]) -> None:
-        """Those that there are, with their VMs' public keys; what else the device has goes."""
-        ...
-
-    def join(self, tunnel: str) -> WireGuard: ...
-
-    def connect(self, tunnel: str, public_key: str, address: str) -> str: ...
-
-    def leave(self, tunnel: str, public_key: str = "") -> None: ...
 
 
 class Worker:
@@ -127,11 +114,9 @@ class Worker:
             raise Unavailable(f"{_where(tunnel)}: the tunnel cannot be tried: {error}") from error
         return found
 
-    def encryption(self) -> Encryption:
-        """Raises: Unavailable."""
-        if self._encryption is None:
-            raise Unavailable("the pod's network is encrypted, and this node has no WireGuard")
-        return self._encryption
+    def join(self, name: str) -> WireGuard:
+        """Have WireGuard for a tunnel; what its VM is told of this end. Raises: Unavailable."""
+        return self._wireguard().join(name)
 
     # one visit
 
@@ -172,11 +157,11 @@ class Worker:
                 case Dismiss():
                     self._firewall().dismiss(operation)
                 case Join(name):
-                    self.encryption().join(name)
+                    self.join(name)
                 case AddPeer(name, public_key, address):
-                    self.encryption().connect(name, public_key, address)
+                    self._wireguard().connect(name, public_key, address)
                 case Leave(name, public_key):
-                    self.encryption().leave(name, public_key)
+                    self._wireguard().leave(name, public_key)
                 case _:
                     if self._host is None:
                         self._host = Exchange(NETLINK_ROUTE)
@@ -194,6 +179,11 @@ class Worker:
         if self._table is None:
             self._table = Table()
         return self._table
+
+    def _wireguard(self) -> Encryption:
+        if self._encryption is None:
+            raise Unavailable("the pod's network is encrypted, and this node has no WireGuard")
+        return self._encryption
 
 
 def _where(tunnel: Tunnel) -> str:
