@@ -125,6 +125,12 @@ def _of_stock_guests(network: Network) -> Iterator[Fault]:
             "'vm' takes a pod VM image of ours: stock images (guest.flavor = upstream) know a second network card only",
             "nic, off, or guest.flavor = own",
         )
+    if network.encryption == "required":
+        yield Fault(
+            "network.encryption",
+            "'required' takes a pod VM image of ours: stock images (guest.flavor = upstream) cannot encrypt",
+            "off, or guest.flavor = own",
+        )
     if network.imds == "allowed":
         yield Fault(
             "network.imds",
