@@ -93,6 +93,35 @@ def _enter(netns: str) -> None:
         os.close(descriptor)
 
 
+def read_here() -> Rows:
+    """The namespace that this thread is in. Raises: OSError."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        return read(ip)
+
+
+def worker_address(known: str, interface: str | None) -> str:
+    """This host's address with its prefix length: `known`, if it is not empty; else the one that `interface` has, or
+    the default route's. Raises: Unavailable."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        links = {link["index"]: link for link in _links(ip)}
+        preferred = [row["index"] for row in _routes(ip) if row["destination"] == "" and row["gateway"]]
+        rows = [row for row in _addresses(ip) if row["family"] == 4 and row["index"] in links]
+    if known:
+        rows = [row for row in rows if row["address"] == known]
+    elif interface:
+        rows = [row for row in rows if links[row["index"]]["name"] == interface]
+    rows = [row for row in rows if links[row["index"]]["flags"] & (_IFF_UP | _IFF_LOOPBACK) == _IFF_UP]
+    rows.sort(key=lambda row: row["index"] not in preferred)
+    if not rows:
+        by = f" {known}" if known else f" on {interface}" if interface else ""
+        raise Unavailable(f"this worker has no IPv4 address{by} that a pod VM could reach")
+    return f"{rows[0]['address']}/{rows[0]['prefix']}"
+
+
 def read(ip: Any) -> Rows:
     """The namespace that `ip` (an IPRoute) speaks to, in the form that `inspect` documents. Raises: OSError."""
     return Rows(_links(ip), _addresses(ip), _routes(ip), _neighbours(ip), _rules(ip), _qdiscs(ip))

@@ -112,7 +112,7 @@ class WireGuard:
     """What one end tells the other of itself. Its inner address follows from the key (`wireguard.inner_address`)."""
 
     public_key: str  # base64
-    port: int  # UDP; where it listens, 0: it begins
+    port: int  # UDP: where the VM listens. The plan tells it, the answer agrees; the worker begins, from any port
 
 
 @dataclass(frozen=True, slots=True)
