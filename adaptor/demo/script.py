@@ -11,6 +11,7 @@ from rich.console import Console
 
 from adaptor.demo import leftovers
 from adaptor.demo.clouds import STAGES
+from adaptor.demo.cni import Pod
 from adaptor.demo.leftovers import Inventory
 from adaptor.demo.shim import Process, Shim
 from adaptor.demo.timeline import Timeline
@@ -61,11 +62,11 @@ async def _play(console: Console, provider: str, boot_delay: str, *, plain: bool
             with timeline.phase("adaptor and relay") as row:
                 await world.start_adaptor()
                 row.note = f"{provider} provider; serving hypervisor.sock"
-            before = await _inventory(world)
-            with world.pod_netns() as netns:
-                await _pod(world, timeline, netns)
-            with timeline.phase("nothing is left of the pod"):
-                left = await _settled(world, before)
+            with world.pod_network() as network:
+                before = await _inventory(world, network)
+                await _pod(world, timeline, network)
+                with timeline.phase("nothing is left of the pod"):
+                    left = await _settled(world, network, before)
     # and when all three processes have ended, nothing is left of them either
     left["after_the_end"] = sorted(
         {x for names in _take([]).added_since(before_all).values() for x in names if _counts(x)}
@@ -73,8 +74,8 @@ async def _play(console: Console, provider: str, boot_delay: str, *, plain: bool
     return left
 
 
-async def _pod(world: World, timeline: Timeline, netns: str) -> None:
-    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=netns) as shim:
+async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
+    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=network.netns) as shim:
         with timeline.phase("CreateVM") as row:
             row.note = f"agent socket {Path(await shim.create_vm()).name}"
         with timeline.phase("StartVM"):
@@ -147,16 +148,16 @@ async def _following(world: World, timeline: Timeline) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _inventory(world: World) -> Inventory:
-    return leftovers.take(await world.living(), _places(), world.journal)
+async def _inventory(world: World, network: Pod) -> Inventory:
+    return leftovers.take(await world.living(), _places(), world.journal, {"the pod's": network.netns})
 
 
-async def _settled(world: World, before: Inventory) -> dict[str, list[str]]:
+async def _settled(world: World, network: Pod, before: Inventory) -> dict[str, list[str]]:
     """What a pod left once its VM is gone; EC2 takes a moment to let go of one, the adaptor to see it gone."""
     await world.no_instance_lives()
     deadline = asyncio.get_running_loop().time() + 15
     while True:
-        left = (await _inventory(world)).added_since(before)
+        left = (await _inventory(world, network)).added_since(before)
         if not any(left.values()) or asyncio.get_running_loop().time() > deadline:
             return left
         await asyncio.sleep(0.1)
