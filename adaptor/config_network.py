@@ -2,11 +2,11 @@
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from adaptor import names
 from providers import forms
-from providers.settings import Form, setting
+from providers.settings import Fault, Faults, Form, setting
 
 
 def _subnet(value: Any) -> str:
@@ -62,6 +62,12 @@ class Network:
         "what leaves the cluster does so from the pod's VM: vm: by its network card; nic: by its second one",
         env=("EXTERNAL_NETWORK_VIA_PODVM",),
     )
+    external_network_pods: str = setting(
+        forms.choice("all", "asking"),
+        "all",
+        "with external_network: all: every pod's, but for those that say peerpods.io/external-network: off; asking: only "
+        "of those that say on",
+    )
     pod_subnets: tuple[str, ...] = setting(
         _subnets,
         (),
@@ -73,3 +79,38 @@ class Network:
         "never",
         "allowed: a pod that asks for it (peerpods.io/imds) reaches its VM's metadata service",
     )
+
+
+# Clouds whose VMs can be given a second network card.
+CARDS: Final = ("aws",)
+_NARROWER: Final = "the networks of the cluster's pods and services: 10.244.0.0/16, fd00:10::/64"
+
+
+def faults(network: Network, provider: str) -> Faults:
+    """What settings that are right each by itself are wrong in together. `provider`: empty where none is configured."""
+    if network.external_network == "off":
+        return []
+    found: Faults = []
+    if not network.pod_subnets:
+        found.append(
+            Fault(
+                "network.pod_subnets",
+                f"must be given, for network.external_network is {network.external_network!r}: without it what goes to "
+                "the cluster's own pods and services would leave it",
+                "every network of the cluster's pods and services: 10.244.0.0/16, 10.96.0.0/12",
+            )
+        )
+    found += [
+        Fault("network.pod_subnets", f"{subnet} is everything: nothing would be left to leave from the VM", _NARROWER)
+        for subnet in network.pod_subnets
+        if ipaddress.ip_network(subnet).prefixlen == 0
+    ]
+    if network.external_network == "nic" and provider and provider not in CARDS:
+        found.append(
+            Fault(
+                "network.external_network",
+                f"'nic' needs a second network card, which VMs of {provider} are not given here",
+                f"vm, by the card that the VM has; nic with {', '.join(CARDS)} only",
+            )
+        )
+    return found

@@ -19,7 +19,8 @@ from adaptor.sandbox.registry import Registry
 from adaptor.ttrpc.aio import Server
 from adaptor.ttrpc.frames import HEADER
 from adaptor.volumes.node import NodeVolumes
-from tests.worlds.node import Networks, Node
+from tests.worlds.networks import Networks
+from tests.worlds.node import Node
 from tests.worlds.recording import NAMES, Answer, Closed, Connection, Recording, Request, load
 from tests.worlds.wire import Wire
 

@@ -114,7 +114,7 @@ async def test_a_create_that_never_reached_the_cloud_is_made_by_the_next_try(nod
 async def test_what_was_written_while_the_caller_went_away_is_known_to_have_happened(node: Node) -> None:
     node.journal_seconds = 1.0
     async with node.adaptor() as registry:
-        await given_up(registry, node, after=1.6)  # launch-intended is on disk, and nobody has heard of it
+        await given_up(registry, node, after=2.6)  # launch-intended is on disk, and nobody has heard of it
         await node.clock.sleep(5)
         assert registry.sandboxes[WEB.id].phase is Phase.KEPT
         assert (await node.journal_rows())[WEB.id][-2:] == ["launch-intended", "kept"]

@@ -19,7 +19,7 @@ from tests.sim.faults.disk import SimJournal
 from tests.sim.faults.process import Process
 from tests.sim.faults.relay import RelayLine, SimRelay
 from tests.sim.faults.stage import Stage
-from tests.worlds.node import Networks
+from tests.worlds.networks import Networks
 
 # Seconds from StartVM to a bound guest; short of the default, for a mute guest is polled all that time.
 START_TIMEOUT = 60.0
