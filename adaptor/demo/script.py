@@ -135,16 +135,16 @@ async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline)
         finally:
             await client.aclose()
         row.note = (
-            f"http://{network.address}:{service.PORT} answered by {first.host} in its VM: "
+            f"http://{network.address}:{service.PORT} answered by {first.host}: "
             f"{first.seconds * 1000:.1f} ms, then {second.seconds * 1000:.1f} ms"
         )
-    with timeline.phase("request from the pod to its VM's cloud") as row:
+    with timeline.phase("the VM's metadata, from the pod") as row:
         run = await shim.exec(process, service.asker(_METADATA, "/latest/user-data", 80))
         await run.exit_code()
         said = _one_line(bytes(run.stdout))
         if not said.startswith(service.NONE):
             raise DemoFailed(f"the pod reads what {_METADATA} knows of its VM: {said}")
-        row.note = f"metadata service, {_METADATA}: {said}"
+        row.note = f"{_METADATA}: {said}"
 
 
 async def _terminal(shim: Shim, process: Process) -> str:
