@@ -12,6 +12,7 @@ a moment ago is not another pod's at once: neighbours remember whose it was.
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ IPV4: Final = IPv4Network("10.244.1.0/24")
 IPV6: Final = IPv6Network("fd00:10:244:1::/64")
 MTU: Final = 1500  # as the plugin leaves it where nothing else is said
 _FORWARD: Final = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding"))
+_SETTLED: Final = 1.0  # seconds; where IPv6 is turned off, it is in vain
 _IFA_F_NODAD: Final = 0x02  # nobody else has the address: it is usable at once
 
 
@@ -98,6 +100,8 @@ class Bridge:
             try:
                 self._in_thread(lambda: _plug(pod))
                 netns.visit(pod.netns, lambda: _set_up(pod))
+                netns.visit(pod.netns, lambda: _settle("eth0"))
+                netns.visit(netns.HERE, lambda: _settle(BRIDGE, pod.interface))
             except BaseException:
                 self._in_thread(lambda: _delete(pod.interface))
                 netns.remove(path)
@@ -156,6 +160,19 @@ def _set_up(pod: Pod) -> None:
             ip.route("add", family=socket.AF_INET, dst="default", gateway=str(IPV4[1]), oif=eth0)
         if pod.ipv6:
             ip.route("add", family=socket.AF_INET6, dst="default", gateway=str(IPV6[1]), oif=eth0)
+
+
+def _settle(*interfaces: str) -> None:
+    """Until the kernel has given them their link-local addresses, which it does some milliseconds after they are up."""
+    deadline = time.monotonic() + _SETTLED
+    while time.monotonic() < deadline:
+        try:
+            lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+        except FileNotFoundError:
+            return  # a kernel without IPv6
+        if set(interfaces) <= {line.split()[-1] for line in lines if line.startswith("fe80")}:
+            return
+        time.sleep(0.001)
 
 
 def _address(ip: "IPRoute", index: int, address: IPv4Address | IPv6Address, prefix: int) -> None:
