@@ -1,6 +1,7 @@
 """The [network] table: how a pod's network reaches its VM."""
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,14 +17,14 @@ def _subnet(value: Any) -> str:
         raise ValueError(f"{value!r} is not a network: {error}") from None
 
 
-def _external(value: Any) -> str:
-    """Upstream's setting is a yes or no; its yes is a second network card."""
+def external(value: Any) -> str:
+    """One of our words for what may be upstream's: a yes or no, whose yes is a second network card."""
     word = str(value).strip().lower()
     return {"true": "nic", "1": "nic", "yes": "nic", "false": "off", "0": "off", "no": "off"}.get(word, word)
 
 
 _external_choice = forms.choice("off", "vm", "nic")
-_external_form = Form(_external_choice.allowed, lambda value: _external_choice.parse(_external(value)))
+_external_form = Form(_external_choice.allowed, lambda value: _external_choice.parse(external(value)))
 _subnets = forms.each(Form("networks: 10.244.0.0/16, fd00:10::/64", _subnet))
 
 
@@ -81,16 +82,14 @@ class Network:
     )
 
 
-# Clouds whose VMs can be given a second network card.
-CARDS: Final = ("aws",)
 _NARROWER: Final = "the networks of the cluster's pods and services: 10.244.0.0/16, fd00:10::/64"
 
 
-def faults(network: Network, provider: str) -> Faults:
-    """What settings that are right each by itself are wrong in together. `provider`: empty where none is configured."""
+def faults(network: Network, cloud: Any, flavor: str) -> Faults:
+    """What settings that are right each by itself are wrong in together. `cloud`: its settings; None where none are."""
+    found = list(_of_stock_guests(network)) if flavor == "upstream" else []
     if network.external_network == "off":
-        return []
-    found: Faults = []
+        return found
     if not network.pod_subnets:
         found.append(
             Fault(
@@ -105,12 +104,36 @@ def faults(network: Network, provider: str) -> Faults:
         for subnet in network.pod_subnets
         if ipaddress.ip_network(subnet).prefixlen == 0
     ]
-    if network.external_network == "nic" and provider and provider not in CARDS:
+    if network.external_network == "nic" and cloud is not None and not getattr(cloud, "secondary_interface", False):
+        has = hasattr(cloud, "secondary_interface")
         found.append(
             Fault(
                 "network.external_network",
-                f"'nic' needs a second network card, which VMs of {provider} are not given here",
-                f"vm, by the card that the VM has; nic with {', '.join(CARDS)} only",
+                "'nic' needs a second network card in each VM, which this cloud's settings "
+                + ("do not give it" if has else "cannot give it"),
+                ("secondary_interface = true in the cloud's table with it, or " if has else "")
+                + "vm: by the card it has",
             )
         )
     return found
+
+
+def _of_stock_guests(network: Network) -> Iterator[Fault]:
+    if network.external_network == "vm":
+        yield Fault(
+            "network.external_network",
+            "'vm' takes a pod VM image of ours: stock images (guest.flavor = upstream) know a second network card only",
+            "nic, off, or guest.flavor = own",
+        )
+    if network.encryption == "required":
+        yield Fault(
+            "network.encryption",
+            "'required' takes a pod VM image of ours: stock images (guest.flavor = upstream) cannot encrypt",
+            "off, or guest.flavor = own",
+        )
+    if network.imds == "allowed":
+        yield Fault(
+            "network.imds",
+            "'allowed' takes a pod VM image of ours: a stock image decides that by itself (setup-nat-for-imds.service)",
+            "never, or guest.flavor = own",
+        )

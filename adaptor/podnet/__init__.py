@@ -1,7 +1,10 @@
-"""The pod's network on the worker: what its namespace holds, as plain values.
+"""The pod's network in a VM: what the pod's namespace holds as plain values, and the worker's half of its tunnels.
 
-    netns path (CreateVM) ──netlink.dump──► rows ──inspect──► PodNetwork ──► apf.json's "pod-network" (upstream guests)
+    netns path ──► netlink ─ rows ─► inspect ──► PodNetwork ──► plan.guest_plan ─ Bind ─► the VM (apf: stock images)
+                                                     │
+    sandbox ──► hosts ──► operations ──► worker ──► devices, nftables       probe: does the VM answer?
 
-`netlink` is the only module that speaks netlink or enters a namespace; the rest is pure. Nothing here makes, moves or
-names a namespace: they belong to the container runtime.
+`hosts.HostNetworks` is what the sandbox's life calls (`rooms.Tunnels`). operations, inspect, plan, vxlan decide; worker,
+devices, nftables and netlink act, on one thread. Nothing here makes, moves or names a namespace: they belong to the
+container runtime. Nothing of a pod's namespace is changed besides what is ours, so that its end leaves it as it was.
 """

@@ -9,15 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from adaptor.errors import InvalidRequest, Unavailable
-from adaptor.podnet import inspect
-from adaptor.podnet.inspect import PodNetwork
+from adaptor.podnet import apf, inspect
+from adaptor.podnet.inspect import AddressRow, LinkRow, NeighbourRow, QdiscRow, RouteRow, Rows, RuleRow
+from adaptor.podnet.plan import PodNetwork
 
 # ioctl(2) on a namespace file, from linux/nsfs.h and linux/sched.h
 _NS_GET_NSTYPE: Final = 0xB703
 _CLONE_NEWNET: Final = 0x40000000
-_NUD_PERMANENT: Final = 0x80
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
+_FAMILIES: Final = {2: 4, 10: 6}  # rtnetlink's number: ours. Multicast routing has more
 
 
 class HostNetworks:
@@ -60,22 +61,22 @@ class HostNetworks:
         """The "pod-network" of upstream's apf.json."""
         network = await self.describe(netns)
         worker = await asyncio.to_thread(_worker_address)
-        return inspect.apf(network, worker_address=worker, vxlan_port=self._vxlan_port, vxlan_id=self._vni)
+        return apf.pod_network(network, worker_address=worker, vxlan_port=self._vxlan_port, vxlan_id=self._vni)
 
 
 def _describe(netns: str) -> PodNetwork:
     from pyroute2 import IPRoute
 
-    def read() -> PodNetwork:
+    def describe() -> PodNetwork:
         _enter(netns)
         with IPRoute() as ip:
-            return inspect.describe(netns, _links(ip), _addresses(ip), _routes(ip), _neighbours(ip))
+            return inspect.describe(netns, read(ip))
 
     # A thread that ends afterwards, since it cannot come back from there. pyroute2's own way in is a forked child
     # that it ends by SIGTERM: the child has our signal handlers, and asyncio's then stops this daemon.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
         try:
-            return thread.submit(read).result()
+            return thread.submit(describe).result()
         except OSError as error:
             raise InvalidRequest(f"the pod's network namespace {netns} cannot be read: {error}") from error
 
@@ -92,56 +93,142 @@ def _enter(netns: str) -> None:
         os.close(descriptor)
 
 
-def _links(ip: Any) -> list[dict[str, Any]]:
+def read_here() -> Rows:
+    """The namespace that this thread is in. Raises: OSError."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        return read(ip)
+
+
+def worker_address(known: str, interface: str | None) -> str:
+    """This host's address with its prefix length: `known`, if it is not empty; else the one that `interface` has, or
+    the default route's. Raises: Unavailable."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        links = {link["index"]: link for link in _links(ip)}
+        preferred = [row["index"] for row in _routes(ip) if row["destination"] == "" and row["gateway"]]
+        rows = [row for row in _addresses(ip) if row["family"] == 4 and row["index"] in links]
+    if known:
+        rows = [row for row in rows if row["address"] == known]
+    elif interface:
+        rows = [row for row in rows if links[row["index"]]["name"] == interface]
+    rows = [row for row in rows if links[row["index"]]["flags"] & (_IFF_UP | _IFF_LOOPBACK) == _IFF_UP]
+    rows.sort(key=lambda row: row["index"] not in preferred)
+    if not rows:
+        by = f" {known}" if known else f" on {interface}" if interface else ""
+        raise Unavailable(f"this worker has no IPv4 address{by} that a pod VM could reach")
+    return f"{rows[0]['address']}/{rows[0]['prefix']}"
+
+
+def read(ip: Any) -> Rows:
+    """The namespace that `ip` (an IPRoute) speaks to, in the form that `inspect` documents. Raises: OSError."""
+    return Rows(_links(ip), _addresses(ip), _routes(ip), _neighbours(ip), _rules(ip), _qdiscs(ip))
+
+
+def _links(ip: Any) -> list[LinkRow]:
     return [
         {
             "index": link.get("index"),
             "name": link.get("ifname"),
+            "kind": link.get(("linkinfo", "kind")) or "",
             "address": link.get("address") or "",
             "mtu": link.get("mtu"),
-            "up": bool(link.get("flags") & _IFF_UP),
-            "loopback": bool(link.get("flags") & _IFF_LOOPBACK),
+            "flags": link.get("flags"),
+            "type": link.get("ifi_type"),
         }
         for link in ip.get_links()
     ]
 
 
-def _addresses(ip: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": row.get("index"),
-            "address": row.get("address"),
-            "prefix": row.get("prefixlen"),
-            "family": row.get("family"),
-        }
-        for row in ip.get_addr()
-    ]
+def _addresses(ip: Any) -> list[AddressRow]:
+    """Of IPv4 the kernel always says both ends (the same where there is but one), of IPv6 only where they differ."""
+    rows: list[AddressRow] = []
+    for row in ip.get_addr():
+        if not (family := _FAMILIES.get(row.get("family"), 0)):
+            continue
+        address, local = row.get("address") or row.get("local"), row.get("local") or row.get("address")
+        rows.append(
+            {
+                "index": row.get("index"),
+                "family": family,
+                "address": local,
+                "prefix": row.get("prefixlen"),
+                "peer": address if address != local else "",
+                "scope": row.get("scope"),
+                "flags": row.get("flags"),
+            }
+        )
+    return rows
 
 
-def _routes(ip: Any) -> list[dict[str, Any]]:
+def _routes(ip: Any) -> list[RouteRow]:
     return [
         {
-            "index": row.get("oif"),
-            "destination": f"{row.get('dst')}/{row.get('dst_len')}" if row.get("dst") else "",
-            "gateway": row.get("gateway") or "",
-            "protocol": row.get("proto"),
-            "scope": row.get("scope"),
+            "family": _FAMILIES[row.get("family")],
             "table": row.get("table"),
-            "family": row.get("family"),
+            "type": row.get("type"),
+            "index": row.get("oif") or 0,
+            "destination": f"{row.get('dst')}/{row.get('dst_len')}" if row.get("dst_len") else "",
+            "origin": f"{row.get('src')}/{row.get('src_len')}" if row.get("src_len") else "",
+            "gateway": row.get("gateway") or (row.get("via") or {}).get("addr") or "",
+            "source": row.get("prefsrc") or "",
+            "scope": row.get("scope"),
+            "protocol": row.get("proto"),
+            "metric": row.get("priority") or 0,
+            "flags": row.get("flags"),
+            "tos": row.get("tos"),
+            "mtu": row.get(("metrics", "mtu")) or 0,
+            "hops": len(row.get("multipath") or ()),
+            "encapsulated": row.get("encap") is not None,
         }
         for row in ip.get_routes()
+        if row.get("family") in _FAMILIES
     ]
 
 
-def _neighbours(ip: Any) -> list[dict[str, Any]]:
+def _neighbours(ip: Any) -> list[NeighbourRow]:
     return [
         {
             "index": row.get("ifindex"),
+            "family": _FAMILIES[row.get("family")],
             "address": row.get("dst"),
             "hardware_address": row.get("lladdr") or "",
-            "permanent": bool(row.get("state") & _NUD_PERMANENT),
+            "state": row.get("state"),
+            "flags": row.get("flags"),
         }
         for row in ip.get_neighbours()
+        if row.get("family") in _FAMILIES
+    ]
+
+
+def _rules(ip: Any) -> list[RuleRow]:
+    return [
+        {
+            "family": _FAMILIES[row.get("family")],
+            "priority": row.get("priority") or 0,
+            "table": row.get("table"),
+            "text": _rule_text(row),
+        }
+        for row in ip.get_rules()
+        if row.get("family") in _FAMILIES
+    ]
+
+
+def _rule_text(row: Any) -> str:
+    words = [f"from {row.get('src')}/{row.get('src_len')}" if row.get("src_len") else "from all"]
+    words += [f"to {row.get('dst')}/{row.get('dst_len')}"] if row.get("dst_len") else []
+    words += [f"fwmark {row.get('fwmark'):#x}"] if row.get("fwmark") else []
+    words += [f"iif {row.get('iifname')}"] if row.get("iifname") else []
+    words += [f"oif {row.get('oifname')}"] if row.get("oifname") else []
+    return " ".join(words)
+
+
+def _qdiscs(ip: Any) -> list[QdiscRow]:
+    return [
+        {"index": row.get("index"), "kind": row.get("kind"), "handle": row.get("handle"), "parent": row.get("parent")}
+        for row in ip.get_qdiscs()
     ]
 
 
@@ -150,9 +237,9 @@ def _worker_address() -> str:
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
-        outward = {link["index"] for link in _links(ip) if link["up"] and not link["loopback"]}
+        outward = {link["index"] for link in _links(ip) if link["flags"] & (_IFF_UP | _IFF_LOOPBACK) == _IFF_UP}
         preferred = [row["index"] for row in _routes(ip) if row["destination"] == "" and row["gateway"]]
-        rows = [row for row in _addresses(ip) if row["family"] == inspect.FAMILY_IPV4 and row["index"] in outward]
+        rows = [row for row in _addresses(ip) if row["family"] == 4 and row["index"] in outward]
     rows.sort(key=lambda row: row["index"] not in preferred)
     if not rows:
         raise Unavailable("this worker has no IPv4 address that a pod VM could reach")

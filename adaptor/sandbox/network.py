@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from adaptor.catalog import wishes
 from adaptor.errors import AdaptorError, StartFailed
-from adaptor.podnet.plan import Tunnel, VniTaken
+from adaptor.podnet import egress
+from adaptor.podnet.plan import Egress, Tunnel, VniTaken
 from adaptor.protos import guest_pb2
 from adaptor.sandbox.model import NetworkIntended
 from adaptor.sandbox.patience import whole
@@ -29,6 +31,7 @@ _CONNECT: Final = 10.0
 
 async def inspect(work: Work) -> None:
     """Look at the pod's network, and number its tunnel: one that no VM could have is refused before any is paid for."""
+    _egress(work)
     if work.state.network is None:
         await _intend(work)
 
@@ -45,8 +48,9 @@ async def open_tunnel(work: Work) -> None:
 async def plan(work: Work) -> bytes:
     """The VM's half, for Bind."""
     assert work.state.network is not None, "it is open"
-    made = await work.rooms.networks.plan(work.state.network, None, imds=False)
-    work.log.debug("the pod's network in the VM", mtu=mtu_of(made), **fields(work.state.network))
+    outward, imds = _egress(work)
+    made = await work.rooms.networks.plan(work.state.network, outward, imds=imds)
+    work.log.debug("the pod's network in the VM", mtu=mtu_of(made), imds=imds, **fields(work.state.network))
     return made
 
 
@@ -106,6 +110,10 @@ def fields(tunnel: Tunnel) -> dict[str, Any]:
 def mtu_of(plan: bytes) -> str:
     """For the log: the MTU of each interface in the VM, by a GuestPlan."""
     return ",".join(str(each["mtu"]) for each in json.loads(plan)["interfaces"])
+
+
+def _egress(work: Work) -> tuple[Egress | None, bool]:
+    return egress.egress(work.rooms.network, wishes.parse(f";{work.state.spec.wishes}"))
 
 
 async def _intend(work: Work) -> None:

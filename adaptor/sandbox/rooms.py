@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
+from adaptor.config_network import Network
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.podnet.plan import Egress, Tunnel
@@ -212,5 +213,6 @@ class Rooms:
     creates: FairGate  # bounds the VMs that are being asked for at once
     tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)
+    network: Network = field(default_factory=Network)
     cluster: Cluster = field(default_factory=Alone)
     consoles: Consoles | None = None  # None: guest.console_on_failure is off

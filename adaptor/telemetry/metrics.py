@@ -69,6 +69,14 @@ RELAY_SESSIONS: Final = Gauge(
     "peerpods_relay_sessions", "Agent sockets the relay holds, by state of their link.", ["state"]
 )
 
+WIREGUARD_UP: Final = Gauge(
+    "peerpods_wireguard_up", "1 while encrypted pods' WireGuard device serves; 0 also when no pod needs it."
+)
+WIREGUARD_PEERS: Final = Gauge("peerpods_wireguard_peers", "Pod VMs that are peers of this node's WireGuard device.")
+WIREGUARD_REVIVALS: Final = Counter(
+    "peerpods_wireguard_revivals", "Times that the WireGuard device was gone, or changed by others, and made anew."
+)
+
 JOURNAL_WRITES: Final = Counter(
     "peerpods_journal_writes", "Rows written to the journal; outcome: ok, error.", ["outcome"]
 )

@@ -32,7 +32,16 @@ algorithm = "sha256"
 '''
 """
 # What the journal holds of a pod that runs.
-RUNNING: Final = ["created", "start-requested", "launch-intended", "launch-accepted", "reached", "bound"]
+RUNNING: Final = [
+    "created",
+    "start-requested",
+    "network-intended",
+    "launch-intended",
+    "launch-accepted",
+    "reached",
+    "network-intended",
+    "bound",
+]
 
 
 class Worker:

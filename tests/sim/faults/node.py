@@ -10,6 +10,7 @@ from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
+from adaptor.sandbox.model import fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
@@ -38,7 +39,8 @@ class _Daemon(Daemon):
 
     async def recover(self, rooms: Rooms) -> None:
         assert self._registry is not None
-        await self._recover(self._registry, rooms, None)
+        states = {sandbox: fold(events) for sandbox, events in (await rooms.journal.load()).items()}
+        await self._recover(self._registry, rooms, states, None)
 
     async def _revive_relay(self) -> None:
         self._sim.start()

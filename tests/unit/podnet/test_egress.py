@@ -3,10 +3,12 @@
 import pytest
 
 from adaptor.catalog.wishes import parse
+from adaptor.config import ConfigError, load
 from adaptor.config_network import Network, faults
 from adaptor.errors import InvalidRequest
 from adaptor.podnet.egress import egress
 from adaptor.podnet.plan import Egress
+from providers.aws.config import AwsConfig
 
 INSIDE = ("10.244.0.0/16", "10.96.0.0/12")
 BY_VM = Egress(INSIDE)
@@ -59,12 +61,41 @@ def test_a_pod_that_asks_for_metadata_where_nobody_may_is_told_whom_to_ask(exter
 
 
 def test_settings_that_do_not_go_together_are_all_told_at_once() -> None:
-    found = faults(Network(external_network="nic", pod_subnets=()), "azure")
+    found = faults(Network(external_network="nic", pod_subnets=()), object(), "own")
     assert [fault.key for fault in found] == ["network.pod_subnets", "network.external_network"]
     assert "would leave it" in str(found[0])
-    assert "azure" in str(found[1])
-    assert not faults(network("nic"), "aws")
-    assert not faults(network("vm"), "azure")
-    assert not faults(Network(), "gcp")
+    assert "cannot give it" in str(found[1])
     everything = Network(external_network="vm", pod_subnets=("10.0.0.0/8", "::/0"))
-    assert [fault.problem.split()[0] for fault in faults(everything, "gcp")] == ["::/0"]
+    assert [fault.problem.split()[0] for fault in faults(everything, object(), "own")] == ["::/0"]
+    stock = Network(external_network="vm", pod_subnets=INSIDE, imds="allowed")
+    assert [fault.key for fault in faults(stock, object(), "upstream")] == ["network.external_network", "network.imds"]
+
+
+@pytest.mark.parametrize("flavor", ["own", "upstream"])
+def test_a_second_card_takes_a_cloud_that_is_told_to_give_one(flavor: str) -> None:
+    one, two = (AwsConfig(image="ami-0123456789abcdef0", secondary_interface=card) for card in (False, True))
+    assert "secondary_interface = true" in str(faults(network("nic"), one, flavor)[0])
+    for cloud in (two, None):
+        assert not faults(network("nic"), cloud, flavor)
+    assert not faults(network("vm"), one, "own")
+    assert not faults(network("off"), one, flavor)
+
+
+@pytest.mark.parametrize("yes", ["true", "nic", "yes"])
+def test_upstreams_yes_is_a_second_card_of_the_cloud_and_of_the_network(yes: str) -> None:
+    env = {
+        "CLOUD_PROVIDER": "aws",
+        "PODVM_AMI_ID": "ami-0123456789abcdef0",
+        "NODE_NAME": "n",
+        "EXTERNAL_NETWORK_VIA_PODVM": yes,
+        "POD_SUBNET_CIDRS": "10.244.0.0/16,10.96.0.0/12",
+    }
+    loaded = load(None, env)
+    assert (loaded.network.external_network, loaded.network.pod_subnets) == ("nic", INSIDE)
+    assert loaded.settings.secondary_interface
+    azure = {**env, "CLOUD_PROVIDER": "gcp", "PODVM_IMAGE_NAME": "x", "GCP_PROJECT_ID": "my-project"}
+    with pytest.raises(ConfigError, match="cannot give it"):
+        load(None, {**azure, "GCP_ZONE": "europe-west4-a"})
+    with pytest.raises(ConfigError, match=r"network\.pod_subnets: must be given"):
+        load(None, {**env, "POD_SUBNET_CIDRS": ""})
+    assert not load(None, {**env, "EXTERNAL_NETWORK_VIA_PODVM": "vm"}).settings.secondary_interface

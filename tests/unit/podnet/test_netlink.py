@@ -13,17 +13,19 @@ import pytest
 
 from adaptor.errors import InvalidRequest
 from adaptor.podnet.netlink import HostNetworks
+from adaptor.podnet.plan import Interface, Neighbour, PodNetwork, Route
 
 _SETUP = """
 from pyroute2 import IPRoute
 with IPRoute() as ip:
     ip.link("set", index=1, state="up")
     ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "far"})
-    here, far = ip.link_lookup(ifname="eth0")[0], ip.link_lookup(ifname="far")[0]
+    here = ip.link_lookup(ifname="eth0")[0]
     ip.link("set", index=here, address="02:00:00:00:00:07", mtu=1410, state="up")
-    ip.link("set", index=far, state="up")
     ip.addr("add", index=here, address="10.1.2.3", prefixlen=24)
+    ip.addr("add", index=here, local="10.9.9.9", address="10.9.9.8", prefixlen=32)
     ip.route("add", dst="default", gateway="10.1.2.1")
+    ip.route("add", dst="10.50.0.0/16", gateway="169.254.1.1", oif=here, flags=4, priority=7, metrics={"mtu": 1280})
     ip.neigh("add", dst="10.1.2.1", lladdr="02:00:00:00:00:01", ifindex=here, state=0x80)
 print("ready", flush=True)
 input()
@@ -45,15 +47,25 @@ async def test_a_pods_namespace_is_read_as_it_is(pod_netns: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("entering another user namespace's network needs root")
     network = await HostNetworks().describe(pod_netns)
-    # the veth's other end has no address, so there is exactly one
-    assert (network.interface, network.address, network.hardware_address, network.mtu) == (
-        "eth0",
-        "10.1.2.3/24",
-        "02:00:00:00:00:07",
-        1410,
+    # the veth's other end is down, so there is exactly one
+    assert network == PodNetwork(
+        (
+            Interface(
+                name="eth0",
+                hardware_address="02:00:00:00:00:07",
+                mtu=1410,
+                addresses=("10.1.2.3/24", "10.9.9.9/32"),
+                routes=(
+                    Route("", 4, gateway="10.1.2.1", protocol=4),
+                    Route("10.1.2.0/24", 4, source="10.1.2.3", scope=253, protocol=2),
+                    Route("10.9.9.8/32", 4, source="10.9.9.9", scope=253, protocol=2),
+                    Route("10.50.0.0/16", 4, gateway="169.254.1.1", protocol=4, metric=7, on_link=True, mtu=1280),
+                ),
+                neighbours=(Neighbour("10.1.2.1", "02:00:00:00:00:01"),),
+                peers=("10.9.9.9=10.9.9.8",),
+            ),
+        )
     )
-    assert {(r.destination, r.gateway, r.protocol) for r in network.routes} >= {("10.1.2.0/24", "", 2)}
-    assert [(n.address, n.hardware_address) for n in network.neighbours] == [("10.1.2.1", "02:00:00:00:00:01")]
     assert os.readlink("/proc/self/ns/net") != os.readlink(pod_netns)
 
 
