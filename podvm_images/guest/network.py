@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from adaptor import names
-from adaptor.errors import Code, InvalidRequest, StatusError
+from adaptor.errors import AdaptorError, Code, InvalidRequest, StatusError
 from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, PlanFault, guest_plan_from_json
 from adaptor.telemetry import logs
-from podvm_images.guest import guard, layout, readback
+from podvm_images.guest import egress_layout, guard, layout, readback
 from podvm_images.guest.layout import Operation, Path
 
 # linux/sched.h, linux/mount.h, linux/nsfs.h, linux/if.h
@@ -38,10 +38,11 @@ T = TypeVar("T")
 
 
 class Network:
-    """The pod's network of this VM. `netns` is where the pod's namespace is, or is made."""
+    """The pod's network of this VM. `netns` is where the pod's namespace is, or is made; `port`: the guests'."""
 
-    def __init__(self, netns: str = names.POD_NETNS) -> None:
+    def __init__(self, netns: str = names.POD_NETNS, port: int = names.GUEST_PORT) -> None:
         self._netns = netns
+        self._port = port
 
     def understand(self, plan: bytes) -> GuestPlan:
         """The plan that Bind brought. Raises InvalidRequest or StatusError for one that this image cannot lay."""
@@ -59,6 +60,8 @@ class Network:
     async def lay(self, plan: GuestPlan) -> GuestAnswer:
         """Make the namespace what `plan` says. Raises StatusError naming the part that cannot be."""
         interfaces = await _in_thread(lambda: _lay(self._netns, plan))
+        if egress_layout.wanted(plan):
+            await _in_thread(lambda: _leave(self._netns, plan, self._port))
         log.info(
             "the pod's network is laid",
             worker=plan.worker,
@@ -138,6 +141,16 @@ def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
             _do(pod, operation, indices[operation.interface])
         _verify(layout.wanted(plan, interfaces, path), readback.found(pod))
     return interfaces
+
+
+def _leave(netns: str, plan: GuestPlan, port: int) -> None:
+    from podvm_images.guest import egress  # with it pyroute2: see below
+
+    try:
+        ways = egress.apply(plan, port, netns)
+    except AdaptorError as error:
+        raise _refusal(str(error)) from error
+    log.info("the pod has a way out of its VM", ways=[egress_layout.told(way) for way in ways])
 
 
 def _netlink() -> Any:
