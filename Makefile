@@ -67,7 +67,7 @@ protos: setup ## What protoc makes of adaptor/protos/*.proto
 
 lock: setup ## requirements.lock out of pyproject.toml; ARGS=--upgrade for newer versions
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra aws --extra azure --extra gcp --extra kubernetes --extra sim --group dev --quiet $(ARGS) pyproject.toml -o requirements.lock
+		--extra aws --extra azure --extra gcp --extra image --extra kubernetes --extra sim --group dev --quiet $(ARGS) pyproject.toml -o requirements.lock
 
 clean: ## Away with everything that was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,0 +1,84 @@
+"""What a TPM says of an image after it booted, computed beforehand; pure.
+
+    PCR 4    who was started: the boot manager's word, a separator, the UKI, the kernel in it (Authenticode hashes)
+    PCR 11   what systemd's stub found in the UKI: for each section its name, then its bytes
+    PCR 12   what was put in the stub's way from outside: nothing, so it stays zero
+
+PCR 0, 2 and 7 are the firmware's and the owner's keys', PCR 9 follows from the same inputs as 11: none of them is here.
+Sources: TCG PC Client Platform Firmware Profile (PCR 4); systemd's documentation of TPM2 PCR measurements (11, 12).
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from podvm_images.image.pe import Executable
+
+# Those that the stub measures, in its order.
+SECTIONS: Final = (
+    ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey", ".profile",
+    ".dtbauto", ".hwids", ".efifw",
+)  # fmt: skip
+_BOOT: Final = b"Calling EFI Application from Boot Option"
+_SEPARATOR: Final = b"\0\0\0\0"
+_ZERO: Final = bytes(32)
+_RVPS_VERSION: Final = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """SHA-256 PCRs, hex in lower case."""
+
+    pcr4: str
+    pcr11: str
+    pcr12: str = _ZERO.hex()
+
+
+def measure(uki: Executable) -> Measurements:
+    """What a machine's TPM holds that booted this UKI from its boot option.
+
+    Raises: ValueError when it is no UKI, or its kernel no executable.
+    """
+    sections = uki.sections()
+    missing = [name for name in (".linux", ".cmdline") if name not in sections]
+    if missing:
+        raise ValueError(f"it has no section {' and no '.join(missing)}: it is no unified kernel image")
+    kernel = Executable.parse(sections[".linux"])
+    return Measurements(
+        pcr4=_extended([*_digests([_BOOT, _SEPARATOR]), uki.authenticode(), kernel.authenticode()]),
+        pcr11=_extended(_digests(part for name in SECTIONS if name in sections for part in _entry(name, sections))),
+    )
+
+
+def reference_values(measurements: Measurements) -> Mapping[str, Any]:
+    """By the ids that Trustee's default policies ask for, per platform that attests with a virtual TPM."""
+    return {
+        "snp_pcr11": measurements.pcr11,  # Azure, SNP
+        "tdx_pcr11": measurements.pcr11,  # Azure, TDX
+        "tpm_pcr11": measurements.pcr11,
+    }
+
+
+def rvps_message(values: Mapping[str, Any]) -> bytes:
+    """The message with which Trustee's reference value provider registers `values` (type "sample": not signed)."""
+    payload = json.dumps({name: values[name] for name in sorted(values)}, separators=(",", ":")).encode()
+    message = {"version": _RVPS_VERSION, "type": "sample", "payload": base64.b64encode(payload).decode()}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def _entry(name: str, sections: Mapping[str, bytes]) -> tuple[bytes, bytes]:
+    return name.encode() + b"\0", sections[name]
+
+
+def _digests(events: Iterable[bytes]) -> list[bytes]:
+    return [hashlib.sha256(event).digest() for event in events]
+
+
+def _extended(digests: Iterable[bytes]) -> str:
+    register = _ZERO
+    for digest in digests:
+        register = hashlib.sha256(register + digest).digest()
+    return register.hex()
