@@ -1,10 +1,12 @@
 """The eBPF programs that a Cilium host needs here: one hands what is for a pod to the far end of its veth, one drops."""
 
+import contextlib
 import ctypes
 import ipaddress
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 from tests.worlds.pods.namespaces import Namespace
 
@@ -22,8 +24,10 @@ def hand_over(host: Namespace, devices: list[str], address: str, mac: str, veth:
         _attach(host, device, program, "to-pod", 2)
 
 
-def drop(host: Namespace, device: str, port: int) -> None:
-    """What comes in at the device for this TCP port is dropped, as by a NetworkPolicy; before it is handed over."""
+@contextlib.contextmanager
+def drop(host: Namespace, device: str, port: int) -> Iterator[None]:
+    """What comes in at the device for this TCP port is dropped meanwhile, as by a NetworkPolicy, before it is handed
+    over."""
     program = [
         _instruction(0xBF, to=6, of=1),
         _instruction(0x30, value=23),  # r0 = the protocol
@@ -36,6 +40,10 @@ def drop(host: Namespace, device: str, port: int) -> None:
         _instruction(0x95),
     ]
     _attach(host, device, program, "policy", 1)
+    try:
+        yield
+    finally:
+        host.ip.tc("del-filter", "bpf", host.index(device), 1, parent=_INGRESS, prio=1)
 
 
 def _attach(host: Namespace, device: str, program: list[bytes], name: str, priority: int) -> None:

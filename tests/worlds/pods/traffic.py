@@ -118,23 +118,22 @@ def refused(client: Namespace, address: str, port: int) -> None:
     raise AssertionError(f"TCP to {address} port {port} is answered although a policy drops it")
 
 
-def datagram_at_mtu(source: Namespace, target: Namespace, address: str) -> int:
-    """The largest datagram that leaves `source` whole gets there, and comes back if `target` may send so much; returns
-    the packet's size."""
+def datagram_at_mtu(source: Namespace, target: Namespace, address: str, most: int = 65535) -> None:
+    """The largest packet of UDP that leaves `source` whole, up to `most` bytes, gets there; and the largest that
+    leaves `target` comes back."""
     six = ":" in address
     with _datagrams(target, address) as there, _datagrams(source, address) as here:
         there.bind((address, 0))
         here.connect((address, there.getsockname()[1]))
-        size = mtu(here, six=six)
+        size = min(mtu(here, six=six), most)
         payload = os.urandom(size - (48 if six else 28))
         here.send(payload)
         found, sender = there.recvfrom(65536)
         assert found == payload
         there.connect(sender[:2])
-        back = payload[: min(size, mtu(there, six=six)) - (48 if six else 28)]
+        back = os.urandom(min(mtu(there, six=six), most) - (48 if six else 28))
         there.send(back)
         assert here.recv(65536) == back
-    return size
 
 
 def mtu(made: socket.socket, *, six: bool) -> int:
