@@ -16,6 +16,15 @@ _STORE_BYTES, _REDIRECT_PEER = 9, 155
 _INGRESS = 0xFFFFFFF2
 
 
+def allowed() -> bool:
+    """Whether this process may load programs: in a user namespace it may not."""
+    try:
+        os.close(_load([_instruction(0xB7, to=0, value=-1), _instruction(0x95)]))
+    except PermissionError:
+        return False
+    return True
+
+
 def hand_over(host: Namespace, devices: list[str], address: str, mac: str, veth: str) -> None:
     """What comes in at `devices` for the IPv4 address is received by the far end of `veth`, which has `mac`."""
     program = _handing_over(int(ipaddress.IPv4Address(address)), bytes.fromhex(mac.replace(":", "")), host.index(veth))
