@@ -15,6 +15,7 @@ from typing import Final
 
 from adaptor.errors import CODE_OF, AdaptorError, code_name
 from adaptor.kube import reasons
+from adaptor.podnet import plan
 from adaptor.relay import reissue, rewrite, states
 from adaptor.sandbox import lifecycle, model, steps
 from podvm_images.guest import rewrite as guest_rewrite
@@ -40,6 +41,7 @@ def _phase_edges() -> Iterator[tuple[str, str, str]]:
         model.LaunchAccepted("i-1"),
         model.LaunchRefused("no"),
         model.Reached("10.0.0.1", "00"),
+        model.NetworkIntended(plan.Tunnel("/netns", 4789, ())),
         model.Bound(),
         model.Kept("x", 1.0),
         model.GivenAway("id"),

@@ -186,9 +186,10 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
     if rooms.guest.flavor == "own":
         data = launch.own_user_data(launch_token, rooms.pki.ca_pem, rooms.guest.port)
     else:
+        assert work.state.network is not None, "the pod's network was looked at"
         server = rooms.pki.issue_server(launch.vm_name(spec))
         apf = {
-            "pod-network": await rooms.networks.apf(spec.netns),
+            "pod-network": await rooms.networks.apf(work.state.network),
             "pod-namespace": spec.pod_namespace,
             "pod-name": spec.pod_name,
             "tls-server-key": server.key.decode(),

@@ -10,6 +10,7 @@ from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
+from adaptor.sandbox.model import fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
@@ -19,7 +20,7 @@ from tests.sim.faults.disk import SimJournal
 from tests.sim.faults.process import Process
 from tests.sim.faults.relay import RelayLine, SimRelay
 from tests.sim.faults.stage import Stage
-from tests.worlds.node import Networks
+from tests.worlds.networks import Networks
 
 # Seconds from StartVM to a bound guest; short of the default, for a mute guest is polled all that time.
 START_TIMEOUT = 60.0
@@ -38,7 +39,8 @@ class _Daemon(Daemon):
 
     async def recover(self, rooms: Rooms) -> None:
         assert self._registry is not None
-        await self._recover(self._registry, rooms, None)
+        states = {sandbox: fold(events) for sandbox, events in (await rooms.journal.load()).items()}
+        await self._recover(self._registry, rooms, states, None)
 
     async def _revive_relay(self) -> None:
         self._sim.start()
