@@ -111,7 +111,7 @@ def _received(end: socket.socket) -> bytes:
 def refused(client: Namespace, address: str, port: int) -> None:
     """TCP gets no answer at all."""
     try:
-        with connected(client, address, port, patience=0.2):
+        with connected(client, address, port, patience=0.1):
             pass
     except TimeoutError:
         return
