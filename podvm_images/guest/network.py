@@ -19,9 +19,11 @@ from typing import Any, Final, TypeVar
 
 from adaptor import names
 from adaptor.errors import Code, InvalidRequest, StatusError
+from adaptor.podnet import vxlan
 from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, PlanFault, guest_plan_from_json
 from adaptor.telemetry import logs
 from podvm_images.guest import guard, layout, readback
+from podvm_images.guest.encrypted import Encrypted
 from podvm_images.guest.layout import Operation, Path
 
 # linux/sched.h, linux/mount.h, linux/nsfs.h, linux/if.h
@@ -42,12 +44,18 @@ class Network:
 
     def __init__(self, netns: str = names.POD_NETNS) -> None:
         self._netns = netns
+        self._encrypted = Encrypted()
+
+    def can_encrypt(self) -> bool:
+        """Whether a plan may ask for WireGuard."""
+        return not self._encrypted.wants()
 
     def understand(self, plan: bytes) -> GuestPlan:
         """The plan that Bind brought. Raises InvalidRequest or StatusError for one that this image cannot lay."""
         try:
             understood = guest_plan_from_json(plan)
             layout.check(understood)
+            self._encrypted.check(understood)
         except PlanFault as fault:
             raise InvalidRequest(f"the pod's network plan cannot be used: {fault}") from None
         return understood
@@ -58,13 +66,15 @@ class Network:
 
     async def lay(self, plan: GuestPlan) -> GuestAnswer:
         """Make the namespace what `plan` says. Raises StatusError naming the part that cannot be."""
+        ours = await self._encrypted.lay(plan)
         interfaces = await _in_thread(lambda: _lay(self._netns, plan))
         log.info(
             "the pod's network is laid",
             worker=plan.worker,
+            encrypted=ours is not None,
             interfaces=[f"{each.name} {', '.join(each.addresses)} MTU {each.mtu}" for each in interfaces],
         )
-        return GuestAnswer()
+        return GuestAnswer(ours)
 
 
 async def _in_thread(deed: Callable[[], T]) -> T:
@@ -116,10 +126,10 @@ def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
     """In a thread that is spent afterwards: it is in the pod's namespace."""
     with contextlib.ExitStack() as opened:
         vm = opened.enter_context(_netlink())
-        path = _path(vm, plan.worker)
+        path = _path(vm, plan)
         interfaces = layout.fit(plan, path)
         with _telling("make the nftables rules that keep strangers out of the pod's tunnel"):
-            guard.listen_only_to(plan.worker, plan.port)
+            guard.listen_only_to(plan.worker, plan.port, names.WIREGUARD_DEVICE if plan.wireguard else "")
         with _telling(f"enter the pod's network namespace {netns}"):
             descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
@@ -147,15 +157,26 @@ def _netlink() -> Any:
     return IPRoute()
 
 
-def _path(vm: Any, worker: str) -> Path:
-    """The kernel's route to the worker, with what it has learnt of that path's MTU."""
+def _path(vm: Any, plan: GuestPlan) -> Path:
+    """The kernel's route to the worker, with what it has learnt of that path's MTU; inside WireGuard, where the worker
+    is outside is not known yet: the MTU is what WireGuard leaves of the smallest of the VM's own devices."""
+    worker = plan.worker
     with _telling(f"find a route to the worker {worker}"):
         (route,) = vm.route("get", dst=worker, family=layout.FAMILY[6 if ":" in worker else 4])
         (link,) = vm.get_links(route.get("oif"))
+        name, mtu = link.get("ifname"), link.get("mtu")
+        outward = {index: each.get("mtu") for index, each in readback.outward(vm).items() if each.get("ifname") != name}
+        family = 4 if any(row.get("index") in outward for row in vm.get_addr(family=layout.FAMILY[4])) else 6
     if route.get("type") != _RTN_UNICAST:
         raise _refusal(f"the worker's address {worker} is one of this VM's own, or leads nowhere")
+    if plan.wireguard is not None:
+        if name != names.WIREGUARD_DEVICE:
+            raise _refusal(f"what is for {worker} would leave by {name}, unencrypted")
+        return Path(
+            name, route.get("prefsrc"), min([mtu, *(vxlan.wireguard_mtu(each, family) for each in outward.values())])
+        )
     learnt = dict((route.get("metrics") or {}).get("attrs", ())).get("RTAX_MTU")
-    return Path(link.get("ifname"), route.get("prefsrc"), min(link.get("mtu"), learnt or link.get("mtu")))
+    return Path(name, route.get("prefsrc"), min(mtu, learnt or mtu))
 
 
 def _make_device(vm: Any, netns: int, plan: GuestPlan, vni: int, interface: Interface, path: Path) -> None:
