@@ -47,11 +47,7 @@ class Operation:
 
 def check(plan: GuestPlan) -> None:
     """Raises InvalidRequest for what no worker of ours would ask, and StatusError for what this image cannot do."""
-    for wanted, what in (
-        (plan.wireguard, "encrypt it: set [network] encryption = off"),
-        (plan.egress, "let the pod's traffic leave from here: leave external_network out"),
-        (plan.imds, "let the pod reach its metadata service: leave imds out"),
-    ):
+    for wanted, what in ((plan.wireguard, "encrypt it: set [network] encryption = off"),):
         if wanted:
             raise StatusError(
                 Code.UNIMPLEMENTED,
