@@ -94,6 +94,17 @@ def _no_key() -> AbstractContextManager[Any]:
     return patch.object(SimJournal, "append_all", append_all)
 
 
+@contextlib.contextmanager
+def _late_tunnel() -> Iterator[None]:
+    """Either alone is made good by the other."""
+
+    async def keep_only(self: NetworksLine, tunnels: Iterable[Tunnel]) -> None:
+        pass
+
+    with _late(NetworkIntended.kind).patch(), patch.object(NetworksLine, "keep_only", keep_only):
+        yield
+
+
 def _not_removed() -> AbstractContextManager[Any]:
     async def remove(self: NetworksLine, tunnel: Tunnel) -> None:
         pass
@@ -241,7 +252,7 @@ def _no_forgetting() -> AbstractContextManager[Any]:
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     *(_unwritten(event.kind) for event in get_args(Event) if event.kind not in HARMLESS),
     _late("launch-intended"),
-    _late("network-intended"),
+    Mutation("late tunnel", "the intent of a tunnel before its deed, and the look for what is left", _late_tunnel),
     Mutation("no key", "the journal row that names the VM's WireGuard key", _no_key),
     Mutation("tunnel not removed", "the end of a tunnel", _not_removed),
     Mutation("tunnel removed once", "retrying the end of a tunnel: a refused one counts as done", _removed_once),
