@@ -125,6 +125,12 @@ def mtu(found: Sequence[Way]) -> int:
     return min(card.mtu for way in found for card in (way.first, way.out) if card is not None)
 
 
+def told(way: Way) -> str:
+    """For the log."""
+    out = [f"IPv{way.family} by {way.out.name}"] if way.out else []
+    return ", ".join([*out, *([f"{', '.join(way.metadata)} by {way.first.name}"] if way.metadata else [])])
+
+
 def _way(family: int, plan: GuestPlan, links: Sequence[Link], defaults: Sequence[Default]) -> Way | None:
     addresses = tuple(_addresses(family, plan))
     first = _first(family, links, defaults)

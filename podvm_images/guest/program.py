@@ -67,7 +67,7 @@ def _service(options: Options, agent: Agent, programs: Programs) -> Service:
     context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
     run_dir = Path(options.run_dir)
     bind.prepare(run_dir)
-    control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs), Network())
+    control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs), Network(port=told.port))
     listener = socket.create_server(
         (options.host, told.port if options.port is None else options.port),
         family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,

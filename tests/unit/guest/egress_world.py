@@ -77,12 +77,16 @@ class Namespace:
         self._sockets.append(listener)
         threading.Thread(target=_serve, args=(listener,), daemon=True).start()
 
-    def sees(self, port: int) -> socket.socket:
+    def add(self, address: str) -> None:
+        """One of its own; it may have it."""
+        self.ip(lambda ip: ip.addr("replace", index=1, address=address, prefixlen=128 if ":" in address else 32))
+
+    def sees(self, port: int, address: str = "0.0.0.0") -> socket.socket:
         """A UDP socket, to see whether anything comes."""
 
         def inside() -> socket.socket:
-            found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            found.bind(("0.0.0.0", port))
+            found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+            found.bind((address, port))
             found.settimeout(0.3)
             return found
 
@@ -102,12 +106,12 @@ class Namespace:
 
         return self.run(inside)
 
-    def send(self, address: str, port: int) -> None:
+    def send(self, address: str, port: int, what: bytes = b"x") -> None:
         """One datagram."""
 
         def inside() -> None:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-                sender.sendto(b"x", (address, port))
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(what, (address, port))
 
         self.run(inside)
 

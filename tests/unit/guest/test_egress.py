@@ -1,17 +1,21 @@
 """What leaves a pod from its VM, in real namespaces: which way packets take, and which they never do."""
 
 import socket
+import struct
 import threading
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
-from adaptor.errors import InvalidRequest, Unavailable
-from adaptor.podnet.plan import GuestPlan
+from adaptor.errors import InvalidRequest, StatusError, Unavailable
+from adaptor.podnet.plan import Egress, GuestPlan
 from podvm_images.guest import egress
 from tests.unit.guest.egress_world import (
     GUEST_PORT,
+    INSIDE,
     INTERNET,
     INTERNET6,
     METADATA,
@@ -30,6 +34,8 @@ from tests.unit.guest.egress_world import (
     WIRESERVER,
     World,
 )
+from tests.unit.guest.vm import Vm, bridge, in_a_vm, in_thread
+from tests.unit.guest.vm import plan as vxlan_plan
 
 pytestmark = pytest.mark.netns
 SOON = 0.3  # seconds within which a packet that is let through has come
@@ -46,6 +52,22 @@ def everybody_listens(world: World) -> None:
     if world.ipv6:
         for namespace in (world.cloud, world.worker):
             namespace.listen("::", 81)
+
+
+def _route_by_the_pair(networks: list[IPv4Network | IPv6Network], source: str, ip: Any) -> None:
+    pair = ip.link_lookup(ifname="ppegress")[0]
+    gateway, family = ("fe80::7070", 10) if ":" in source else ("169.254.70.1", 2)
+    for network in networks:
+        ip.route("add", family=family, dst=str(network), oif=pair, gateway=gateway, flags=4, prefsrc=source)
+
+
+def _address_of_its_own(ip: Any) -> None:
+    ip.addr("add", index=ip.link_lookup(ifname="ppegress")[0], address="10.0.0.77", prefixlen=32)
+
+
+def assert_nothing_comes(receiver: socket.socket) -> None:
+    with pytest.raises(TimeoutError):
+        receiver.recv(99)
 
 
 def _route_by_the_vm(network: str, ip: Any) -> None:
@@ -103,29 +125,53 @@ def test_the_vm_itself_and_what_is_around_it_are_out_of_the_pods_reach() -> None
             world.pod.send(OTHER_VM, port)
         assert other.recv(9) == b"x"
         for closed in (tunnel, wireguard):
-            with pytest.raises(TimeoutError):
-                closed.recv(9)
+            assert_nothing_comes(closed)
 
 
-def test_a_pod_that_may_change_its_own_routes_reaches_no_more_for_it() -> None:
+KEPT = {
+    POD: (METADATA, WIRESERVER, "169.254.170.2", "100.100.100.200", "192.0.0.192", "240.0.0.1", SERVICE, "10.244.9.9"),
+    POD6: (METADATA6, "fd00:ec2::253", "fd20:ce::254", SERVICE6, "fd00:10::99"),
+}
+
+
+@pytest.mark.parametrize(("pod", "kept"), KEPT.items())
+def test_a_pod_that_may_change_its_own_routes_reaches_no_more_for_it(pod: str, kept: tuple[str, ...]) -> None:
     """A container with CAP_NET_ADMIN is master of podns; what counts is the VM's filter."""
+    outside = INTERNET6 if ":" in pod else OTHER_VM
+    with World(ipv6=True) as world:
+        apply(world, world.plan())
+        seen = world.cloud.sees(53, "::")
+        world.pod.ip(partial(_route_by_the_pair, [ip_network(each) for each in (*kept, outside)], pod))
+        for address in (*kept, outside):
+            world.cloud.add(address)
+            world.pod.send(address, 53, address.encode())
+        assert seen.recv(99) == outside.encode()
+        assert_nothing_comes(seen)
+
+
+def test_addresses_that_are_not_the_pods_and_cards_that_are_not_for_it_are_no_way_out() -> None:
+    with World(second=True) as world:
+        apply(world, world.plan())
+        world.vm.listen("0.0.0.0", OTHER_PORT)
+        outside, second = world.cloud.sees(53), world.second.sees(53)
+        world.pod.send("10.0.9.1", 53)  # which the VM reaches by its second card
+        assert_nothing_comes(second)
+        world.pod.ip(_address_of_its_own)
+        world.pod.ip(partial(_route_by_the_pair, [ip_network(INTERNET)], "10.0.0.77"))
+        world.pod.send(INTERNET, 53)
+        assert_nothing_comes(outside)
+        assert world.pod.ask("169.254.70.1", OTHER_PORT, SOON) == ""
+
+
+def test_what_belongs_to_no_connection_does_not_leave_with_the_pods_own_address() -> None:
     with World() as world:
         apply(world, world.plan())
-        everybody_listens(world)
-        world.vm.listen("0.0.0.0", OTHER_PORT)
-
-        def everything_by_the_pair(ip: Any) -> None:
-            pair = ip.link_lookup(ifname="ppegress")[0]
-            for network in (f"{METADATA}/32", f"{WIRESERVER}/32", "169.254.170.2/32", f"{SERVICE}/32"):
-                ip.route("add", dst=network, oif=pair, gateway="169.254.70.1", flags=4)
-            ip.addr("add", index=pair, address="10.0.0.77", prefixlen=32)
-            ip.route("add", dst=f"{INTERNET}/32", oif=pair, gateway="169.254.70.1", flags=4, prefsrc="10.0.0.77")
-
-        world.pod.ip(everything_by_the_pair)
-        for address in (METADATA, WIRESERVER, "169.254.170.2", SERVICE):
-            assert world.pod.ask(address, timeout=SOON) == ""
-        assert world.pod.ask(INTERNET, timeout=SOON) == "", "with an address that is not the pod's"
-        assert world.pod.ask("169.254.70.1", OTHER_PORT, SOON) == ""
+        seen = world.cloud.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        raw = world.pod.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        with seen, raw:
+            seen.settimeout(SOON)
+            raw.sendto(struct.pack(">HHIIBBHHH", 4000, 80, 1, 0, 5 << 4, 0x04, 0, 0, 0), (INTERNET, 0))  # a reset
+            assert_nothing_comes(seen)
 
 
 def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:
@@ -135,9 +181,11 @@ def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:
         for network in (f"{POD}/32", "10.0.9.1/32"):
             world.cloud.ip(partial(_route_by_the_vm, network))
             world.cloud.send(network.partition("/")[0], 53)
+        world.vm.sysctl("ipv4/conf/eth1/forwarding", 1)
+        world.second.ip(lambda ip: ip.route("add", dst=f"{POD}/32", gateway=CARD2))
+        world.second.send(POD, 53)
         for receiver in (at_the_pod, at_the_second):
-            with pytest.raises(TimeoutError):
-                receiver.recv(9)
+            assert_nothing_comes(receiver)
         world.vm.send("10.0.9.1", 53)
         assert at_the_second.recv(9) == b"x"
 
@@ -272,3 +320,24 @@ def test_large_segments_get_through() -> None:
             while part := receiver.recv(65536):
                 got += part
             assert got == sent
+
+
+@in_a_vm
+async def test_bind_lays_it_with_the_rest_of_the_pods_network(vm: Vm) -> None:
+    vm.uplink()
+    in_thread(_default_route)
+    await vm.lay(vxlan_plan(bridge(), egress=Egress(INSIDE), imds=True))
+    names = vm.in_pod(lambda: sorted(name for _, name in socket.if_nameindex()))
+    assert names == ["eth0", "lo", "ppegress"]
+
+
+@in_a_vm
+async def test_a_vm_without_a_way_out_is_spent_and_says_why(vm: Vm) -> None:
+    vm.uplink()
+    with pytest.raises(StatusError, match=r"cannot lay the pod's network: .*the families do not meet.* VM has ens5\b"):
+        await vm.lay(vxlan_plan(bridge(), egress=Egress(INSIDE)))
+
+
+def _default_route() -> None:
+    with IPRoute() as ip:
+        ip.route("add", dst="default", gateway="10.0.0.1")
