@@ -11,7 +11,7 @@ from adaptor.errors import InvalidRequest
 from adaptor.podnet import netlink
 from adaptor.podnet.inspect import describe
 from adaptor.podnet.plan import Interface, Route
-from tests.worlds.pods import layouts
+from tests.worlds.pods import iptables, layouts, nft
 from tests.worlds.pods.build import add_address, add_route, join
 from tests.worlds.pods.layouts import Via
 from tests.worlds.pods.namespaces import Namespace
@@ -40,7 +40,8 @@ def pod() -> Iterator[Namespace]:
 
 
 def described(pod: Namespace) -> Interface:
-    (interface,) = describe("/run/netns/x", netlink.read(pod.ip)).interfaces
+    with pod.entered():
+        (interface,) = describe("/run/netns/x", netlink.read_here()).interfaces
     return interface
 
 
@@ -111,4 +112,26 @@ def test_what_cannot_be_carried_is_noticed(pod: Namespace, change: Callable[[Nam
     described(pod)
     change(pod)
     with pytest.raises(InvalidRequest, match=said):
+        described(pod)
+
+
+def test_rules_of_nftables_are_noticed_as_long_as_they_are_there(pod: Namespace) -> None:
+    with (
+        nft.drop(pod, "eth0", 80),
+        nft.service(pod, "10.96.0.1", 80, "10.96.0.2", 81),
+        pytest.raises(
+            InvalidRequest, match="packet filter, which a VM is not given: nftables ip services, nftables netdev"
+        ),
+    ):
+        described(pod)
+    described(pod)
+
+
+def test_rules_of_the_older_iptables_are_noticed_and_its_empty_tables_are_not(pod: Namespace) -> None:
+    if not os.path.exists("/proc/net/ip_tables_names"):
+        pytest.skip("this kernel has no iptables but nftables")
+    iptables.look(pod)
+    described(pod)
+    iptables.drop_input(pod)
+    with pytest.raises(InvalidRequest, match="packet filter, which a VM is not given: iptables filter"):
         described(pod)
