@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from adaptor.catalog import wishes
 from adaptor.errors import AdaptorError, StartFailed
+from adaptor.podnet import apf as stock
 from adaptor.podnet import egress
 from adaptor.podnet.plan import Egress, Tunnel, VniTaken
 from adaptor.protos import guest_pb2
@@ -52,6 +53,13 @@ async def plan(work: Work) -> bytes:
     made = await work.rooms.networks.plan(work.state.network, outward, imds=imds)
     work.log.debug("the pod's network in the VM", mtu=mtu_of(made), imds=imds, **fields(work.state.network))
     return made
+
+
+async def apf(work: Work) -> dict[str, Any]:
+    """The VM's half, for a stock image's user-data."""
+    assert work.state.network is not None, "the pod's network was looked at"
+    outward, _ = _egress(work)
+    return stock.leaving(await work.rooms.networks.apf(work.state.network), outward)
 
 
 async def join(work: Work, answer: bytes) -> None:

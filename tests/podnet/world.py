@@ -3,12 +3,11 @@
 import asyncio
 import ctypes
 import os
-import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -46,12 +45,13 @@ class World:
         self.worker, self.vm = Host("worker"), Host("vm")
         self._held: list[int] = []
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
+        # Devices get no address by themselves, some time after they were made.
+        self.worker.do(lambda: Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1"))
         with open(self.vm.path, "rb") as there:
             peer = {"ifname": "eth0", "net_ns_fd": there.fileno()}
             self.worker.netlink(lambda ip: ip.link("add", ifname="eth0", kind="veth", peer=peer))
         self.worker.up("eth0", "10.0.0.1/24", "fd00::1/64")
         self.vm.up("eth0", "10.0.0.2/24", "fd00::2/64")
-        self.quiet(self.worker)
 
     def close(self) -> None:
         for descriptor in self._held:
@@ -60,40 +60,65 @@ class World:
         self.worker.close()
         self.vm.close()
 
-    def quiet(self, host: Host) -> None:
-        """Until duplicate detection has its result, addresses change by themselves: it is not waited for, it is off for
-        what comes."""
-        host.do(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
-
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """In the worker's namespace, with its threads."""
-        return self.worker.do(lambda: asyncio.run(work()))
+        """In the worker's namespace, with its threads; the worker's own stays free."""
+        return self.inside(self.worker.path, lambda: asyncio.run(work()))
+
+    def everything(self, pod: str, *, sysctls: bool = False) -> Dump:
+        """What the kernel tells of the worker and of a pod."""
+        worker = self.inside(self.worker.path, lambda: dump(sysctls=sysctls))
+        inside = self.inside(pod, lambda: dump(sysctls=sysctls))
+        return {f"worker {kind}": rows for kind, rows in worker.items()} | {
+            f"pod {kind}": rows for kind, rows in inside.items()
+        }
+
+    def left(self, before: Dump, pod: str, *, sysctls: bool = False) -> dict[str, tuple[list[Any], list[Any]]]:
+        """What differs from `before`. A filter's action goes a moment after the filter: that is waited for."""
+        end = time.monotonic() + 2.0
+        while (found := changed(before, self.everything(pod, sysctls=sysctls))) and time.monotonic() < end:
+            time.sleep(0.005)
+        return found
 
     def pod(self, number: int, *, interfaces: int = 1) -> str:
         """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/32 and fd10::."""
-        descriptor = self._workshop.submit(_namespace).result()
+        descriptor = self.namespace()
         self._held.append(descriptor)
         path = f"/proc/{os.getpid()}/fd/{descriptor}"
-        high, low = divmod(number, 200)
 
         def cables(ip: Any) -> None:
             for place in range(interfaces):
                 peer = {"ifname": f"eth{place}", "net_ns_fd": descriptor, "address": _mac(number, place)}
                 ip.link("add", ifname=f"pod{number}.{place}", kind="veth", peer=peer)
-                ip.link("set", index=ip.link_lookup(ifname=f"pod{number}.{place}")[0], state="up")
+                index = ip.link_lookup(ifname=f"pod{number}.{place}")[0]
+                ip.link("set", index=index, state="up")
+                ip.route("add", dst=f"{self.address(number, place)}/32", oif=index)
 
         self.worker.netlink(cables)
 
         def dress(ip: Any) -> None:
             for place in range(interfaces):
                 index = ip.link_lookup(ifname=f"eth{place}")[0]
-                ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=16)
-                ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
+                ip.addr("add", index=index, address=self.address(number, place), prefixlen=16)
+                for address in (_ipv6(number, place), f"fe80::{number:x}:{place}"):
+                    ip.addr("add", index=index, address=address, prefixlen=64, flags=0x02)
                 ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway="10.1.255.254")
 
-        self.inside(path, lambda: _netlink(dress))
+        self.inside(path, lambda: with_ip(dress))
+        ends = [f"pod{number}.{place}" for place in range(interfaces)]
+        self.worker.netlink(lambda ip: _settled(ip, ends))
+        self.inside(path, lambda: with_ip(lambda ip: _settled(ip, [f"eth{place}" for place in range(interfaces)])))
         return path
+
+    def namespace(self) -> int:
+        """The descriptor of a bare one, which ends when that is closed."""
+        return self._workshop.submit(_namespace).result()
+
+    @staticmethod
+    def address(number: int, place: int = 0) -> str:
+        """A pod's IPv4 address on one of its interfaces."""
+        high, low = divmod(number, 200)
+        return f"10.{place + 1}.{high}.{low + 2}"
 
     def inside(self, path: str, work: Callable[[], T]) -> T:
         """In that namespace, on a thread that ends there."""
@@ -105,7 +130,6 @@ class World:
         def deed(ip: Any) -> None:
             for place, cord in enumerate(tunnel.cords):
                 number = self.number_of(tunnel)
-                high, low = divmod(number, 200)
                 name = f"v{cord.vni}"
                 remote = {"vxlan_group": tunnel.worker} if ":" not in tunnel.worker else {"vxlan_group6": tunnel.worker}
                 ip.link(
@@ -121,7 +145,7 @@ class World:
                 index = ip.link_lookup(ifname=name)[0]
                 ip.link("set", index=index, state="up")
                 if family == 4:
-                    ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=32)
+                    ip.addr("add", index=index, address=self.address(number, place), prefixlen=32)
                 else:
                     ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
 
@@ -130,7 +154,7 @@ class World:
     def number_of(self, tunnel: Tunnel) -> int:
         """Of the pod whose tunnel that is."""
         interface = tunnel.cords[0].interface
-        mac = self.inside(tunnel.netns, lambda: _netlink(lambda ip: _link(ip, interface).get("address")))
+        mac = self.inside(tunnel.netns, lambda: with_ip(lambda ip: _link(ip, interface).get("address")))
         return int(mac.replace(":", "")[2:8], 16)
 
     def forget(self, tunnel: Tunnel) -> None:
@@ -148,9 +172,7 @@ def _namespace() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
-    for knob in ("all", "default"):  # addresses are what the test gives, at once
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/accept_dad").write_text("0")
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/router_solicitations").write_text("0")
+    Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")  # addresses are what the test gives, at once
     return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -166,7 +188,8 @@ def _elsewhere(path: str, work: Callable[[], T]) -> T:
         return thread.submit(visit).result()
 
 
-def _netlink(deed: Callable[[Any], T]) -> T:
+def with_ip(deed: Callable[[Any], T]) -> T:
+    """With pyroute2's IPRoute, where this thread is."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
@@ -175,6 +198,12 @@ def _netlink(deed: Callable[[Any], T]) -> T:
 
 def _link(ip: Any, name: str) -> Any:
     return ip.link("get", ifname=name)[0]
+
+
+def _settled(ip: Any, names: list[str]) -> None:
+    """A link's state follows its carrier a moment later."""
+    while any(_link(ip, name).get("operstate") != "UP" for name in names):
+        time.sleep(0.001)
 
 
 def _mac(number: int, place: int) -> str:
@@ -209,18 +238,24 @@ def dump(*, sysctls: bool = False) -> Dump:
         ]
     with Exchange(NETLINK_NETFILTER) as netfilter:
         for name, kind in {"tables": _TABLES, "chains": _CHAINS, "nft rules": _RULES, "sets": _SETS}.items():
-            found[name] = netfilter.dump(message(10 << 8 | kind, 0, bytes(4)))
+            # the header ends with the ruleset's generation, which any change moves on
+            found[name] = [body[:2] + body[4:] for body in netfilter.dump(message(10 << 8 | kind, 0, bytes(4)))]
         found["elements"] = [
-            netfilter.dump(message(10 << 8 | _ELEMENTS, 0, body[:4] + _named(attributes(body[4:]))))
-            for body in found["sets"]
+            sorted(
+                element
+                for body in netfilter.dump(message(10 << 8 | _ELEMENTS, 0, set_[:2] + bytes(2) + _named(set_[2:])))
+                for element in pairs(attributes(body[4:]).get(3, b""))
+            )
+            for set_ in found["sets"]
         ]
     if sysctls:
         found["sysctls"] = list(_sysctls())
     return found
 
 
-def _named(set_: dict[int, bytes]) -> bytes:
-    return attribute(1, set_[1]) + attribute(2, set_[2])
+def _named(set_: bytes) -> bytes:
+    told = attributes(set_)
+    return attribute(1, told[1]) + attribute(2, told[2])
 
 
 def _listed(body: bytes) -> list[tuple[int, bytes]]:
@@ -256,9 +291,10 @@ def _sysctls() -> Iterator[tuple[str, str]]:
                 continue
 
 
-@contextmanager
-def listening(port: int) -> Iterator[socket.socket]:
-    """Somebody else's UDP socket, in the namespace that this thread is in."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("0.0.0.0", port))
-        yield taken
+def changed(before: Dump, after: Dump) -> dict[str, tuple[list[Any], list[Any]]]:
+    """By kind: what is gone, and what is new."""
+    return {
+        kind: ([row for row in before[kind] if row not in rows], [row for row in rows if row not in before[kind]])
+        for kind, rows in after.items()
+        if rows != before[kind]
+    }

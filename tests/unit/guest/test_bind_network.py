@@ -1,9 +1,11 @@
 """Bind with a network, over a real link into a VM with namespaces of its own."""
 
+import asyncio
+import base64
 import dataclasses
 import json
+import os
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.unit.guest.peers import Dial, GuestWorld, Worker, client, guest, pod,
 from tests.unit.guest.vm import OURS, PORT, WORKER, Vm, bridge, far_end, in_a_vm, in_thread, listener, plan, set_up
 
 NETWORK = to_json(plan(bridge()))
+KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 @asynccontextmanager
@@ -104,22 +107,48 @@ async def test_a_network_that_cannot_be_laid_is_told_and_the_vm_is_spent(vm: Vm,
 
 
 @in_a_vm
-async def test_the_agent_starts_with_the_namespace_there_and_is_ended_with_a_network_that_failed(
+async def test_the_agent_starts_once_the_namespace_is_there_and_beside_the_rest_of_the_network(
     vm: Vm, pki: NodePki
 ) -> None:
-    """The agent may have mounts of its own, in which nothing shows that comes later."""
-    in_thread(set_up)
-    seen = Path(vm.podns).with_name("seen")
-    look = "import os, sys, time; open(sys.argv[2], 'w').write(str(os.path.ismount(sys.argv[1]))); time.sleep(60)"
-    command = (sys.executable, "-c", look, vm.podns, str(seen))
-    async with bound_to_be(vm, pki, command=command, agent=False) as (world, worker):
+    """It may have mounts of its own, in which nothing shows that comes later."""
+    seen: list[tuple[str, bool, bool]] = []
+
+    class Watched(Network):
+        async def make(self) -> None:
+            await super().make()
+            seen.append(("made", os.path.ismount(vm.podns), world.launcher._process is not None))
+
+        async def lay(self, plan: GuestPlan) -> GuestAnswer:
+            seen.append(("to be laid", os.path.ismount(vm.podns), world.launcher._process is not None))
+            return await super().lay(plan)
+
+    in_thread(set_up)  # no way to the worker
+    vm.network = Watched(vm.podns)
+    async with bound_to_be(vm, pki, command=("sleep", "600"), agent=False) as (world, worker):
         await refusal(worker.bind(pod(network=NETWORK)))
+        assert seen == [("made", True, False), ("to be laid", True, True)]
         process = world.launcher._process
         assert process is not None
-        while not (seen.exists() and seen.read_text()):
-            assert process.poll() is None
-        assert seen.read_text() == "True"
-    assert process.poll() is not None
+    assert process.poll() is not None  # it ended with the guest
+
+
+@in_a_vm
+async def test_a_kernel_that_hangs_is_told_within_the_callers_time(vm: Vm, pki: NodePki) -> None:
+    """The thread that hangs cannot be ended; nobody waits for it."""
+
+    class Hanging(Network):
+        async def lay(self, plan: GuestPlan) -> GuestAnswer:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("nothing completes this future")
+
+    vm.uplink()
+    vm.network = Hanging(vm.podns)
+    async with bound_to_be(vm, pki) as (_, worker):
+        error = await refusal(worker.bind(pod(network=NETWORK), timeout=0.5))
+        assert (error.code, error.message) == (
+            Code.DEADLINE_EXCEEDED,
+            "the pod's network was not laid in the VM within 0.45 s",
+        )
 
 
 # -- refused before anything was written --------------------------------------------------------------
@@ -138,7 +167,8 @@ def altered(**changes: Any) -> bytes:
         (altered(port=0), Code.INVALID_ARGUMENT, "port: expected a number from 1 to 65535, found 0"),
         (altered(worker="worker"), Code.INVALID_ARGUMENT, 'worker: expected an IP address, found "worker"'),
         (altered(worker="fe80::1"), Code.INVALID_ARGUMENT, "the worker's address fe80::1 is link-local"),
-        (altered(imds=True), Code.UNIMPLEMENTED, "reach its metadata service"),
+        (altered(wireguard={"public_key": KEY, "port": 51820}), Code.INVALID_ARGUMENT, "tunnel cannot come from"),
+        (altered(interfaces=[]), Code.INVALID_ARGUMENT, "interfaces: expected at least one"),
         (altered(surprise=1), Code.INVALID_ARGUMENT, "the whole: expected an object with the keys"),
     ],
 )

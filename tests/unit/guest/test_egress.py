@@ -1,6 +1,7 @@
 """What leaves a pod from its VM, in real namespaces: which way packets take, and which they never do."""
 
 import socket
+import struct
 import threading
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -160,6 +161,17 @@ def test_addresses_that_are_not_the_pods_and_cards_that_are_not_for_it_are_no_wa
         world.pod.send(INTERNET, 53)
         assert_nothing_comes(outside)
         assert world.pod.ask("169.254.70.1", OTHER_PORT, SOON) == ""
+
+
+def test_what_belongs_to_no_connection_does_not_leave_with_the_pods_own_address() -> None:
+    with World() as world:
+        apply(world, world.plan())
+        seen = world.cloud.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        raw = world.pod.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        with seen, raw:
+            seen.settimeout(SOON)
+            raw.sendto(struct.pack(">HHIIBBHHH", 4000, 80, 1, 0, 5 << 4, 0x04, 0, 0, 0), (INTERNET, 0))  # a reset
+            assert_nothing_comes(seen)
 
 
 def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:

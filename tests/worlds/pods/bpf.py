@@ -1,10 +1,12 @@
 """The eBPF programs that a Cilium host needs here: one hands what is for a pod to the far end of its veth, one drops."""
 
+import contextlib
 import ctypes
 import ipaddress
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 from tests.worlds.pods.namespaces import Namespace
 
@@ -12,6 +14,15 @@ _BPF = {"x86_64": 321, "aarch64": 280}  # the system call's number
 _PROG_LOAD, _SCHED_CLS = 5, 3
 _STORE_BYTES, _REDIRECT_PEER = 9, 155
 _INGRESS = 0xFFFFFFF2
+
+
+def allowed() -> bool:
+    """Whether this process may load programs: in a user namespace it may not."""
+    try:
+        os.close(_load([_instruction(0xB7, to=0, value=-1), _instruction(0x95)]))
+    except PermissionError:
+        return False
+    return True
 
 
 def hand_over(host: Namespace, devices: list[str], address: str, mac: str, veth: str) -> None:
@@ -22,8 +33,10 @@ def hand_over(host: Namespace, devices: list[str], address: str, mac: str, veth:
         _attach(host, device, program, "to-pod", 2)
 
 
-def drop(host: Namespace, device: str, port: int) -> None:
-    """What comes in at the device for this TCP port is dropped, as by a NetworkPolicy; before it is handed over."""
+@contextlib.contextmanager
+def drop(host: Namespace, device: str, port: int) -> Iterator[None]:
+    """What comes in at the device for this TCP port is dropped meanwhile, as by a NetworkPolicy, before it is handed
+    over."""
     program = [
         _instruction(0xBF, to=6, of=1),
         _instruction(0x30, value=23),  # r0 = the protocol
@@ -36,6 +49,10 @@ def drop(host: Namespace, device: str, port: int) -> None:
         _instruction(0x95),
     ]
     _attach(host, device, program, "policy", 1)
+    try:
+        yield
+    finally:
+        host.ip.tc("del-filter", "bpf", host.index(device), 1, parent=_INGRESS, prio=1)
 
 
 def _attach(host: Namespace, device: str, program: list[bytes], name: str, priority: int) -> None:

@@ -1,24 +1,26 @@
 """The few nftables rules that a cluster's own programs have on a host: a service's DNAT, a policy's drop."""
 
+import contextlib
 import ipaddress
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tests.worlds.pods.namespaces import Namespace
 
 _NETFILTER = 12
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
-_NEWTABLE, _NEWCHAIN, _NEWRULE = 0xA00, 0xA03, 0xA06
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0xA00, 0xA02, 0xA03, 0xA06
 _BEGIN, _END = 16, 17
 IPV4, NETDEV, IPV6 = 2, 5, 10
 _EQ, _DROP = 0, 0
 _PREROUTING = 0
-_TCP, _UDP = 6, 17
+_TCP = 6
 
 
-def service(host: Namespace, address: str, port: int, backend: str, backend_port: int) -> None:
-    """What is for the service's address goes to the backend."""
+@contextlib.contextmanager
+def service(host: Namespace, address: str, port: int, backend: str, backend_port: int) -> Iterator[None]:
+    """What is for the service's address goes to the backend meanwhile."""
     six = ":" in address
     where, length = (24, 16) if six else (16, 4)
     rule = (
@@ -30,34 +32,47 @@ def service(host: Namespace, address: str, port: int, backend: str, backend_port
         _expression("nat", _number(1, 1), _number(2, IPV6 if six else IPV4), _number(3, 1), _number(5, 2)),
     )
     hook = _nested(4, _number(1, _PREROUTING), _attribute(2, struct.pack(">i", -100)))
-    _put(host, IPV6 if six else IPV4, "services", "nat", hook, rule)
+    with _table(host, IPV6 if six else IPV4, "services", "nat", hook, rule):
+        yield
 
 
-def drop(host: Namespace, device: str, port: int) -> None:
-    """What comes in at the device for this TCP port is dropped, as by a NetworkPolicy."""
+@contextlib.contextmanager
+def drop(host: Namespace, device: str, port: int) -> Iterator[None]:
+    """What comes in at the device for this TCP port is dropped meanwhile, as by a NetworkPolicy."""
     verdict = _expression("immediate", _number(1, 0), _nested(2, _nested(2, _number(1, _DROP))))
     hook = _nested(4, _number(1, 0), _attribute(2, struct.pack(">i", 0)), _text(3, device))
-    _put(host, NETDEV, f"policy-{device}", "filter", hook, (*_to_port(_TCP, port), verdict))
+    with _table(host, NETDEV, "policy", "filter", hook, (*_to_port(_TCP, port), verdict)):
+        yield
 
 
-def _put(host: Namespace, family: int, table: str, kind: str, hook: bytes, rule: Sequence[bytes]) -> None:
-    messages = [
-        _message(_BEGIN, 0, 0, struct.pack(">BBH", 0, 0, 10)),
-        _message(_NEWTABLE, _CREATE, 1, _family(family) + _text(1, table)),
-        _message(_NEWCHAIN, _CREATE, 2, _family(family) + _text(1, table) + _text(3, "base") + hook + _text(7, kind)),
-        _message(
-            _NEWRULE, _CREATE | _APPEND, 3, _family(family) + _text(1, table) + _text(2, "base") + _nested(4, *rule)
-        ),
-        _message(_END, 0, 4, struct.pack(">BBH", 0, 0, 10)),
+@contextlib.contextmanager
+def _table(host: Namespace, family: int, table: str, kind: str, hook: bytes, rule: Sequence[bytes]) -> Iterator[None]:
+    """With one chain, which has one rule."""
+    named = _family(family) + _text(1, table)
+    base = _text(2, "base")
+    made = [
+        (_NEWTABLE, named),
+        (_NEWCHAIN, named + _text(3, "base") + hook + _text(7, kind)),
+        (_NEWRULE, named + base + _nested(4, *rule)),
     ]
+    _change(host, made)
+    try:
+        yield
+    finally:
+        _change(host, [(_DELTABLE, named)])
+
+
+def _change(host: Namespace, changes: Sequence[tuple[int, bytes]]) -> None:
+    edge = struct.pack(">BBH", 0, 0, 10)
+    messages = [_message(kind, number, body) for number, (kind, body) in enumerate(changes, start=1)]
     with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as kernel:
         kernel.bind((0, 0))
-        kernel.send(b"".join(messages))
-        for _ in range(3):
+        kernel.send(b"".join([_message(_BEGIN, 0, edge), *messages, _message(_END, 0, edge)]))
+        for _ in changes:
             answer = kernel.recv(65536)
             (number,) = struct.unpack_from("=i", answer, 16)
             if number:
-                raise OSError(-number, f"nftables refuses {table}, message {struct.unpack_from('=I', answer, 8)[0]}")
+                raise OSError(-number, f"nftables refuses message {struct.unpack_from('=I', answer, 8)[0]}")
 
 
 def _to_port(protocol: int, port: int) -> tuple[bytes, ...]:
@@ -85,9 +100,10 @@ def _family(family: int) -> bytes:
     return struct.pack(">BBH", family, 0, 0)
 
 
-def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    acknowledged = _ACK if kind >= _NEWTABLE else 0
-    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | acknowledged | flags, sequence, 0) + body
+def _message(kind: int, sequence: int, body: bytes) -> bytes:
+    flags = _REQUEST | (_ACK if kind >= _NEWTABLE else 0)
+    flags |= {_NEWTABLE: _CREATE, _NEWCHAIN: _CREATE, _NEWRULE: _CREATE | _APPEND}.get(kind, 0)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
