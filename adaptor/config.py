@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from adaptor import config_forms as own
-from adaptor import config_prices, names, upstream_env
+from adaptor import config_network, config_prices, names, upstream_env
 from adaptor.config_network import Network
 from adaptor.errors import AdaptorError
 from providers import forms, registry
@@ -389,7 +389,7 @@ def load(path: str | None, env: Env, *, needs_cloud: bool = True) -> Config:
     settings = settings if needs_cloud or not of_the_cloud else None
     path = rooms["selection"].prices
     prices = config_prices.read(path, "selection.prices", faults) if path else _NO_PRICES
-    faults += _unknown_tables(table)
+    faults += config_network.faults(rooms["network"], settings, rooms["guest"].flavor) + _unknown_tables(table)
     if faults:
         raise ConfigError([_with_hint(fault) for fault in faults], file if table else "no file")
     config = Config(**rooms, settings=settings, sources={}, prices=prices)

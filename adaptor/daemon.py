@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,9 @@ from adaptor.errors import AdaptorError, Unavailable
 from adaptor.hypervisor import Hypervisor
 from adaptor.kube import place
 from adaptor.pki import NodePki
-from adaptor.podnet.netlink import HostNetworks
+from adaptor.podnet import encryption
+from adaptor.podnet.encryption import Encryption
+from adaptor.podnet.hosts import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
 from adaptor.sandbox import journal_file, rebuild, recovery, state_lock
 from adaptor.sandbox.consoles import Consoles
@@ -101,6 +103,7 @@ class Daemon:
         self._server: Server | None = None
         self._relay: RelayClient | None = None
         self._registry: Registry | None = None
+        self._encryption: Encryption | None = None
         self._unready: list[str] = ["starting"]
 
     async def open(self) -> None:
@@ -118,7 +121,8 @@ class Daemon:
         self._relay = relay
         self._stack.push_async_callback(relay.aclose)
         self._stack.push_async_callback(provider.aclose)
-        networks = HostNetworks(config.network.vxlan_port, config.network.first_vni)
+        states = {sandbox: fold(events) for sandbox, events in (await journal.load()).items()}
+        networks = await self._networks(states.values())
         cluster = await self._cluster(provider)
         rooms = self._rooms(owner, provider, relay, journal, pki, networks, cluster or Alone())
         self._stack.push_async_callback(rooms.watch.aclose)
@@ -126,7 +130,7 @@ class Daemon:
             self._stack.push_async_callback(rooms.consoles.aclose)
         registry = self._registry = Registry(rooms)
         self._stack.push_async_callback(registry.aclose)
-        await self._recover(registry, rooms, cluster)
+        await self._recover(registry, rooms, states, cluster)
         volumes = config.volumes
         self._server = Server(
             [Hypervisor(registry, networks, NodeVolumes(volumes.directory, volumes.bundles)).service()]
@@ -148,6 +152,14 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.follow_relay(), name="follow-relay")
             tasks.create_task(self._registry.patrol(), name="patrol")
+            if self._encryption is not None:
+                tasks.create_task(self._follow_encryption(self._encryption), name="follow-encryption")
+
+    async def _follow_encryption(self, watched: Encryption) -> None:
+        """For ever: have the encrypted pods' WireGuard whole again when it was killed."""
+        while True:
+            await asyncio.to_thread(watched.look)
+            await self._clock.sleep(encryption.LOOK)
 
     async def follow_relay(self) -> None:
         """For ever: reap pods whose session has ended, keep readiness and metrics true, and bring up a relay when
@@ -183,7 +195,8 @@ class Daemon:
 
     def readiness(self) -> tuple[bool, Sequence[str]]:
         """For /readyz."""
-        reasons = tuple(self._unready)
+        trouble = self._encryption.trouble if self._encryption is not None else ""
+        reasons = (*self._unready, *([trouble] if trouble else []))
         return not reasons, reasons
 
     def _rooms(
@@ -223,6 +236,7 @@ class Daemon:
                 Consoles(provider, Path(self._config.node.state_dir), self._clock) if guest.console_on_failure else None
             ),
             cluster=cluster,
+            network=self._config.network,
         )
 
     async def _cluster(self, provider: Provider) -> "NodeCluster | None":
@@ -285,10 +299,20 @@ class Daemon:
         task = asyncio.create_task(sweeper.run(settings.interval, delete=settings.delete), name="sweep")
         self._stack.callback(task.cancel)
 
-    async def _recover(self, registry: Registry, rooms: Rooms, cluster: "NodeCluster | None") -> None:
-        states: dict[str, SandboxState] = {
-            sandbox_id: fold(events) for sandbox_id, events in (await rooms.journal.load()).items()
-        }
+    async def _networks(self, states: Iterable[SandboxState]) -> HostNetworks:
+        """Raises: Unavailable where pods' networks must be encrypted and cannot be."""
+        settings = self._config.network
+        encrypted = [state for state in states if state.network is not None and state.network.encrypted]
+        if settings.encryption == "required" or encrypted:  # those that run stay so when the setting is changed
+            self._encryption = await asyncio.to_thread(Encryption.open, settings.wireguard, settings.wireguard_port)
+            log.info("pods' networks are encrypted", wireguard=self._encryption.kind, pods=len(encrypted))
+        networks = HostNetworks(settings, self._encryption)
+        self._stack.push_async_callback(networks.aclose)
+        return networks
+
+    async def _recover(
+        self, registry: Registry, rooms: Rooms, states: Mapping[str, SandboxState], cluster: "NodeCluster | None"
+    ) -> None:
         sessions, instances = await asyncio.gather(
             rooms.relay.sessions(), survey(rooms.provider, self._clock, states, _SURVEY)
         )

@@ -17,7 +17,7 @@ from adaptor.errors import AdaptorError, Code, InvalidRequest, code_name, code_o
 from adaptor.protos import hypervisor_pb2 as pb
 from adaptor.sandbox.model import SandboxSpec
 from adaptor.sandbox.registry import Registry
-from adaptor.sandbox.rooms import PodNetworks
+from adaptor.sandbox.rooms import Tunnels
 from adaptor.telemetry import logs, metrics
 from adaptor.ttrpc.aio import Call, Handler, Service
 from adaptor.volumes.node import NodeVolumes
@@ -31,7 +31,7 @@ log = logs.get("hypervisor")
 class Hypervisor:
     """The service's four calls."""
 
-    def __init__(self, registry: Registry, networks: PodNetworks, volumes: NodeVolumes) -> None:
+    def __init__(self, registry: Registry, networks: Tunnels, volumes: NodeVolumes) -> None:
         self._registry = registry
         self._volumes = volumes
         self._networks = networks

@@ -15,8 +15,10 @@ from typing import Final
 
 from adaptor.errors import CODE_OF, AdaptorError, code_name
 from adaptor.kube import reasons
+from adaptor.podnet import plan
 from adaptor.relay import reissue, rewrite, states
 from adaptor.sandbox import lifecycle, model, steps
+from podvm_images.guest import rewrite as guest_rewrite
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = (ROOT / "ARCHITECTURE.md", ROOT / "docs/links.md", ROOT / "docs/kubernetes-events.md")
@@ -39,6 +41,7 @@ def _phase_edges() -> Iterator[tuple[str, str, str]]:
         model.LaunchAccepted("i-1"),
         model.LaunchRefused("no"),
         model.Reached("10.0.0.1", "00"),
+        model.NetworkIntended(plan.Tunnel("/netns", 4789, ())),
         model.Bound(),
         model.Kept("x", 1.0),
         model.GivenAway("id"),
@@ -98,12 +101,13 @@ def sessions() -> str:
 
 def rewrites() -> str:
     """The agent calls that are not passed on as they come."""
-    rows = ["| service | method | what the worker changes |", "|---|---|---|"]
-    rows += [
-        f"| {service} | {method} | {_doc(change)} |"
-        for (service, method), changes in rewrite.TABLE.items()
-        for change, _ in changes
-    ]
+    rows = ["| at | service | method | what is changed |", "|---|---|---|---|"]
+    for end, table in (("worker", rewrite.TABLE), ("VM", guest_rewrite.TABLE)):
+        rows += [
+            f"| {end} | {service} | {method} | {_doc(change[0])} |"
+            for (service, method), changes in table.items()
+            for change in changes
+        ]
     return "\n".join(rows)
 
 

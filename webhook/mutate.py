@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from adaptor import names
 from adaptor.catalog import wishes
+from adaptor.config_network import Network
 from webhook import shim, sizes
 from webhook.pods import Container, Pod, rows
 from webhook.sizes import CPU, MEMORY, MIB, NANO, SHARED, WHOLE_POD, Amounts, Asked, Size
@@ -23,6 +24,7 @@ _SCRATCH: Final = "scratch-gib"
 _WARNED: Final = 3  # names in one warning: the API server cuts at 256 characters
 
 _UNSIZED: Final = Size()
+_NETWORK: Final = Network()
 
 Operation = dict[str, Any]
 
@@ -35,6 +37,7 @@ class Rules:
     gpu_resources: frozenset[str] = frozenset()
     vm_resource: str = names.VM_RESOURCE
     quota: bool = False  # hold new pods at a scheduling gate
+    network: Network = _NETWORK  # the nodes'
 
 
 @dataclass(frozen=True, slots=True)

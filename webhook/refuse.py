@@ -13,7 +13,9 @@ from adaptor.catalog import explain, wishes
 from adaptor.catalog.chooser import Chooser
 from adaptor.catalog.patterns import in_family, is_wild, matches
 from adaptor.catalog.select import Constraints, Requirements
+from adaptor.config_network import Network
 from adaptor.errors import InvalidRequest
+from adaptor.podnet import egress
 from providers.base import Offering
 from webhook import shim, sizes
 from webhook.pods import Pod
@@ -46,9 +48,9 @@ class Market:
         return "" if choice.ranked else explain.refusal(choice, wanted)
 
 
-def refusals(pod: Pod, market: Market) -> list[str]:
-    """Every reason why this pod cannot start, each with what to do; empty when there is none."""
-    return [*_of_the_network(pod), *_of_the_initdata(pod), *_of_the_machine(pod, market)]
+def refusals(pod: Pod, market: Market, network: Network) -> list[str]:
+    """Every reason why this pod cannot start, each with what to do; empty when there is none. `network`: the nodes'."""
+    return [*_of_the_network(pod), *_of_the_initdata(pod), *_of_the_machine(pod, market, network)]
 
 
 def warnings(pod: Pod) -> list[str]:
@@ -85,7 +87,7 @@ def _of_the_initdata(pod: Pod) -> Iterator[str]:
         )
 
 
-def _of_the_machine(pod: Pod, market: Market) -> Iterator[str]:
+def _of_the_machine(pod: Pod, market: Market, network: Network) -> Iterator[str]:
     for key in shim.empty(pod.annotations):
         yield f"annotation {key} is empty, which kata refuses: leave it out, or say 0"
     try:
@@ -95,6 +97,10 @@ def _of_the_machine(pod: Pod, market: Market) -> Iterator[str]:
     except InvalidRequest as error:
         yield str(error)
         return
+    try:
+        egress.egress(network, wishes.parse(text))
+    except InvalidRequest as error:
+        yield str(error)
     if why := market.refusal(wanted):
         yield why
 

@@ -96,7 +96,7 @@ class Desk:
         return Verdict(answer, PATCHED if mutation.operations else ALLOWED, mutation.size.marker())
 
     def _validate(self, pod: pods.Pod, market: Market) -> Verdict:
-        reasons = refuse.refusals(pod, market) if self._refuse else []
+        reasons = refuse.refusals(pod, market, self._rules.network) if self._refuse else []
         warnings = refuse.warnings(pod)
         if reasons:
             why = "; ".join(reasons)

@@ -55,7 +55,9 @@ class Webhook:
         settings = config.webhook
         self._listen = settings.listen
         self._pages_at = config.http.listen
-        rules = Rules(settings.mode, frozenset(settings.gpu_resources), settings.vm_resource, settings.quota)
+        rules = Rules(
+            settings.mode, frozenset(settings.gpu_resources), settings.vm_resource, settings.quota, config.network
+        )
         self._desk = Desk(frozenset(config.kubernetes.runtime_classes), rules, refuse=settings.refuse)
         self.certificates = Certificates(settings.certificates)
         self.offerings = Offerings(settings.offerings, Chooser(constraints(config.selection), config.prices))

@@ -1,4 +1,4 @@
-"""What a pod wishes of its machine, in the one annotation that reaches CreateVM besides the sizes.
+"""What a pod wishes of its machine and of its network, in the one annotation that reaches CreateVM besides the sizes.
 
     io.katacontainers.config.hypervisor.machine_type: "TYPES;key=value;key=value"
 
@@ -50,6 +50,8 @@ _list: Final = Form(f"names separated by commas: {_name.allowed}; at most {_MOST
 _tee: Final = forms.choice(*(tee.value for tee in Tee))
 _spot: Final = forms.choice(*(spot.value for spot in Spot))
 _arch: Final = forms.choice(*_ARCHITECTURES)
+_on_off: Final = forms.choice("on", "off")
+_switch: Final = Form(_on_off.allowed, lambda value: _on_off.parse(value) == "on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ KEYS: Final[Mapping[str, Wish]] = {
     "scratch-gib": Wish("scratch_gib", forms.integer(0, LARGEST_DISK), "so much more of it, for container images"),
     "vcpus": Wish("vcpus", forms.integer(0, MOST_VCPUS), "the VM's, before what kata adds up; 0: any number"),
     "memory-mib": Wish("memory_mib", forms.integer(0, MOST_MIB), "the VM's, before what kata adds up; 0: any size"),
+    "external-network": Wish(
+        "external_network", _switch, "on: what leaves the cluster does so from the VM; off: through the worker"
+    ),
+    "imds": Wish("imds", _switch, "on: the pod may ask its VM's metadata service"),
 }
 
 
@@ -104,6 +110,8 @@ class Wishes:
     scratch_gib: int = 0
     vcpus: int | None = None  # 0 = none in particular, also where kata says some
     memory_mib: int | None = None
+    external_network: bool | None = None  # None: as the node does it
+    imds: bool = False
 
     def requirements(
         self,

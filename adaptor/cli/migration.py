@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adaptor import upstream_env
+from adaptor import config_network, upstream_env
 from adaptor.cli.reference import value_text
 from adaptor.config import ROOMS
 from adaptor.errors import InvalidRequest
@@ -41,6 +41,7 @@ OWNED: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
+_OUTSIDE: Final = "EXTERNAL_NETWORK_VIA_PODVM"
 # Read by the clouds' SDKs; no settings of ours.
 _CREDENTIALS: Final = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 _BY_KUBERNETES: Final = frozenset({"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"})
@@ -227,11 +228,11 @@ def _unpack(found: Source) -> None:
 
 
 def aliases(cloud: str) -> dict[str, tuple[str, str, Setting, Any]]:
-    """Environment name -> (table, key, setting, default)."""
+    """Environment name -> (table, key, setting, default); of several settings, the room's before the cloud's."""
     rooms = {**ROOMS, cloud: type(registry.parse_config(cloud, {}, {}, []))}
     return {
         name: (table, key.name, rule, key.default)
-        for table, room in rooms.items()
+        for table, room in reversed(rooms.items())
         for key, rule in settings_of(room)
         for name in rule.env
     }
@@ -240,6 +241,7 @@ def aliases(cloud: str) -> dict[str, tuple[str, str, Setting, Any]]:
 def _variables(variables: Mapping[str, str], cloud: str, made: _Made) -> None:
     known = aliases(cloud)
     unused = {each.name: each for each in (*upstream_env.REFUSED, *upstream_env.IGNORED)}
+    _outside(variables, cloud, made)
     for name, value in sorted(variables.items()):
         if value == "" or name == "CLOUD_PROVIDER":
             continue
@@ -259,6 +261,24 @@ def _variables(variables: Mapping[str, str], cloud: str, made: _Made) -> None:
             _unused(unused[name], value, made)
         else:
             made.dropped.append(f"{name}: nothing here reads it for {cloud}")
+
+
+def _outside(variables: Mapping[str, str], cloud: str, made: _Made) -> None:
+    """Upstream's yes gives every VM a second network card, and finds the pods' networks out by itself, or not."""
+    said = config_network.external(variables.get(_OUTSIDE, ""))
+    if said not in ("nic", "vm"):
+        return
+    if cloud == "aws" and said == "nic":
+        made.set(("config", "aws", "secondary_interface"), True, _OUTSIDE)
+    elif said == "nic":
+        made.decide.append(
+            f"{_OUTSIDE}: {cloud}'s VMs have one network card; config.network.external_network: vm or off"
+        )
+    if not variables.get("POD_SUBNET_CIDRS"):
+        made.decide.append(
+            "config.network.pod_subnets: every network of the cluster's pods and services; upstream kept the pod's own "
+            "network only in the tunnel"
+        )
 
 
 def _setting(name: str, value: str, known: tuple[str, str, Setting, Any], made: _Made) -> None:

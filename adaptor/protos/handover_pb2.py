@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from adaptor.protos import relay_pb2 as adaptor_dot_protos_dot_relay__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x64\x61ptor/protos/handover.proto\x12\x0epeerpods.relay\x1a\x1a\x61\x64\x61ptor/protos/relay.proto\"Q\n\x0bHandedRelay\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08sessions\x18\x04 \x01(\r\"\x93\x02\n\rHandedSession\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x1b.peerpods.relay.OpenRequest\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.peerpods.relay.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04shim\x18\x04 \x01(\x08\x12)\n\x04\x64ial\x18\x05 \x01(\x0b\x32\x1b.peerpods.relay.DialRequest\x12-\n\x07\x64ialled\x18\x06 \x01(\x0b\x32\x1c.peerpods.relay.DialResponse\x12\x0f\n\x07resumes\x18\x07 \x01(\r\x12(\n\x04pump\x18\x08 \x01(\x0b\x32\x1a.peerpods.relay.HandedPump\"\xe7\x01\n\nHandedPump\x12+\n\x06splice\x18\x01 \x01(\x0b\x32\x1b.peerpods.relay.SpliceState\x12/\n\x07records\x18\x02 \x01(\x0b\x32\x1c.peerpods.relay.RecordsStateH\x00\x12/\n\x07reissue\x18\x03 \x01(\x0b\x32\x1c.peerpods.relay.ReissueStateH\x00\x12\x0f\n\x07to_shim\x18\x04 \x01(\x0c\x12\x15\n\rbytes_to_link\x18\x05 \x01(\x04\x12\x17\n\x0f\x62ytes_from_link\x18\x06 \x01(\x04\x42\t\n\x07\x63\x61rrier\"\xf8\x01\n\x0bSpliceState\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x0c\x12\x15\n\rrequests_seen\x18\x02 \x01(\x04\x12\x0c\n\x04skip\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x0c\x12\x0e\n\x06wanted\x18\x05 \x01(\x04\x12\x0c\n\x04left\x18\x06 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x07 \x01(\x0c\x12\x39\n\x07watched\x18\x08 \x03(\x0b\x32(.peerpods.relay.SpliceState.WatchedEntry\x12\x0f\n\x07\x64ropped\x18\t \x03(\r\x1a.\n\x0cWatchedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\x0cRecordsState\x12\x0c\n\x04sent\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\x13\n\x0bunconfirmed\x18\x03 \x01(\x0c\"T\n\x0cReissueState\x12\x12\n\nunanswered\x18\x01 \x03(\x0c\x12\x0f\n\x07partial\x18\x02 \x01(\x0c\x12\x0e\n\x06unsent\x18\x03 \x01(\r\x12\x0f\n\x07passing\x18\x04 \x01(\x04\"\x07\n\x05Ready\"\x0c\n\nHandedOverb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x64\x61ptor/protos/handover.proto\x12\x0epeerpods.relay\x1a\x1a\x61\x64\x61ptor/protos/relay.proto\"Q\n\x0bHandedRelay\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08sessions\x18\x04 \x01(\r\"\xa3\x02\n\rHandedSession\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x1b.peerpods.relay.OpenRequest\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.peerpods.relay.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04shim\x18\x04 \x01(\x08\x12)\n\x04\x64ial\x18\x05 \x01(\x0b\x32\x1b.peerpods.relay.DialRequest\x12-\n\x07\x64ialled\x18\x06 \x01(\x0b\x32\x1c.peerpods.relay.DialResponse\x12\x0f\n\x07resumes\x18\x07 \x01(\r\x12(\n\x04pump\x18\x08 \x01(\x0b\x32\x1a.peerpods.relay.HandedPump\x12\x0e\n\x06\x61nswer\x18\t \x01(\x0c\"\xe7\x01\n\nHandedPump\x12+\n\x06splice\x18\x01 \x01(\x0b\x32\x1b.peerpods.relay.SpliceState\x12/\n\x07records\x18\x02 \x01(\x0b\x32\x1c.peerpods.relay.RecordsStateH\x00\x12/\n\x07reissue\x18\x03 \x01(\x0b\x32\x1c.peerpods.relay.ReissueStateH\x00\x12\x0f\n\x07to_shim\x18\x04 \x01(\x0c\x12\x15\n\rbytes_to_link\x18\x05 \x01(\x04\x12\x17\n\x0f\x62ytes_from_link\x18\x06 \x01(\x04\x42\t\n\x07\x63\x61rrier\"\xf8\x01\n\x0bSpliceState\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x0c\x12\x15\n\rrequests_seen\x18\x02 \x01(\x04\x12\x0c\n\x04skip\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x0c\x12\x0e\n\x06wanted\x18\x05 \x01(\x04\x12\x0c\n\x04left\x18\x06 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x07 \x01(\x0c\x12\x39\n\x07watched\x18\x08 \x03(\x0b\x32(.peerpods.relay.SpliceState.WatchedEntry\x12\x0f\n\x07\x64ropped\x18\t \x03(\r\x1a.\n\x0cWatchedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\x0cRecordsState\x12\x0c\n\x04sent\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\x13\n\x0bunconfirmed\x18\x03 \x01(\x0c\"T\n\x0cReissueState\x12\x12\n\nunanswered\x18\x01 \x03(\x0c\x12\x0f\n\x07partial\x18\x02 \x01(\x0c\x12\x0e\n\x06unsent\x18\x03 \x01(\r\x12\x0f\n\x07passing\x18\x04 \x01(\x04\"\x07\n\x05Ready\"\x0c\n\nHandedOverb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HANDEDRELAY']._serialized_start=77
   _globals['_HANDEDRELAY']._serialized_end=158
   _globals['_HANDEDSESSION']._serialized_start=161
-  _globals['_HANDEDSESSION']._serialized_end=436
-  _globals['_HANDEDPUMP']._serialized_start=439
-  _globals['_HANDEDPUMP']._serialized_end=670
-  _globals['_SPLICESTATE']._serialized_start=673
-  _globals['_SPLICESTATE']._serialized_end=921
-  _globals['_SPLICESTATE_WATCHEDENTRY']._serialized_start=875
-  _globals['_SPLICESTATE_WATCHEDENTRY']._serialized_end=921
-  _globals['_RECORDSSTATE']._serialized_start=923
-  _globals['_RECORDSSTATE']._serialized_end=990
-  _globals['_REISSUESTATE']._serialized_start=992
-  _globals['_REISSUESTATE']._serialized_end=1076
-  _globals['_READY']._serialized_start=1078
-  _globals['_READY']._serialized_end=1085
-  _globals['_HANDEDOVER']._serialized_start=1087
-  _globals['_HANDEDOVER']._serialized_end=1099
+  _globals['_HANDEDSESSION']._serialized_end=452
+  _globals['_HANDEDPUMP']._serialized_start=455
+  _globals['_HANDEDPUMP']._serialized_end=686
+  _globals['_SPLICESTATE']._serialized_start=689
+  _globals['_SPLICESTATE']._serialized_end=937
+  _globals['_SPLICESTATE_WATCHEDENTRY']._serialized_start=891
+  _globals['_SPLICESTATE_WATCHEDENTRY']._serialized_end=937
+  _globals['_RECORDSSTATE']._serialized_start=939
+  _globals['_RECORDSSTATE']._serialized_end=1006
+  _globals['_REISSUESTATE']._serialized_start=1008
+  _globals['_REISSUESTATE']._serialized_end=1092
+  _globals['_READY']._serialized_start=1094
+  _globals['_READY']._serialized_end=1101
+  _globals['_HANDEDOVER']._serialized_start=1103
+  _globals['_HANDEDOVER']._serialized_end=1115
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,7 @@ class HandedRelay(_message.Message):
     def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., sessions: _Optional[int] = ...) -> None: ...
 
 class HandedSession(_message.Message):
-    __slots__ = ("open", "state", "reason", "shim", "dial", "dialled", "resumes", "pump")
+    __slots__ = ("open", "state", "reason", "shim", "dial", "dialled", "resumes", "pump", "answer")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class HandedSession(_message.Message):
     DIALLED_FIELD_NUMBER: _ClassVar[int]
     RESUMES_FIELD_NUMBER: _ClassVar[int]
     PUMP_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     open: _relay_pb2.OpenRequest
     state: _relay_pb2.State
     reason: str
@@ -37,7 +38,8 @@ class HandedSession(_message.Message):
     dialled: _relay_pb2.DialResponse
     resumes: int
     pump: HandedPump
-    def __init__(self, open: _Optional[_Union[_relay_pb2.OpenRequest, _Mapping]] = ..., state: _Optional[_Union[_relay_pb2.State, str]] = ..., reason: _Optional[str] = ..., shim: _Optional[bool] = ..., dial: _Optional[_Union[_relay_pb2.DialRequest, _Mapping]] = ..., dialled: _Optional[_Union[_relay_pb2.DialResponse, _Mapping]] = ..., resumes: _Optional[int] = ..., pump: _Optional[_Union[HandedPump, _Mapping]] = ...) -> None: ...
+    answer: bytes
+    def __init__(self, open: _Optional[_Union[_relay_pb2.OpenRequest, _Mapping]] = ..., state: _Optional[_Union[_relay_pb2.State, str]] = ..., reason: _Optional[str] = ..., shim: _Optional[bool] = ..., dial: _Optional[_Union[_relay_pb2.DialRequest, _Mapping]] = ..., dialled: _Optional[_Union[_relay_pb2.DialResponse, _Mapping]] = ..., resumes: _Optional[int] = ..., pump: _Optional[_Union[HandedPump, _Mapping]] = ..., answer: _Optional[bytes] = ...) -> None: ...
 
 class HandedPump(_message.Message):
     __slots__ = ("splice", "records", "reissue", "to_shim", "bytes_to_link", "bytes_from_link")

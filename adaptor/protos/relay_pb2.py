@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptor/protos/relay.proto\x12\x0epeerpods.relay\"b\n\x0bOpenRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12*\n\x08rewrites\x18\x03 \x01(\x0b\x32\x18.peerpods.relay.Rewrites\"d\n\x08Rewrites\x12\x10\n\x08\x61ll_gpus\x18\x01 \x01(\x08\x12-\n\x07volumes\x18\x02 \x03(\x0b\x32\x1c.peerpods.relay.DirectVolume\x12\x17\n\x0fvolumes_unknown\x18\x03 \x01(\x08\"\xc8\x01\n\x0c\x44irectVolume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x12\n\nguest_path\x18\x04 \x01(\t\x12\x11\n\tread_only\x18\x05 \x01(\x08\x12\x0f\n\x07\x66s_type\x18\x06 \x01(\t\x12\x0b\n\x03lun\x18\x07 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x08 \x01(\t\x12\x10\n\x08\x66s_group\x18\t \x01(\t\x12\x14\n\x0c\x65ncrypt_type\x18\n \x01(\t\x12\x0e\n\x06key_id\x18\x0b \x01(\t\"\x1f\n\x0cOpenResponse\x12\x0f\n\x07volumes\x18\x01 \x01(\r\"\xf8\x01\n\x0b\x44ialRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0f\n\x07timeout\x18\x04 \x01(\x01\x12*\n\x08identity\x18\x05 \x01(\x0b\x32\x18.peerpods.relay.Identity\x12\'\n\x03own\x18\x06 \x01(\x0b\x32\x18.peerpods.relay.OwnGuestH\x00\x12\x31\n\x08upstream\x18\x07 \x01(\x0b\x32\x1d.peerpods.relay.UpstreamGuestH\x00\x12\x12\n\nlink_grace\x18\x08 \x01(\x01\x42\x07\n\x05trust\",\n\x08Identity\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"0\n\x08OwnGuest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x15\n\rpinned_sha256\x18\x02 \x01(\x0c\"0\n\rUpstreamGuest\x12\n\n\x02\x63\x61\x18\x01 \x01(\x0c\x12\x13\n\x0bserver_name\x18\x02 \x01(\t\"\x89\x01\n\x0c\x44ialResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\r\n\x05hello\x18\x03 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x17\n\x0f\x63onnect_seconds\x18\x05 \x01(\x01\x12\x19\n\x11handshake_seconds\x18\x06 \x01(\x01\"@\n\x0b\x42indRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ind\x18\x02 \x01(\x0c\x12\x0f\n\x07timeout\x18\x03 \x01(\x01\"\x1e\n\x0c\x42indResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\"\"\n\x0c\x43loseRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse\"&\n\x0fHandOverRequest\x12\x13\n\x0bsocket_path\x18\x01 \x01(\t\"\x12\n\x10HandOverResponse\"\r\n\x0bListRequest\"\"\n\x0cWatchRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"k\n\x0cListResponse\x12)\n\x08sessions\x18\x01 \x03(\x0b\x32\x17.peerpods.relay.Session\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\"\x82\x02\n\x07Session\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.peerpods.relay.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x05 \x01(\x0c\x12\x16\n\x0eshim_connected\x18\x06 \x01(\x08\x12\x16\n\x0e\x62ytes_to_guest\x18\x07 \x01(\x04\x12\x18\n\x10\x62ytes_from_guest\x18\x08 \x01(\x04\x12\x10\n\x08requests\x18\t \x01(\x04\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07resumes\x18\x0b \x01(\r*|\n\x05State\x12\x11\n\rSTATE_UNKNOWN\x10\x00\x12\r\n\tLISTENING\x10\x01\x12\x0c\n\x08\x44IALLING\x10\x02\x12\x0b\n\x07\x44IALLED\x10\x03\x12\n\n\x06JOINED\x10\x04\x12\r\n\tSHIM_GONE\x10\x05\x12\r\n\tLINK_LOST\x10\x06\x12\x0c\n\x08RESUMING\x10\x07\x32\xed\x03\n\x05Relay\x12\x41\n\x04Open\x12\x1b.peerpods.relay.OpenRequest\x1a\x1c.peerpods.relay.OpenResponse\x12\x41\n\x04\x44ial\x12\x1b.peerpods.relay.DialRequest\x1a\x1c.peerpods.relay.DialResponse\x12\x41\n\x04\x42ind\x12\x1b.peerpods.relay.BindRequest\x1a\x1c.peerpods.relay.BindResponse\x12\x44\n\x05\x43lose\x12\x1c.peerpods.relay.CloseRequest\x1a\x1d.peerpods.relay.CloseResponse\x12\x41\n\x04List\x12\x1b.peerpods.relay.ListRequest\x1a\x1c.peerpods.relay.ListResponse\x12M\n\x08HandOver\x12\x1f.peerpods.relay.HandOverRequest\x1a .peerpods.relay.HandOverResponse\x12\x43\n\x05Watch\x12\x1c.peerpods.relay.WatchRequest\x1a\x1c.peerpods.relay.ListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptor/protos/relay.proto\x12\x0epeerpods.relay\"b\n\x0bOpenRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12*\n\x08rewrites\x18\x03 \x01(\x0b\x32\x18.peerpods.relay.Rewrites\"d\n\x08Rewrites\x12\x10\n\x08\x61ll_gpus\x18\x01 \x01(\x08\x12-\n\x07volumes\x18\x02 \x03(\x0b\x32\x1c.peerpods.relay.DirectVolume\x12\x17\n\x0fvolumes_unknown\x18\x03 \x01(\x08\"\xc8\x01\n\x0c\x44irectVolume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x12\n\nguest_path\x18\x04 \x01(\t\x12\x11\n\tread_only\x18\x05 \x01(\x08\x12\x0f\n\x07\x66s_type\x18\x06 \x01(\t\x12\x0b\n\x03lun\x18\x07 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x08 \x01(\t\x12\x10\n\x08\x66s_group\x18\t \x01(\t\x12\x14\n\x0c\x65ncrypt_type\x18\n \x01(\t\x12\x0e\n\x06key_id\x18\x0b \x01(\t\"0\n\x0cOpenResponse\x12\x0f\n\x07volumes\x18\x01 \x01(\r\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x08\"\xf8\x01\n\x0b\x44ialRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0f\n\x07timeout\x18\x04 \x01(\x01\x12*\n\x08identity\x18\x05 \x01(\x0b\x32\x18.peerpods.relay.Identity\x12\'\n\x03own\x18\x06 \x01(\x0b\x32\x18.peerpods.relay.OwnGuestH\x00\x12\x31\n\x08upstream\x18\x07 \x01(\x0b\x32\x1d.peerpods.relay.UpstreamGuestH\x00\x12\x12\n\nlink_grace\x18\x08 \x01(\x01\x42\x07\n\x05trust\",\n\x08Identity\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"0\n\x08OwnGuest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x15\n\rpinned_sha256\x18\x02 \x01(\x0c\"0\n\rUpstreamGuest\x12\n\n\x02\x63\x61\x18\x01 \x01(\x0c\x12\x13\n\x0bserver_name\x18\x02 \x01(\t\"\x89\x01\n\x0c\x44ialResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\r\n\x05hello\x18\x03 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x17\n\x0f\x63onnect_seconds\x18\x05 \x01(\x01\x12\x19\n\x11handshake_seconds\x18\x06 \x01(\x01\"@\n\x0b\x42indRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ind\x18\x02 \x01(\x0c\x12\x0f\n\x07timeout\x18\x03 \x01(\x01\"\x1e\n\x0c\x42indResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\"\"\n\x0c\x43loseRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse\"&\n\x0fHandOverRequest\x12\x13\n\x0bsocket_path\x18\x01 \x01(\t\"\x12\n\x10HandOverResponse\"\r\n\x0bListRequest\"\"\n\x0cWatchRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"k\n\x0cListResponse\x12)\n\x08sessions\x18\x01 \x03(\x0b\x32\x17.peerpods.relay.Session\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\"\x82\x02\n\x07Session\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.peerpods.relay.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x05 \x01(\x0c\x12\x16\n\x0eshim_connected\x18\x06 \x01(\x08\x12\x16\n\x0e\x62ytes_to_guest\x18\x07 \x01(\x04\x12\x18\n\x10\x62ytes_from_guest\x18\x08 \x01(\x04\x12\x10\n\x08requests\x18\t \x01(\x04\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07resumes\x18\x0b \x01(\r*|\n\x05State\x12\x11\n\rSTATE_UNKNOWN\x10\x00\x12\r\n\tLISTENING\x10\x01\x12\x0c\n\x08\x44IALLING\x10\x02\x12\x0b\n\x07\x44IALLED\x10\x03\x12\n\n\x06JOINED\x10\x04\x12\r\n\tSHIM_GONE\x10\x05\x12\r\n\tLINK_LOST\x10\x06\x12\x0c\n\x08RESUMING\x10\x07\x32\xed\x03\n\x05Relay\x12\x41\n\x04Open\x12\x1b.peerpods.relay.OpenRequest\x1a\x1c.peerpods.relay.OpenResponse\x12\x41\n\x04\x44ial\x12\x1b.peerpods.relay.DialRequest\x1a\x1c.peerpods.relay.DialResponse\x12\x41\n\x04\x42ind\x12\x1b.peerpods.relay.BindRequest\x1a\x1c.peerpods.relay.BindResponse\x12\x44\n\x05\x43lose\x12\x1c.peerpods.relay.CloseRequest\x1a\x1d.peerpods.relay.CloseResponse\x12\x41\n\x04List\x12\x1b.peerpods.relay.ListRequest\x1a\x1c.peerpods.relay.ListResponse\x12M\n\x08HandOver\x12\x1f.peerpods.relay.HandOverRequest\x1a .peerpods.relay.HandOverResponse\x12\x43\n\x05Watch\x12\x1c.peerpods.relay.WatchRequest\x1a\x1c.peerpods.relay.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adaptor.protos.relay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=1653
-  _globals['_STATE']._serialized_end=1777
+  _globals['_STATE']._serialized_start=1670
+  _globals['_STATE']._serialized_end=1794
   _globals['_OPENREQUEST']._serialized_start=46
   _globals['_OPENREQUEST']._serialized_end=144
   _globals['_REWRITES']._serialized_start=146
@@ -40,37 +40,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTVOLUME']._serialized_start=249
   _globals['_DIRECTVOLUME']._serialized_end=449
   _globals['_OPENRESPONSE']._serialized_start=451
-  _globals['_OPENRESPONSE']._serialized_end=482
-  _globals['_DIALREQUEST']._serialized_start=485
-  _globals['_DIALREQUEST']._serialized_end=733
-  _globals['_IDENTITY']._serialized_start=735
-  _globals['_IDENTITY']._serialized_end=779
-  _globals['_OWNGUEST']._serialized_start=781
-  _globals['_OWNGUEST']._serialized_end=829
-  _globals['_UPSTREAMGUEST']._serialized_start=831
-  _globals['_UPSTREAMGUEST']._serialized_end=879
-  _globals['_DIALRESPONSE']._serialized_start=882
-  _globals['_DIALRESPONSE']._serialized_end=1019
-  _globals['_BINDREQUEST']._serialized_start=1021
-  _globals['_BINDREQUEST']._serialized_end=1085
-  _globals['_BINDRESPONSE']._serialized_start=1087
-  _globals['_BINDRESPONSE']._serialized_end=1117
-  _globals['_CLOSEREQUEST']._serialized_start=1119
-  _globals['_CLOSEREQUEST']._serialized_end=1153
-  _globals['_CLOSERESPONSE']._serialized_start=1155
-  _globals['_CLOSERESPONSE']._serialized_end=1170
-  _globals['_HANDOVERREQUEST']._serialized_start=1172
-  _globals['_HANDOVERREQUEST']._serialized_end=1210
-  _globals['_HANDOVERRESPONSE']._serialized_start=1212
-  _globals['_HANDOVERRESPONSE']._serialized_end=1230
-  _globals['_LISTREQUEST']._serialized_start=1232
-  _globals['_LISTREQUEST']._serialized_end=1245
-  _globals['_WATCHREQUEST']._serialized_start=1247
-  _globals['_WATCHREQUEST']._serialized_end=1281
-  _globals['_LISTRESPONSE']._serialized_start=1283
-  _globals['_LISTRESPONSE']._serialized_end=1390
-  _globals['_SESSION']._serialized_start=1393
-  _globals['_SESSION']._serialized_end=1651
-  _globals['_RELAY']._serialized_start=1780
-  _globals['_RELAY']._serialized_end=2273
+  _globals['_OPENRESPONSE']._serialized_end=499
+  _globals['_DIALREQUEST']._serialized_start=502
+  _globals['_DIALREQUEST']._serialized_end=750
+  _globals['_IDENTITY']._serialized_start=752
+  _globals['_IDENTITY']._serialized_end=796
+  _globals['_OWNGUEST']._serialized_start=798
+  _globals['_OWNGUEST']._serialized_end=846
+  _globals['_UPSTREAMGUEST']._serialized_start=848
+  _globals['_UPSTREAMGUEST']._serialized_end=896
+  _globals['_DIALRESPONSE']._serialized_start=899
+  _globals['_DIALRESPONSE']._serialized_end=1036
+  _globals['_BINDREQUEST']._serialized_start=1038
+  _globals['_BINDREQUEST']._serialized_end=1102
+  _globals['_BINDRESPONSE']._serialized_start=1104
+  _globals['_BINDRESPONSE']._serialized_end=1134
+  _globals['_CLOSEREQUEST']._serialized_start=1136
+  _globals['_CLOSEREQUEST']._serialized_end=1170
+  _globals['_CLOSERESPONSE']._serialized_start=1172
+  _globals['_CLOSERESPONSE']._serialized_end=1187
+  _globals['_HANDOVERREQUEST']._serialized_start=1189
+  _globals['_HANDOVERREQUEST']._serialized_end=1227
+  _globals['_HANDOVERRESPONSE']._serialized_start=1229
+  _globals['_HANDOVERRESPONSE']._serialized_end=1247
+  _globals['_LISTREQUEST']._serialized_start=1249
+  _globals['_LISTREQUEST']._serialized_end=1262
+  _globals['_WATCHREQUEST']._serialized_start=1264
+  _globals['_WATCHREQUEST']._serialized_end=1298
+  _globals['_LISTRESPONSE']._serialized_start=1300
+  _globals['_LISTRESPONSE']._serialized_end=1407
+  _globals['_SESSION']._serialized_start=1410
+  _globals['_SESSION']._serialized_end=1668
+  _globals['_RELAY']._serialized_start=1797
+  _globals['_RELAY']._serialized_end=2290
 # @@protoc_insertion_point(module_scope)

@@ -73,10 +73,12 @@ class DirectVolume(_message.Message):
     def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., device: _Optional[str] = ..., guest_path: _Optional[str] = ..., read_only: _Optional[bool] = ..., fs_type: _Optional[str] = ..., lun: _Optional[str] = ..., disk_id: _Optional[str] = ..., fs_group: _Optional[str] = ..., encrypt_type: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
-    __slots__ = ("volumes",)
+    __slots__ = ("volumes", "answers")
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     volumes: int
-    def __init__(self, volumes: _Optional[int] = ...) -> None: ...
+    answers: bool
+    def __init__(self, volumes: _Optional[int] = ..., answers: _Optional[bool] = ...) -> None: ...
 
 class DialRequest(_message.Message):
     __slots__ = ("sandbox_id", "addresses", "port", "timeout", "identity", "own", "upstream", "link_grace")

@@ -147,14 +147,15 @@ class RelayClient:
         volumes_unknown: bool = False,
     ) -> None:
         """Have the agent socket listen at `socket_path`. Raises InvalidRequest, Conflict if it is open elsewhere, and
-        Unavailable where the relay is of a version that knows nothing of volumes."""
+        Unavailable where the relay is of a version that knows nothing of volumes, or drops Bind's answers."""
         rewrites = relay_pb2.Rewrites(all_gpus=all_gpus, volumes=volumes, volumes_unknown=volumes_unknown)
         request = relay_pb2.OpenRequest(sandbox_id=sandbox_id, socket_path=socket_path, rewrites=rewrites)
         answer = await self._call("Open", request, relay_pb2.OpenResponse)
-        if answer.volumes != len(volumes):
+        if answer.volumes != len(volumes) or not answer.answers:
+            what = "tell what a VM answers" if answer.volumes == len(volumes) else "give a pod its volumes"
             raise Unavailable(
-                "the relay on this node is of an older version, which cannot give a pod its volumes: have a new one take "
-                "over (`peerpods relay --takeover`)"
+                f"the relay on this node is of an older version, which cannot {what}: have a new one take over "
+                "(`peerpods relay --takeover`)"
             )
 
     async def dial(
@@ -197,14 +198,15 @@ class RelayClient:
             handshake_seconds=answer.handshake_seconds,
         )
 
-    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
-        """Bind the dialled VM with a serialised guest.BindRequest (empty: an upstream guest) and join it to the shim.
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> bytes:
+        """Bind the dialled VM with a serialised guest.BindRequest (empty: an upstream guest) and join it to the shim;
+        its guest.BindResponse, serialised.
 
         Giving this up stops nothing; a repeat joins what still runs. Raises Conflict when nothing is dialled or the VM
         is bound already, StartFailed with the guest's reason, LinkLost if the VM never confirmed it.
         """
         request = relay_pb2.BindRequest(sandbox_id=sandbox_id, bind=bind, timeout=timeout)
-        await self._call("Bind", request, relay_pb2.BindResponse, timeout)
+        return (await self._call("Bind", request, relay_pb2.BindResponse, timeout)).answer
 
     async def close(self, sandbox_id: str) -> None:
         """End the session and all that is open in it; one that does not exist is closed."""

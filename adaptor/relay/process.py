@@ -86,14 +86,13 @@ class Relay:
                 f"Open: sandbox {request.sandbox_id} is open already, at {session.request.socket_path} or with other"
                 " rewrites; Close it first"
             )
-        return OpenResponse(volumes=len(request.rewrites.volumes))
+        return OpenResponse(volumes=len(request.rewrites.volumes), answers=True)
 
     async def dial(self, request: DialRequest, call: Call) -> DialResponse:
         return await self._session(request.sandbox_id).dial(request)
 
     async def bind(self, request: BindRequest, call: Call) -> BindResponse:
-        await self._session(request.sandbox_id).bind(request)
-        return BindResponse()
+        return BindResponse(answer=await self._session(request.sandbox_id).bind(request))
 
     async def close(self, request: CloseRequest, call: Call) -> CloseResponse:
         session = self._sessions.pop(request.sandbox_id, None)

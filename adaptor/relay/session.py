@@ -53,6 +53,7 @@ class Session:
         self._resuming: asyncio.Task[None] | None = None
         self._dial_request: DialRequest | None = None  # what has led to `_dialled`
         self._dialled: DialResponse | None = None
+        self._answer = b""  # the VM's to Bind
         self._link: Link | None = None  # until the pump owns it
         self._shim: socket.socket | None = None
         self._splice = Splice({**rewrite.rules(request.rewrites), **rewrite.check_answers(self._is_away)})
@@ -71,6 +72,7 @@ class Session:
         session._shim = shim
         if handed.HasField("dialled"):
             session._dial_request, session._dialled = handed.dial, handed.dialled
+        session._answer = handed.answer
         if handed.HasField("pump"):
             state = handed.pump
             session._carrier = Reissue(state.reissue) if state.HasField("reissue") else Records(state.records)
@@ -92,19 +94,20 @@ class Session:
                 raise self._conflict("Dial")
             return self._dialled
 
-    async def bind(self, request: BindRequest) -> None:
-        """Make the VM this pod's and let agent calls flow; a repeat joins the first. Cancelling it stops nothing.
+    async def bind(self, request: BindRequest) -> bytes:
+        """Make the VM this pod's and let agent calls flow; its answer. A repeat joins the first. Cancelling it stops nothing.
 
         Raises InvalidRequest; Conflict when nothing is dialled; StatusError, the guest's own, after which it may be
         repeated; LinkLost, after which it may not: the VM may have carried it out.
         """
         if self.state in (SessionState.JOINED, SessionState.RESUMING):
-            return
+            return self._answer
         if self._binding is None:
             self._expect(SessionState.DIALLED, "Bind")
             self._binding = self._loop.create_task(self._bind(request))
             self._binding.add_done_callback(self._bind_done)
         await self._unless_closed(asyncio.shield(self._binding))
+        return self._answer
 
     def close(self) -> None:
         """End whatever runs, close whatever is open, remove the socket file. May be repeated."""
@@ -148,7 +151,9 @@ class Session:
         """Everything another process needs to go on from here, and the sockets of it that live on."""
         dialling = self.state is SessionState.DIALLING
         state = SessionState.LISTENING if dialling else self.state
-        handed = HandedSession(open=self.request, state=state.name, reason=self.reason, resumes=self.resumes)
+        handed = HandedSession(
+            open=self.request, state=state.name, reason=self.reason, resumes=self.resumes, answer=self._answer
+        )
         sockets = [self._agent_socket.listener]
         if self._dialled and self._dial_request:
             handed.dial.CopyFrom(self._dial_request)
@@ -217,7 +222,7 @@ class Session:
             )
         self._unwatch_link()
         try:
-            await self._confirmed(request)
+            self._answer = await self._confirmed(request)
         except LinkLost as error:
             assert self._dialled is not None, "DIALLED, and no answer of Dial's"
             reason = f"the VM at {self._dialled.address} was told to become this pod's and did not confirm it: {error}"
@@ -234,8 +239,9 @@ class Session:
         self._move(Event.BOUND)
         self._attach(redial.Resumed(self._link))
 
-    async def _confirmed(self, request: BindRequest) -> None:
-        """Have the VM bound at the other end of `_link`; where that breaks, or is not there, a new one takes its place.
+    async def _confirmed(self, request: BindRequest) -> bytes:
+        """Have the VM bound at the other end of `_link`, and what it answers; where the link breaks, or is not there, a new
+        one takes its place.
 
         The guest answers a repeat like the first. Raises its StatusError; LinkLost when the time is up.
         """
@@ -247,9 +253,7 @@ class Session:
             except AdaptorError as error:
                 raise LinkLost(str(error)) from error
             try:
-                if link.ours:
-                    await link.call("Bind", request.bind, left)
-                return
+                return await link.call("Bind", request.bind, left) if link.ours else b""
             except (OSError, ProtocolError) as error:
                 what = redial.no_answer(error)
             self._drop_link()

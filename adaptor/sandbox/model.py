@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, get_args
 
 from adaptor.errors import AdaptorError
+from adaptor.podnet.plan import Cord, Tunnel
 from adaptor.volumes.records import DirectVolume
 
 
@@ -125,6 +126,14 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkIntended:
+    """The worker's end of the pod's tunnel is about to be made so; a later one takes an earlier one's place."""
+
+    kind: ClassVar = "network-intended"
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """The VM is this pod's and its agent answers."""
 
@@ -181,6 +190,7 @@ Event = (
     | LaunchAccepted
     | LaunchRefused
     | Reached
+    | NetworkIntended
     | Bound
     | Kept
     | GivenAway
@@ -204,6 +214,7 @@ class SandboxState:
     addresses: tuple[str, ...] = ()  # where the VM may be reached
     address: str = ""  # where it was
     certificate_sha256: str = ""
+    network: Tunnel | None = None  # of a sandbox of an older version: none was made
     adopt_grace: float = 0.0  # seconds, as promised by the last StartRequested
     kept_until: float = 0.0  # seconds since the epoch; only in phase KEPT
     deletion_accepted: bool = False
@@ -242,6 +253,8 @@ def apply(state: SandboxState | None, event: Event) -> SandboxState:
             return replace(state, launch=None)
         case (Phase.STARTING, Reached()) if state.instance_id:
             return replace(state, address=event.address, certificate_sha256=event.certificate_sha256)
+        case (Phase.STARTING, NetworkIntended()):
+            return replace(state, network=event.tunnel)
         case (Phase.STARTING, Bound()) if state.address:
             return replace(state, phase=Phase.RUNNING)
         case (Phase.STARTING, Kept()) if state.launch is not None:
@@ -277,6 +290,8 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
         values = _tupled(body)
         if cls is Adopted:
             values["launch"] = LaunchIntended(**_tupled(body["launch"]))
+        if cls is NetworkIntended:
+            values["tunnel"] = _tunnel(body["tunnel"])
         return cls(**values)
     except (TypeError, KeyError) as error:
         raise JournalFault(f"event {kind!r} has fields this version does not know: {error}") from error
@@ -285,6 +300,11 @@ def from_json(kind: str, body: dict[str, Any]) -> Event:
 def _spec(body: dict[str, Any]) -> SandboxSpec:
     volumes = tuple(DirectVolume(**each) for each in body.get("volumes", ()))
     return SandboxSpec(**{**body, "volumes": volumes})
+
+
+def _tunnel(body: dict[str, Any]) -> Tunnel:
+    cords = tuple(Cord(**each) for each in body["cords"])
+    return Tunnel(**{**body, "cords": cords})
 
 
 def _tupled(body: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,7 @@ class Registry:
 
     async def recover(self, plan: Plan) -> None:
         """Go on where the last adaptor stopped; every sandbox is known when this returns, and worked on behind."""
+        await self._recall([each.state for each in plan if not isinstance(each, CloseSession)])
         for action in plan:
             log.info("recovering", **action.fields())
             match action:
@@ -142,6 +143,21 @@ class Registry:
             task.cancel()
         await asyncio.gather(*examined, return_exceptions=True)
         await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
+
+    async def _recall(self, states: Sequence[SandboxState]) -> None:
+        """Before a tunnel gets a number or goes away: which there are. Those of running pods are not touched."""
+        tunnels = [state.network for state in states if state.network is not None]
+        self._rooms.networks.recall(tunnels)
+        unknown = [state.spec.pod for state in states if state.phase is Phase.RUNNING and state.network is None]
+        if unknown:  # started by an older version, or their journal was rebuilt: what is nobody's may be theirs
+            log.warning(
+                "nothing is known of these pods' tunnels; what older adaptors left is not looked for", pods=unknown
+            )
+            return
+        try:
+            await self._rooms.networks.keep_only(tunnels)
+        except AdaptorError as error:
+            log.warning("what older adaptors left of tunnels could not be looked for", error=str(error))
 
     def _resume(self, state: SandboxState) -> Driver:
         metrics.sandbox_moved(None, state.phase)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from adaptor.catalog.chooser import Chooser
 from adaptor.clock import Clock
+from adaptor.config_network import Network
 from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.podnet.plan import Egress, Tunnel
@@ -45,19 +46,11 @@ class Relay(Protocol):
         link_grace: float,
     ) -> Dialled: ...
 
-    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None: ...
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> bytes: ...
 
     async def close(self, sandbox_id: str) -> None: ...
 
     async def sessions(self) -> Sequence[Session]: ...
-
-
-class PodNetworks(Protocol):
-    """Reads a pod's network namespace (`podnet.netlink`)."""
-
-    def check(self, netns: str) -> None: ...
-
-    async def apf(self, netns: str) -> dict[str, Any]: ...
 
 
 class Tunnels(Protocol):
@@ -73,6 +66,11 @@ class Tunnels(Protocol):
 
     def recall(self, tunnels: Iterable[Tunnel]) -> None:
         """Those that the journal knows, at a start: their numbers are given to nobody else."""
+        ...
+
+    async def keep_only(self, tunnels: Iterable[Tunnel]) -> None:
+        """Take away what this node's own namespace has of ours for any other tunnel (table elements, WireGuard peers):
+        an adaptor whose journal was lost has left it. Those of `tunnels` are not touched. Raises: Unavailable."""
         ...
 
     async def intend(self, netns: str) -> Tunnel:
@@ -207,7 +205,7 @@ class Rooms:
     relay: Relay
     journal: Journal
     pki: NodePki
-    networks: PodNetworks
+    networks: Tunnels
     watch: InstanceWatch
     clock: Clock
     guest: GuestSettings
@@ -215,5 +213,6 @@ class Rooms:
     creates: FairGate  # bounds the VMs that are being asked for at once
     tokens: LaunchTokens = field(default_factory=LaunchTokens)
     chooser: Chooser = field(default_factory=Chooser)
+    network: Network = field(default_factory=Network)
     cluster: Cluster = field(default_factory=Alone)
     consoles: Consoles | None = None  # None: guest.console_on_failure is off

@@ -1,10 +1,12 @@
 """The chain that makes a pod's VM, and its inverse: CHAIN's `do`s run in order, its `undo`s in reverse.
 
     socket   the agent socket listens            undo: relay.close
+    inspect  the pod's tunnel has its number     undo: network's
     launch   a VM exists                         undo: the VM is deleted, also one whose create was never answered
     attach   it has the pod's disks              undo: nothing; they are let go of with the VM
     reach    the VM answers and proved itself    undo: relay.close
-    bind     the VM is this pod's                undo: nothing; it dies with the VM
+    network  this node's end of the tunnel       undo: it is taken away
+    bind     the VM is this pod's, end to end    undo: nothing; it dies with the VM
 
 A step writes its events through `Work.record` (journal first, then state) and may be cancelled anywhere; `undo` is
 idempotent, needs nothing but the state, and does not return before it is done or cancelled.
@@ -22,7 +24,7 @@ from adaptor import names
 from adaptor.errors import GuestUnreachable, StartFailed
 from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, OwnGuest, UpstreamGuest
-from adaptor.sandbox import create, disks, launch, placing, recovery
+from adaptor.sandbox import create, disks, launch, network, placing, recovery
 from adaptor.sandbox.model import Bound, Reached
 from adaptor.sandbox.teardown import delete_vm
 from adaptor.sandbox.watch import BOOTING
@@ -146,27 +148,34 @@ def _verify(work: Work, dialled: Dialled, nonce: bytes) -> None:
         raise StartFailed(f"the VM {work.state.instance_id} already belongs to a pod")
     if work.state.spec.volumes and not hello.volumes:
         raise StartFailed(f"the pod has volumes, and the pod VM image ({hello.version}) is too old to mount any")
+    network.check_guest(work, hello)
 
 
 async def bind_vm(work: Work) -> None:
-    """Give the VM what only this pod's may have, once; its agent answers afterwards."""
-    spec, guest = work.state.spec, work.rooms.guest
-    bind = b""
-    if guest.flavor == "own":
-        registry_auth = await work.rooms.cluster.registry_auth(work.state)
-        request = guest_pb2.BindRequest(
-            sandbox_id=spec.id,
-            pod_namespace=spec.pod_namespace,
-            pod_name=spec.pod_name,
-            initdata=(spec.initdata or guest.initdata or "").encode(),
-            registry_auth=registry_auth,
-            scratch_space=guest.scratch_space or launch.scratch(work.state),
-            volumes=disks.for_guest(work.rooms, spec),
-        )
-        bind = launch.check_bind(request.SerializeToString(), registry_auth)
+    """Give the VM what only this pod's may have, once; its agent answers afterwards, and the pod's network ends there."""
+    own = work.rooms.guest.flavor == "own"
+    bind = await _bind_request(work) if own else b""
     with span(work.log, "guest.bind", instance=work.state.instance_id):
-        await _unless_it_dies(work, work.rooms.relay.bind(spec.id, bind, work.time_left()))
+        answer = await _unless_it_dies(work, work.rooms.relay.bind(work.state.spec.id, bind, work.time_left()))
+    if own:
+        await _unless_it_dies(work, network.join(work, answer))
     await work.record(Bound())
+
+
+async def _bind_request(work: Work) -> bytes:
+    spec, guest = work.state.spec, work.rooms.guest
+    registry_auth = await work.rooms.cluster.registry_auth(work.state)
+    request = guest_pb2.BindRequest(
+        sandbox_id=spec.id,
+        pod_namespace=spec.pod_namespace,
+        pod_name=spec.pod_name,
+        initdata=(spec.initdata or guest.initdata or "").encode(),
+        registry_auth=registry_auth,
+        network=await network.plan(work),
+        scratch_space=guest.scratch_space or launch.scratch(work.state),
+        volumes=disks.for_guest(work.rooms, spec),
+    )
+    return launch.check_bind(request.SerializeToString(), registry_auth)
 
 
 async def _unless_it_dies(work: Work, doing: Awaitable[T]) -> T:
@@ -199,8 +208,10 @@ async def nothing(work: Work) -> None:
 
 CHAIN: Final = (
     Step("socket", open_socket, close_socket),
+    Step("inspect", network.inspect, nothing),
     Step("launch", launch_vm, delete_vm),
     Step("attach", attach_volumes, nothing),
     Step("reach", reach_vm, close_socket),
+    Step("network", network.open_tunnel, network.remove_tunnel),
     Step("bind", bind_vm, nothing),
 )

@@ -36,15 +36,19 @@ class Agent:
         self._tail = bytearray()
         self._stopping = False
 
+    def start(self) -> None:
+        """Start the agent where that is ours to do and not done. Raises StatusError INTERNAL."""
+        if self._command and self._process is None:
+            self._start()
+
     async def connect(self, timeout: float) -> socket.socket:
-        """Start the agent where that is ours to do, and return a connection to it (non-blocking) once it listens.
+        """`start` it, and return a connection to it (non-blocking) once it listens.
 
         Raises StatusError: INTERNAL when it ended instead, DEADLINE_EXCEEDED when `timeout` seconds were not enough.
         Cancelling is safe: no connection is left behind.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        if self._command and self._process is None:
-            self._start()
+        self.start()
         while True:
             connection, reason = self._try()
             if connection is not None:

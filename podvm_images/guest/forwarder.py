@@ -20,6 +20,7 @@ from adaptor.relay.pump import End, Pump, Side
 from adaptor.relay.records import Records
 from adaptor.relay.splice import Answer, Rules, Splice, Verdict
 from adaptor.telemetry import logs
+from podvm_images.guest import rewrite
 
 
 def refuse(message: bytes) -> Verdict:
@@ -27,7 +28,7 @@ def refuse(message: bytes) -> Verdict:
     return Answer(error=StatusError(Code.FAILED_PRECONDITION, "this link is the agent's: the VM is bound already"))
 
 
-# What this end changes in agent calls as they pass: nothing. It keeps our own service to itself, and hears of the end.
+# Besides what `rewrite` changes, this end keeps our own service to itself, and hears of the pod's end.
 RULES: Final[Rules] = {(names.GUEST_SERVICE, method): refuse for method in ("Hello", "Bind", "Resume")}
 
 log = logs.get(__name__)
@@ -40,15 +41,17 @@ class Forwarder:
     `resume`, which may refuse and have changed nothing for an older link then; and `attach`.
     """
 
-    def __init__(self, agent: socket.socket, at_end: Callable[[], None] = lambda: None) -> None:
-        """`at_end` is called when the pod's end comes by, before the agent hears of it. It may take its time: the pod's
+    def __init__(
+        self, agent: socket.socket, has_network: bool = False, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """`has_network`: the pod has one of its own in this VM. `at_end` is called when the pod's end comes by, before the agent hears of it. It may take its time: the pod's
         containers are gone, and its VM is deleted once the agent has answered."""
 
         def destroy(message: bytes) -> Verdict:
             at_end()
             return None
 
-        rules = {**RULES, (names.AGENT_SERVICE, "DestroySandbox"): destroy}
+        rules = {**RULES, **rewrite.rules(has_network=has_network), (names.AGENT_SERVICE, "DestroySandbox"): destroy}
         self._records = Records()
         self._pump = Pump(
             agent, self._records, Splice(rules), ended=self._on_end, broke=self._on_break, requests_from=Side.LINK

@@ -20,6 +20,7 @@ from adaptor.telemetry import logs
 from podvm_images.guest import bind, identity, imds, userdata
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.network import Network
 from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
 from podvm_images.guest.volumes import Volumes
@@ -66,7 +67,7 @@ def _service(options: Options, agent: Agent, programs: Programs) -> Service:
     context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
     run_dir = Path(options.run_dir)
     bind.prepare(run_dir)
-    control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs))
+    control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs), Network(port=told.port))
     listener = socket.create_server(
         (options.host, told.port if options.port is None else options.port),
         family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,

@@ -21,7 +21,7 @@ from adaptor.relay import tls
 from adaptor.telemetry import logs
 from adaptor.ttrpc.connection import RequestReceived, ServerConnection
 from adaptor.ttrpc.frames import HEADER
-from podvm_images.guest.control import BIND_ANSWER, Control
+from podvm_images.guest.control import Bound, Control
 from podvm_images.guest.forwarder import Forwarder
 
 # Seconds from accepting a link to its first whole call. A worker calls as soon as it can; its handshake costs it
@@ -96,7 +96,7 @@ class _Link:
         self._control = control
         self._log = log
         self._calls = ServerConnection()
-        self._bind: asyncio.Task[Forwarder] | None = None  # the one under way that was asked for here,
+        self._bind: asyncio.Task[Bound] | None = None  # the one under way that was asked for here,
         self._binds: list[int] = []  # on these streams
 
     async def run(self, connection: socket.socket, context: ssl.SSLContext, patience: float) -> None:
@@ -193,8 +193,8 @@ class _Link:
         if bind.exception() is None and not self._control.is_newest(self):
             raise ConnectionAbortedError("the agent's link is another one by now")
         try:
-            forwarder = bind.result()
-            first = forwarder.begin()
+            bound = bind.result()
+            first = bound.forwarder.begin()
         except AdaptorError as error:
             for stream in streams:
                 self._fail(stream, "Bind", error)
@@ -204,8 +204,8 @@ class _Link:
                 self._calls.fail(stream, Code.INTERNAL, f"Bind failed in the guest program: {type(error).__name__}")
         else:
             for stream in streams:
-                self._calls.respond(stream, BIND_ANSWER)
-            self._give(link, forwarder, first)
+                self._calls.respond(stream, bound.answer)
+            self._give(link, bound.forwarder, first)
 
     def _give(self, link: ssl.SSLSocket, forwarder: Forwarder, first: bytes) -> None:
         self._given = True

@@ -53,6 +53,12 @@ def _public_ip(value: Any) -> str:
         raise ValueError("is none of them") from None
 
 
+def _second(value: Any) -> bool:
+    """The environment name is that of network.external_network too, whose words it may hold."""
+    word = str(value).strip().lower()
+    return bool(forms.boolean.parse({"nic": True, "vm": False}.get(word, value)))
+
+
 def _price(value: Any) -> float:
     try:
         price = float(value) if not isinstance(value, bool) else math.nan
@@ -157,7 +163,10 @@ class AwsConfig:
         env=("USE_PUBLIC_IP",),
     )
     secondary_interface: bool = setting(
-        forms.boolean, False, "give every VM a second network interface, deleted with it"
+        Form("true or false (nic: true)", _second),
+        False,
+        "give every VM a second network interface, deleted with it; for network.external_network = nic",
+        env=("EXTERNAL_NETWORK_VIA_PODVM",),
     )
     secondary_subnet_ids: tuple[str, ...] = setting(
         forms.each(_subnet), (), "the second interface's subnets, one per zone; empty: the first one's"

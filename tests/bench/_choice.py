@@ -34,7 +34,7 @@ from providers.base import Instance, LaunchSpec, Offering, Ownership, Purchase, 
 from providers.errors import Capacity, Denied
 from tests.bench._report import Target, load, quantile
 from tests.worlds.cloud import Cloud
-from tests.worlds.node import Networks
+from tests.worlds.networks import Networks
 from tests.worlds.relay import Relay
 
 _TARGET: Final = 2.0  # milliseconds for a choice

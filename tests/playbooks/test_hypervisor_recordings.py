@@ -19,7 +19,8 @@ from adaptor.sandbox.registry import Registry
 from adaptor.ttrpc.aio import Server
 from adaptor.ttrpc.frames import HEADER
 from adaptor.volumes.node import NodeVolumes
-from tests.worlds.node import Networks, Node
+from tests.worlds.networks import Networks
+from tests.worlds.node import Node
 from tests.worlds.recording import NAMES, Answer, Closed, Connection, Recording, Request, load
 from tests.worlds.wire import Wire
 
@@ -31,7 +32,16 @@ algorithm = "sha256"
 '''
 """
 # What the journal holds of a pod that runs.
-RUNNING: Final = ["created", "start-requested", "launch-intended", "launch-accepted", "reached", "bound"]
+RUNNING: Final = [
+    "created",
+    "start-requested",
+    "network-intended",
+    "launch-intended",
+    "launch-accepted",
+    "reached",
+    "network-intended",
+    "bound",
+]
 
 
 class Worker:

@@ -13,7 +13,8 @@ from adaptor.protos import hypervisor_pb2 as pb
 from adaptor.ttrpc.aio import Call
 from adaptor.volumes.node import NodeVolumes
 from providers.base import Offering, Purchase
-from tests.worlds.node import Networks, Node
+from tests.worlds.networks import Networks
+from tests.worlds.node import Node
 
 SANDBOX: Final = "5" * 64
 # The shim sends these nine with every pod, "" and "0" meaning unset.

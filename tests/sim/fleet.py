@@ -33,7 +33,7 @@ from providers.simcloud.ec2.limits import Limits
 from providers.throttle import Rank, Throttle
 from tests.worlds.cloud import Cloud
 from tests.worlds.loop import VirtualLoop
-from tests.worlds.node import Networks
+from tests.worlds.networks import Networks
 from tests.worlds.relay import Relay
 
 # Seconds that EC2 takes to answer, and a guest from launch to listening: performance.md's.

@@ -67,14 +67,15 @@ async def test_a_life_is_told_event_by_event_and_announced_before_the_first_crea
         await registry.stop(WEB.id, "StopVM")
         await node.gone(registry)
     said = heard.of()
-    assert said[:3] == ["created", "start-requested", "announce"]
-    assert said[3].startswith(
+    assert said[:4] == ["created", "start-requested", "network-intended", "announce"]
+    assert said[4].startswith(
         "chose m6a.large: the first of 2 offerings that fit, in the order of their cost. Ruled out 1"
     )
-    assert said[4:] == [
+    assert said[5:] == [
         "launch-intended",
         "launch-accepted",
         "reached",
+        "network-intended",
         "bound",
         "stop-decided",
         "instance-deleted",

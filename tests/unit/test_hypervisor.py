@@ -15,7 +15,7 @@ from adaptor.protos.hypervisor_pb2 import CreateVMRequest
 from adaptor.sandbox.model import SandboxSpec
 from adaptor.volumes.node import NodeVolumes
 from adaptor.volumes.records import DirectVolume
-from tests.worlds.node import Networks
+from tests.worlds.networks import Networks
 
 NINE = {
     names.CRI_SANDBOX_NAME: "web",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adaptor.config_network import Network
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
 from adaptor.sandbox.consoles import Consoles
@@ -18,6 +19,7 @@ from adaptor.sandbox.watch import InstanceWatch, survey
 from providers.base import Ownership
 from tests.worlds.clock import VirtualClock
 from tests.worlds.disks import DiskCloud
+from tests.worlds.networks import Kernel, Networks
 from tests.worlds.relay import Relay
 
 T = TypeVar("T")
@@ -59,16 +61,6 @@ class StillJournal(Journal):
             return await super()._call(work)
 
 
-class Networks:
-    """Every namespace is in order, except those called missing."""
-
-    def check(self, netns: str) -> None:
-        pass
-
-    async def apf(self, netns: str) -> dict[str, Any]:
-        return {}
-
-
 class Node:
     """What outlives an adaptor: cloud, relay, disk. `adaptor` runs one upon it."""
 
@@ -77,6 +69,10 @@ class Node:
         self.journal_seconds = 0.0
         self.cloud = DiskCloud(self.clock)
         self.relay = Relay(self.cloud, self.clock)
+        self.kernel = Kernel(self.relay.ends)
+        self.networks = Networks(self.kernel, self.clock)  # the last adaptor's
+        self.encrypted = False
+        self.network = Network()
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
         self.cluster: Cluster = Alone()
         self._directory = directory
@@ -106,9 +102,15 @@ class Node:
 
     async def journal_rows(self) -> dict[str, list[str]]:
         """Kinds of the events on disk, by sandbox."""
+        async with self.journal() as journal:
+            return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
+
+    @asynccontextmanager
+    async def journal(self) -> AsyncIterator[Journal]:
+        """As it is on disk."""
         journal = await StillJournal.open(self._directory / "journal.db", self.clock)
         try:
-            return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
+            yield journal
         finally:
             await journal.aclose()
 
@@ -122,16 +124,18 @@ class Node:
         return self.clock.now() - began
 
     async def nothing_is_left(self) -> bool:
-        return not self.cloud.living and not self.relay.open_sessions and not await self.journal_rows()
+        rows = await self.journal_rows()
+        return not (self.cloud.living or self.relay.open_sessions or rows or self.kernel.leftovers)
 
     def _rooms(self, journal: Journal) -> Rooms:
+        self.networks = Networks(self.kernel, self.clock, encrypted=self.encrypted)
         return Rooms(
             owner=Ownership("cluster", "node"),
             provider=self.cloud,
             relay=self.relay,
             journal=journal,
             pki=self._pki,
-            networks=Networks(),
+            networks=self.networks,
             watch=InstanceWatch(self.cloud, self.clock),
             clock=self.clock,
             guest=self.guest,
@@ -139,6 +143,7 @@ class Node:
             creates=FairGate(16),
             consoles=Consoles(self.cloud, self._directory, self.clock),
             cluster=self.cluster,
+            network=self.network,
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from adaptor.relay.client import Dialled, Identity, Listing, OwnGuest, Session, 
 from adaptor.relay.states import SessionState
 from providers.base import InstanceState
 from tests.worlds.cloud import Cloud
+from tests.worlds.networks import half, said_of
 
 CERTIFICATE = b"the guest's certificate"
 
@@ -32,6 +34,9 @@ class Relay:
         self.calls: Counter[str] = Counter()
         self.rewrites: dict[str, dict[str, Any]] = {}  # what each sandbox was opened with
         self.old_image = False  # guests know nothing of volumes
+        self.without_network = False  # nor of the pod's network
+        self.without_wireguard = False
+        self.ends: dict[str, tuple[int, ...]] = {}  # address of a VM -> the numbers of its half of the pod's tunnel
         self.boot_seconds = 8.0
         self.bind_seconds = 0.2
         self.mute = False
@@ -75,18 +80,25 @@ class Relay:
             raise GuestUnreachable(f"no guest answered at {address}, TCP port {port}, within {timeout:g} s")
         self._move(sandbox_id, SessionState.DIALLED)
         self._reached[sandbox_id] = found.id
-        hello = self._hello(found.id, trust.nonce) if isinstance(trust, OwnGuest) else guest_pb2.HelloResponse()
+        if isinstance(trust, OwnGuest):
+            hello = self._hello(found.id, trust.nonce)
+        else:  # its half stands since it booted
+            hello = guest_pb2.HelloResponse()
+            self.ends[address] = tuple(
+                map(int, re.findall(rb'"vxlan-id": (\d+)', self._cloud.specs[found.id].user_data))
+            )
         return Dialled(f"{address}:{port}", CERTIFICATE, hello, 3, wait, 0.01)
 
-    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> bytes:
         self._called("bind")
         await self._clock.sleep(self.bind_seconds)
         if self.refuse_bind:
             raise StartFailed(self.refuse_bind)
         if self.bound.setdefault(self._reached[sandbox_id], sandbox_id) != sandbox_id:
             raise Conflict("the VM is bound already")
-        self.binds[sandbox_id] = guest_pb2.BindRequest.FromString(bind)
+        answer = self._bound(sandbox_id, self._reached[sandbox_id], bind)
         self._move(sandbox_id, SessionState.JOINED)
+        return answer
 
     async def close(self, sandbox_id: str) -> None:
         self._called("close")
@@ -113,8 +125,20 @@ class Relay:
         message = names.LAUNCH_PROOF_LABEL + nonce + hashlib.sha256(CERTIFICATE).digest()
         proof = hmac.new(token, message, hashlib.sha256).digest()
         return guest_pb2.HelloResponse(
-            protocol=1, proof=proof, bound=instance_id in self.bound, volumes=not self.old_image
+            protocol=1,
+            proof=proof,
+            bound=instance_id in self.bound,
+            volumes=not self.old_image,
+            network=not self.without_network,
+            wireguard=not self.without_wireguard,
         )
+
+    def _bound(self, sandbox_id: str, instance_id: str, bind: bytes) -> bytes:
+        """The VM makes its half of the pod's network, and says so."""
+        request = self.binds[sandbox_id] = guest_pb2.BindRequest.FromString(bind)
+        if bind:
+            self.ends |= dict.fromkeys(self._cloud.instances[instance_id].addresses, half(request.network))
+        return guest_pb2.BindResponse(network=said_of(request.network, instance_id)).SerializeToString()
 
     def _move(self, sandbox_id: str, state: SessionState, reason: str = "") -> None:
         if session := self.open_sessions.get(sandbox_id):

@@ -204,6 +204,7 @@ class Guest:
     ) -> None:
         self.agent: Callable[[Any], None] = echo
         self.greets = True  # or accepts, and never says a word
+        self.answer = BindResponse(network=b'{"version":1}')  # to Bind
         self.binds_as_told = True  # or leaves Bind unanswered until `confirm`
         self.resumes_as_told = True  # or leaves Resume unanswered
         self.refusal: StatusError | None = None  # the answer to Bind, if it is to be one
@@ -331,7 +332,7 @@ class Guest:
         elif agent.heard:
             return None, StatusError(Code.FAILED_PRECONDITION, "bound, and its agent has been talked to")
         agent.go_on(0)
-        return agent, BindResponse()
+        return agent, self.answer
 
     def _resume(self, payload: bytes) -> tuple[Agent | None, Message | StatusError | None]:
         request = ResumeRequest.FromString(payload)

@@ -1,7 +1,7 @@
 """From grpc.Spec to the config.json of an OCI runtime, fitted to the VM. Pure.
 
-Left out by design: network, IPC and UTS namespaces (the pod's are the agent's own), hostname and sysctls (set by the
-agent there), cgroup mounts, resources and paths (no cgroup is made), annotations (`run.oci.*` would command crun).
+Left out by design: IPC and UTS namespaces (the pod's are the agent's own), a network namespace but for one that the
+Spec names by its path, hostname and sysctls (set by the agent there), cgroup mounts, resources and paths (no cgroup is made), annotations (`run.oci.*` would command crun).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +27,7 @@ class Bundle:
     config: Json
     sysctls: Mapping[str, str]
     omissions: tuple[str, ...]
+    network: str = ""  # path of the network namespace, for `net.` sysctls; empty = the agent's own
 
 
 def container(spec: agent_pb2.Spec, machine: Machine, *, pause: bool = False, pid_namespace: str = "") -> Bundle:
@@ -36,19 +37,21 @@ def container(spec: agent_pb2.Spec, machine: Machine, *, pause: bool = False, pi
     if pause:
         process_config["args"] = list(PAUSE)
     pid: Json = {"type": "pid"} | ({"path": pid_namespace} if pid_namespace else {})
+    network = next((each.path for each in spec.linux.namespaces if each.type == "network"), "")
+    namespaces: list[Json] = [{"type": "mount"}, pid] + [{"type": "network", "path": network}] * bool(network)
     config: Json = {
         "ociVersion": spec.version or "1.0.2",
         "process": process_config,
         "root": {"path": spec.root.path, "readonly": spec.root.readonly},
         "mounts": list(_mounts(spec.mounts, machine, omissions)),
         "linux": {
-            "namespaces": [{"type": "mount"}, pid],
+            "namespaces": namespaces,
             "maskedPaths": list(spec.linux.masked_paths),
             "readonlyPaths": list(spec.linux.readonly_paths),
         },
     }
     sysctls = dict(_sysctls(spec.linux.sysctl, omissions))
-    return Bundle(config, sysctls, tuple(omissions))
+    return Bundle(config, sysctls, tuple(omissions), network)
 
 
 def process(given: agent_pb2.Process, machine: Machine, omissions: list[str]) -> Json:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 # linux/mount.h, linux/sched.h, linux/prctl.h
@@ -19,6 +20,7 @@ MS_RELATIME: Final = 1 << 21
 CLONE_NEWNS: Final = 1 << 17
 CLONE_NEWUTS: Final = 1 << 26
 CLONE_NEWIPC: Final = 1 << 27
+CLONE_NEWNET: Final = 1 << 30
 
 _MNT_DETACH: Final = 2
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -64,6 +66,27 @@ def unmount(target: str) -> None:
 def unshare(flags: int) -> None:
     """Give the calling thread, and what it starts from now on, namespaces of its own."""
     _check(_libc.unshare(flags), "make namespaces of our own")
+
+
+def write(path: str, value: str) -> None:
+    """Write a sysctl. Raises OSError, and UnicodeError for what is not ASCII."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def write_in_network(namespace: str, path: str, value: str) -> None:
+    """Write a sysctl of a network namespace, by a thread that enters it and ends there. Raises as `write` does."""
+
+    def enter_and_write() -> None:
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter {namespace}")
+        finally:
+            os.close(descriptor)
+        write(path, value)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(enter_and_write).result()
 
 
 def become_subreaper() -> None:

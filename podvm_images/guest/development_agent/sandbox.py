@@ -164,7 +164,7 @@ class Sandbox:
         with ExitStack() as undo:
             for storage in request.storages:
                 self._prepare(storage, undo)
-            self._set(plan.sysctls)
+            self._set(plan.sysctls, plan.network)
             folder = f"{here.work}/bundles/{id}"
             undo.callback(remove, folder)
             os.makedirs(folder, mode=0o700)
@@ -191,12 +191,15 @@ class Sandbox:
         if storage.mount_point not in self._mounts:
             self._mounts[storage.mount_point] = storages.prepare(storage, self._here.tree)
 
-    def _set(self, sysctls: Mapping[str, str]) -> None:
-        """In the agent's own namespaces, which are the pod's."""
+    def _set(self, sysctls: Mapping[str, str], network: str) -> None:
+        """In the agent's own namespaces, which are the pod's; those of the network in `network`, if that is a path."""
         for name, value in sysctls.items():
+            path = "/proc/sys/" + name.replace(".", "/")
             try:
-                with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as file:
-                    file.write(value)
+                if network and name.startswith("net."):
+                    kernel.write_in_network(network, path, value)
+                else:
+                    kernel.write(path, value)
             except (OSError, UnicodeError) as error:
                 log.warning("sysctl not set", name=name, value=value, reason=str(error))
 

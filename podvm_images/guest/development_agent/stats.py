@@ -76,7 +76,7 @@ def interfaces_in(table: str) -> list[agent_pb2.NetworkStats]:
 
 def report(pids: Iterable[int], memory_limit: int) -> agent_pb2.StatsContainerResponse:
     """The answer to StatsContainer; `memory_limit` in bytes, 0 = none."""
-    used = list(_usages(pids))
+    used = list(_usages(pids := list(pids)))
     user, system = sum(one.user for one in used), sum(one.system for one in used)
     memory = agent_pb2.MemoryData(usage=sum(one.resident for one in used), limit=max(0, memory_limit))
     return agent_pb2.StatsContainerResponse(
@@ -89,7 +89,7 @@ def report(pids: Iterable[int], memory_limit: int) -> agent_pb2.StatsContainerRe
             memory_stats=agent_pb2.MemoryStats(usage=memory),
             pids_stats=agent_pb2.PidsStats(current=len(used)),
         ),
-        network_stats=interfaces_in(_read("/proc/self/net/dev")),
+        network_stats=_interfaces(pids),
     )
 
 
@@ -112,6 +112,14 @@ def memory_block_size() -> int:
     with suppress(OSError):
         return int(_read("/sys/devices/system/memory/block_size_bytes"), 16)
     return 0
+
+
+def _interfaces(pids: Iterable[int]) -> list[agent_pb2.NetworkStats]:
+    """Those of the network namespace that the processes are in; where none is left, of our own."""
+    for pid in (*pids, "self"):
+        with suppress(OSError):
+            return interfaces_in(_read(f"/proc/{pid}/net/dev"))
+    return []
 
 
 def _usages(pids: Iterable[int]) -> Iterable[Usage]:

@@ -10,16 +10,18 @@ from adaptor.errors import AdaptorError
 from adaptor.pki import NodePki
 from adaptor.sandbox.consoles import Consoles
 from adaptor.sandbox.fair import FairGate
+from adaptor.sandbox.model import fold
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings, Rooms
 from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership
 from tests.sim.faults.cloud import CloudLine, SimCloud
 from tests.sim.faults.disk import SimJournal
+from tests.sim.faults.networks import NetworksLine
 from tests.sim.faults.process import Process
 from tests.sim.faults.relay import RelayLine, SimRelay
 from tests.sim.faults.stage import Stage
-from tests.worlds.node import Networks
+from tests.worlds.networks import Kernel
 
 # Seconds from StartVM to a bound guest; short of the default, for a mute guest is polled all that time.
 START_TIMEOUT = 60.0
@@ -38,7 +40,8 @@ class _Daemon(Daemon):
 
     async def recover(self, rooms: Rooms) -> None:
         assert self._registry is not None
-        await self._recover(self._registry, rooms, None)
+        states = {sandbox: fold(events) for sandbox, events in (await rooms.journal.load()).items()}
+        await self._recover(self._registry, rooms, states, None)
 
     async def _revive_relay(self) -> None:
         self._sim.start()
@@ -53,6 +56,8 @@ class Node:
         self.booted = asyncio.Event()
         self.booted.set()
         self.calls: dict[asyncio.Task[Any], None] = {}  # on the hypervisor socket
+        self.kernel = Kernel(relay.ends)
+        self.kernel.interfaces = ("eth0", "net1")
         self._stage, self._cloud, self._relay, self._pki = stage, cloud, relay, pki
         self._journal_path = directory / "journal.db"
         self._journals: list[SimJournal] = []
@@ -135,7 +140,7 @@ class Node:
             relay=cast(Any, relay),
             journal=journal,
             pki=self._pki,
-            networks=Networks(),
+            networks=NetworksLine(self.kernel, self._stage, process),
             watch=InstanceWatch(cloud, self._stage.clock),
             clock=self._stage.clock,
             guest=GuestSettings(flavor="own", port=15150, start_timeout=START_TIMEOUT),

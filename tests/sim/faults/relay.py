@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from adaptor.errors import Conflict, GuestUnreachable, LinkLost, Unavailable, UnknownSandbox
-from adaptor.protos import guest_pb2
 from adaptor.relay.client import Dialled, Identity, Listing, OwnGuest, Session, UpstreamGuest
 from adaptor.relay.states import OVER, TRANSITIONS, Event, SessionState
 from providers.base import InstanceState
@@ -85,18 +84,19 @@ class SimRelay(worlds.Relay):
         self._move(link, Event.REACHED)
         return link.dialled
 
-    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> None:
+    async def bind(self, sandbox_id: str, bind: bytes, timeout: float) -> bytes:
         link = self._link(sandbox_id)
         if link.session.state is SessionState.JOINED:
-            return
+            return self._bound(sandbox_id, link.instance, bind)
         self._expect_dialled(link)
         await self._stage.sleep(0.2)
         self._expect_dialled(link)
         if link.instance in self.bound:
             raise Conflict(f"{link.instance} is bound already")
         self.bound[link.instance] = sandbox_id
-        self.binds[sandbox_id] = guest_pb2.BindRequest.FromString(bind)
+        answer = self._bound(sandbox_id, link.instance, bind)
         self._move(link, Event.BOUND)
+        return answer
 
     async def close(self, sandbox_id: str) -> None:
         link = self.links.pop(sandbox_id, None)

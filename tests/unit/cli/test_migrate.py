@@ -25,6 +25,8 @@ AWS = {
     "DISABLECVM": "true",
     "PROXY_TIMEOUT": "1m30s",
     "VXLAN_PORT": "9000",
+    "EXTERNAL_NETWORK_VIA_PODVM": "true",
+    "POD_SUBNET_CIDRS": "10.244.0.0/16,10.96.0.0/12",
     "TAGS": "team=a,cost=b",
     "ROOT_VOLUME_SIZE": "40",
     "PEERPODS_LIMIT_PER_NODE": "20",
@@ -104,6 +106,16 @@ def test_no_name_that_is_honoured_is_called_unknown(cloud: str) -> None:
         assert not [each for each in made.dropped if "nothing here reads it" in each], name
         told = [*made.dropped, *made.decide, *map(str, made.comments.values())]
         assert [each for each in told if name in each] or key in made.values["config"].get(table, {}), name
+
+
+def test_a_way_out_that_this_cloud_does_not_have_or_that_lacks_its_networks_is_to_be_decided() -> None:
+    decide = done(config_map({**AZURE, "EXTERNAL_NETWORK_VIA_PODVM": "true"})).decide
+    assert [each for each in decide if "azure's VMs have one network card" in each]
+    assert [each for each in decide if "config.network.pod_subnets" in each]
+    made = done(config_map(AWS))
+    assert made.values["config"]["aws"]["secondary_interface"] is True
+    assert made.values["config"]["network"]["external_network"] == "nic"
+    assert not [each for each in made.decide if "network" in each]
 
 
 def test_every_name_of_upstreams_without_an_effect_is_told_with_the_reason() -> None:

@@ -29,6 +29,7 @@ from adaptor.ttrpc.frames import HEADER, Frame, encode
 from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.network import Network
 from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import PATIENCE, Service
 from podvm_images.guest.volumes import Volumes
@@ -293,13 +294,21 @@ class GuestWorld:
     """The guest's service in this process, with its agent and its run directory, on a loopback port."""
 
     def __init__(
-        self, root: Path, worker_ca: bytes, patience: float, command: tuple[str, ...], volumes: Volumes | None
+        self,
+        root: Path,
+        worker_ca: bytes,
+        patience: float,
+        command: tuple[str, ...],
+        volumes: Volumes | None,
+        network: Network | None,
     ) -> None:
         self.run_dir = root / "peerpod"
         self.me = identity.generate()
         self.agent = AgentWorld(root / "agent.sock")
         self.launcher = Agent(str(self.agent.path), command)
-        self.control = Control(TOKEN, self.me.der, self.run_dir, self.launcher, volumes or Volumes(Programs()))
+        self.control = Control(
+            TOKEN, self.me.der, self.run_dir, self.launcher, volumes or Volumes(Programs()), network or Network()
+        )
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]
         context = tls.guest_server(self.me.certificate, self.me.key, worker_ca)
@@ -325,9 +334,10 @@ async def guest(
     *,
     agent: bool = True,
     volumes: Volumes | None = None,
+    network: Network | None = None,
 ) -> AsyncIterator[GuestWorld]:
     """A guest whose agent listens (unless `agent` is false, or `command` is to start it)."""
-    world = GuestWorld(root, worker_ca, patience, command, volumes)
+    world = GuestWorld(root, worker_ca, patience, command, volumes, network)
     try:
         if agent and not command:
             await world.agent.start()

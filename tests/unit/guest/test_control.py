@@ -124,7 +124,7 @@ async def test_a_second_bind_after_a_restart_of_the_guest_is_refused(tmp_path: P
         (pod(initdata=INITDATA.replace(b"sha256", b"crc32")), Code.INVALID_ARGUMENT, "algorithm is 'crc32'"),
         (pod(registry_auth=b"x"), Code.INVALID_ARGUMENT, "registry_auth"),
         (pod(sandbox_id=""), Code.INVALID_ARGUMENT, "sandbox_id"),
-        (pod(network=b"{}"), Code.UNIMPLEMENTED, "network"),
+        (pod(network=b"{}"), Code.INVALID_ARGUMENT, "the pod's network plan cannot be used: the whole: expected"),
         (b"\xff\xff", Code.INVALID_ARGUMENT, "no BindRequest"),
     ],
 )

@@ -204,10 +204,13 @@ def test_the_guest_loads_nothing_that_it_does_not_need() -> None:
     }  # fmt: skip
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("adaptor.")}
     assert rooms <= {
-        "adaptor.errors", "adaptor.names", "adaptor.protos", "adaptor.relay", "adaptor.telemetry", "adaptor.ttrpc",
+        "adaptor.errors", "adaptor.names", "adaptor.podnet", "adaptor.protos", "adaptor.relay", "adaptor.telemetry",
+        "adaptor.ttrpc",
     }  # fmt: skip
-    ours = {name for name in loaded if name.startswith(("adaptor.relay.", "adaptor.telemetry.", "adaptor.ttrpc."))}
+    shared = ("adaptor.podnet.", "adaptor.relay.", "adaptor.telemetry.", "adaptor.ttrpc.")
+    ours = {name for name in loaded if name.startswith(shared)}
     assert ours <= {
+        "adaptor.podnet.plan", "adaptor.podnet.vxlan",
         "adaptor.relay.carrier", "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.records",
         "adaptor.relay.splice", "adaptor.relay.tls",
         "adaptor.telemetry.logs", "adaptor.telemetry.redact",

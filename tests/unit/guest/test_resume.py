@@ -51,7 +51,7 @@ async def bound(world: GuestWorld, dial: Dial) -> tuple[Worker, Streams]:
 def kept(world: GuestWorld) -> records.Records:
     """The guest's own books."""
     assert world.control._binding is not None
-    return world.control._binding.forwarder.result()._records
+    return world.control._binding.bound.result().forwarder._records
 
 
 def cut(worker: Worker) -> None:

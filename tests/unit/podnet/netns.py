@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,7 @@ _CLONE_NEWNS: Final = 0x00020000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
 _ETH_P_ALL: Final = 3
+_MADE: Final = 0xFFBF  # of a link's flags, those that somebody sets; whether it runs shows some time after
 _SO_RCVBUFFORCE: Final = 33
 
 
@@ -63,7 +65,7 @@ class Host:
         """Links, addresses and routes, to be compared."""
 
         def deed(ip: Any) -> tuple[list[str], ...]:
-            links = sorted(f"{x.get('ifname')} {x.get('flags')} {x.get('mtu')}" for x in ip.get_links())
+            links = sorted(f"{x.get('ifname')} {x.get('flags') & _MADE} {x.get('mtu')}" for x in ip.get_links())
             addresses = sorted(f"{x.get('index')} {x.get('address')}/{x.get('prefixlen')}" for x in ip.get_addr())
             routes = sorted(
                 f"{x.get('dst')}/{x.get('dst_len')} {x.get('type')} {x.get('oif')} {x.get('priority')}"
@@ -81,6 +83,8 @@ class Host:
         _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         os.makedirs("/run/wireguard", exist_ok=True)
         _call("mount", b"none", b"/run/wireguard", b"tmpfs", 0, None)
+        # No link-local addresses, which come some time after a device is up: dumps are compared.
+        Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")
         from pyroute2 import IPRoute
 
         with IPRoute() as ip:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from adaptor.protos.guest_pb2 import BindRequest
+from adaptor.protos.guest_pb2 import BindRequest, BindResponse
 from adaptor.relay.client import Dialled, OwnGuest, RelayClient, Session, SessionState, UpstreamGuest
 from tests.worlds.bound import Agent
 from tests.worlds.tunnel import PATIENCE, Guest, Pki, answer, call
@@ -84,8 +84,10 @@ class Pod:
         trust = trust or self.pki.own()
         return await self.relay.dial(self.sandbox_id, *where, timeout, self.pki.worker, trust, self.link_grace)
 
-    async def bind(self, timeout: float = PATIENCE) -> None:
-        await self.relay.bind(self.sandbox_id, self.bind_request.SerializeToString(), timeout)
+    async def bind(self, timeout: float = PATIENCE) -> BindResponse:
+        return BindResponse.FromString(
+            await self.relay.bind(self.sandbox_id, self.bind_request.SerializeToString(), timeout)
+        )
 
     async def start(self, *, all_gpus: bool = False) -> "Shim":
         """Open, dial, bind, and the shim connected."""

@@ -115,11 +115,11 @@ async def test_a_bind_that_a_stopping_relay_drops_is_not_a_lost_link(relay: Succ
     await relay.end()
 
     async def bound(request: Message) -> Message:
-        return relay_pb2.BindResponse()
+        return relay_pb2.BindResponse(answer=b"the VM's")
 
     relay.answer = bound
     await relay.serve()
-    await call
+    assert await call == b"the VM's"
     assert len(relay.requests) == 2
 
 
@@ -226,7 +226,7 @@ VOLUMES = [relay_pb2.DirectVolume(name="vol-0", path="/a", disk_id="vol-1")]
 
 async def test_a_relay_that_knows_of_volumes_is_told_of_them(relay: Succession, client: RelayClient) -> None:
     async def opened(request: Message) -> Message:
-        return relay_pb2.OpenResponse(volumes=1)
+        return relay_pb2.OpenResponse(volumes=1, answers=True)
 
     relay.answer = opened
     await client.open("a", "/a.sock", volumes=VOLUMES)
@@ -235,9 +235,18 @@ async def test_a_relay_that_knows_of_volumes_is_told_of_them(relay: Succession, 
 
 async def test_a_relay_of_an_older_version_gets_no_pod_with_volumes(relay: Succession, client: RelayClient) -> None:
     async def opened(request: Message) -> Message:
-        return relay_pb2.OpenResponse()
+        return relay_pb2.OpenResponse(answers=True)
 
     relay.answer = opened
     await client.open("a", "/a.sock")
     with pytest.raises(Unavailable, match=r"older version, which cannot give a pod its volumes.*--takeover"):
         await client.open("b", "/b.sock", volumes=VOLUMES)
+
+
+async def test_a_relay_that_drops_what_vms_answer_gets_no_pod(relay: Succession, client: RelayClient) -> None:
+    async def opened(request: Message) -> Message:
+        return relay_pb2.OpenResponse()
+
+    relay.answer = opened
+    with pytest.raises(Unavailable, match=r"older version, which cannot tell what a VM answers.*--takeover"):
+        await client.open("a", "/a.sock")

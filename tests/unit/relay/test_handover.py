@@ -191,7 +191,7 @@ async def test_a_bind_under_way_is_waited_for(node: Node, running: Pod) -> None:
     running.guest.confirm()
     assert await asyncio.to_thread(node.relay.process.wait, PATIENCE) == 0
     await asyncio.wait([binding])
-    await running.bind()
+    assert await running.bind() == running.guest.answer, "the successor knows it"
     assert len(running.guest.binds) == 1
     await (await running.connect()).call(b"x")
     assert successor.poll() is None
@@ -207,7 +207,7 @@ async def test_a_bind_that_takes_longer_is_made_again_by_who_wants_it(node: Node
     running.guest.confirm()
     await asyncio.wait([binding])
     await running.dial()
-    await running.bind()
+    assert await running.bind() == running.guest.answer
     assert running.guest.binds.count(running.bind_request) == len(running.guest.binds)
     await (await running.connect()).call(b"bound once")
     assert len(running.guest.bound) == 1

@@ -192,9 +192,9 @@ async def test_closing_a_session_ends_its_dial_with_a_reason(pod: Pod) -> None:
 async def test_binding_again_is_no_second_bind(pod: Pod) -> None:
     await pod.open()
     await pod.dial()
-    await asyncio.gather(pod.bind(), pod.bind(), pod.bind())
-    await pod.bind()
+    answers = [*await asyncio.gather(pod.bind(), pod.bind(), pod.bind()), await pod.bind()]
     assert len(pod.guest.binds) == 1
+    assert answers == [pod.guest.answer] * 4, "each is told what the VM said"
     await (await pod.connect()).call(b"still fine")
 
 
@@ -208,7 +208,7 @@ async def test_a_bind_nobody_waits_for_any_more_is_carried_through(pod: Pod) -> 
     await asyncio.wait([binding])
     pod.guest.confirm()
     await pod.becomes(SessionState.JOINED)
-    await pod.bind()
+    assert await pod.bind() == pod.guest.answer
     await (await pod.connect()).call(b"bound")
 
 

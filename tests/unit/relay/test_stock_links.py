@@ -134,7 +134,7 @@ async def running(relay: RunningRelay, pki: Pki, directory: Path) -> AsyncIterat
         pod = Pod(relay, None, pki)  # type: ignore[arg-type] # none of our guests
         await pod.open()
         await pod.relay.dial(pod.sandbox_id, ["127.0.0.1"], cable.port, PATIENCE, pki.worker, trust, PATIENCE)
-        await pod.relay.bind(pod.sandbox_id, b"", PATIENCE)
+        assert not await pod.relay.bind(pod.sandbox_id, b"", PATIENCE)
         calls = Calls((await pod.connect()).socket)
         try:
             yield StockPod(pod, agent, cable, calls)

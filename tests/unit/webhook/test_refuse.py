@@ -11,6 +11,7 @@ from adaptor import names
 from adaptor.catalog import published
 from adaptor.catalog.chooser import Chooser
 from adaptor.catalog.select import Choice, Constraints
+from adaptor.config_network import Network
 from adaptor.errors import InvalidRequest
 from providers.base import Offering, Purchase, Tee
 from tests.unit.webhook.pods import GPUS
@@ -29,11 +30,13 @@ SOLD = (
 )
 MARKET = Market(Chooser(Constraints(deny=("g6.*",))), SOLD)
 UNKNOWN = Market(Chooser(Constraints(allow=("m6a.*",), deny=("m6a.48xlarge",))))
+NETWORK = Network()
+OPEN = Network(external_network="vm", external_network_pods="asking", pod_subnets=("10.0.0.0/8",), imds="allowed")
 GOOD = b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"aa.toml" = "x"\n'
 
 
-def said(made: Json, market: Market = MARKET) -> list[str]:
-    return refuse.refusals(read(made), market)
+def said(made: Json, market: Market = MARKET, network: Network = NETWORK) -> list[str]:
+    return refuse.refusals(read(made), market, network)
 
 
 def initdata(text: bytes) -> Json:
@@ -119,8 +122,23 @@ def test_a_pod_that_no_offering_can_ever_satisfy_is_refused_with_the_reason(made
     assert complaint in why
 
 
+@pytest.mark.parametrize(
+    ("wish", "setting"), [("external-network", 'external_network = "vm"'), ("imds", 'imds = "allowed"')]
+)
+def test_a_pod_that_wishes_for_what_the_nodes_do_not_allow_is_refused_with_what_would(wish: str, setting: str) -> None:
+    for annotations in ({f"peerpods.io/{wish}": "on"}, {names.MACHINE_TYPE: f";{wish}=on"}):
+        (why,) = said(pod(annotations=annotations))
+        assert setting in why
+        assert f"peerpods.io/{wish}: on" in why
+        assert said(pod(annotations=annotations), network=OPEN) == []
+    assert said(pod(annotations={f"peerpods.io/{wish}": "off"})) == []
+    (why,) = said(pod(annotations={f"peerpods.io/{wish}": "maybe"}))
+    assert "on | off" in why
+
+
 def test_every_reason_is_told_at_once() -> None:
-    assert len(said(pod(container(limits={"cpu": "64"}), hostNetwork=True, annotations={names.INITDATA: "x"}))) == 3
+    annotations = {names.INITDATA: "x", "peerpods.io/imds": "on"}
+    assert len(said(pod(container(limits={"cpu": "64"}), hostNetwork=True, annotations=annotations))) == 4
 
 
 @pytest.mark.parametrize(
