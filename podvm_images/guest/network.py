@@ -20,20 +20,19 @@ from typing import Any, Final, TypeVar
 from adaptor import names
 from adaptor.errors import AdaptorError, Code, InvalidRequest, StatusError
 from adaptor.podnet import vxlan, wireguard
-from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, PlanFault, guest_plan_from_json
+from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, Neighbour, PlanFault, Route, guest_plan_from_json
 from adaptor.telemetry import logs
 from podvm_images.guest import egress_layout, layout, readback
 from podvm_images.guest.encrypted import Encrypted
-from podvm_images.guest.layout import Operation, Path
+from podvm_images.guest.layout import Address, Path, Up, Vxlan
+from podvm_images.guest.rtnetlink import Rtnetlink
 
 # linux/sched.h, linux/mount.h, linux/nsfs.h, linux/if.h
 _CLONE_NEWNET: Final = 0x40000000
 _MS_BIND: Final = 1 << 12
 _NS_GET_NSTYPE: Final = 0xB703
-_RTN_UNICAST: Final = 1
 # What no packet may change: the plan says it all. By IPv6's sysctls of an interface.
 _STILL: Final = {"disable_ipv6": "0", "accept_ra": "0", "addr_gen_mode": "1"}
-_INDEX: Final = {"addr": "index", "route": "oif", "neigh": "ifindex", "link": "index"}
 
 log = logs.get(__name__)
 T = TypeVar("T")
@@ -128,48 +127,59 @@ def _system_call(name: str, *arguments: Any) -> None:
 def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
     """In a thread that is spent afterwards: it is in the pod's namespace."""
     with contextlib.ExitStack() as opened:
-        vm = opened.enter_context(_netlink())
+        vm = opened.enter_context(_rtnetlink())
         path = _path(vm, plan)
         interfaces = layout.fit(plan, path)
         _let_in_the_worker(plan)
-        with _telling(f"enter the pod's network namespace {netns}"):
-            descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-            opened.callback(os.close, descriptor)
-            if os.path.sameopenfile(descriptor, opened.enter_context(open("/proc/thread-self/ns/net", "rb")).fileno()):
-                raise _refusal(f"{netns} is the VM's own network namespace")
-            _system_call("setns", descriptor, _CLONE_NEWNET)
-        pod = opened.enter_context(_netlink())
-        with _asking(f"look into the pod's network namespace {netns}"):
+        descriptor = opened.enter_context(_entered(netns))
+        pod = opened.enter_context(_rtnetlink())
+        with _telling(f"look into the pod's network namespace {netns}"):
             _refuse_strangers(netns, pod)
         for vni, interface in zip(plan.vnis, interfaces, strict=True):
-            _make_device(vm, descriptor, plan, vni, interface, path)
-        with _asking("bring loopback up"):
-            indices = {link.get("ifname"): link.get("index") for link in pod.get_links()}
-            pod.link("set", index=indices["lo"], state="up")
-        for interface in interfaces:
+            with _telling(f"make the VXLAN device {interface.name} (number {vni})"):
+                device = Vxlan(vni, plan.worker, path.source, plan.port)
+                # By the socket of the VM's namespace: so the device's own packets go by the VM's network.
+                vm.add_vxlan(interface.name, interface.hardware_address, interface.mtu, device, descriptor)
             _keep_still(interface)
+        with _telling("bring loopback up"):
+            indices = {link.name: link.index for link in pod.links()}
+            pod.bring_up(indices["lo"])
         for operation in layout.operations(interfaces):
-            _do(pod, operation, indices[operation.interface])
-        with _asking("read back what was laid"):
+            with _telling(operation.says):
+                _do(pod, operation.value, indices[operation.interface])
+        with _telling("read back what was laid"):
             _verify(layout.wanted(plan, interfaces, path), readback.found(pod))
     return interfaces
 
 
+def _rtnetlink() -> "contextlib.closing[Rtnetlink]":
+    """A socket for the namespace that this thread is in."""
+    with _telling("open a netlink socket"):
+        return contextlib.closing(Rtnetlink())
+
+
+@contextlib.contextmanager
+def _entered(netns: str) -> Iterator[int]:
+    """This thread is in the namespace, for good; gives its descriptor."""
+    with contextlib.ExitStack() as opened:
+        with _telling(f"enter the pod's network namespace {netns}"):
+            descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            with open("/proc/thread-self/ns/net", "rb") as ours:
+                if os.path.sameopenfile(descriptor, ours.fileno()):
+                    raise _refusal(f"{netns} is the VM's own network namespace")
+            _system_call("setns", descriptor, _CLONE_NEWNET)
+        yield descriptor
+
+
 def _leave(netns: str, plan: GuestPlan, port: int) -> None:
-    from podvm_images.guest import egress  # with it pyroute2: see below
+    from podvm_images.guest import egress  # with it pyroute2, which few pods need
 
     try:
         ways = egress.apply(plan, port, netns)
     except AdaptorError as error:
         raise _refusal(str(error)) from error
     log.info("the pod has a way out of its VM", ways=[egress_layout.told(way) for way in ways])
-
-
-def _netlink() -> Any:
-    """A socket for the namespace that this thread is in. Imported here: a pod without a plan does not wait for it."""
-    from pyroute2 import IPRoute
-
-    return IPRoute()
 
 
 def _let_in_the_worker(plan: GuestPlan) -> None:
@@ -184,53 +194,33 @@ def _let_in_the_worker(plan: GuestPlan) -> None:
         table.admit(Admit(plan.port, plan.vnis, plan.worker, sealed=plan.wireguard is not None))
 
 
-def _path(vm: Any, plan: GuestPlan) -> Path:
+def _path(vm: Rtnetlink, plan: GuestPlan) -> Path:
     """The kernel's route to the worker, with what it has learnt of that path's MTU."""
     worker = plan.worker
-    with _asking(f"find a route to the worker {worker}"):
-        (route,) = vm.route("get", dst=worker, family=layout.FAMILY[6 if ":" in worker else 4])
-        (link,) = vm.get_links(route.get("oif"))
-    if route.get("type") != _RTN_UNICAST:
+    with _telling(f"find a route to the worker {worker}"):
+        way, links = vm.way_to(worker), {link.index: link for link in vm.links()}
+    if not way.unicast or way.index not in links:
         raise _refusal(f"the worker's address {worker} is one of this VM's own, or leads nowhere")
-    name = link.get("ifname")
+    link = links[way.index]
     if plan.wireguard is not None:
-        if name != names.WIREGUARD_DEVICE:
-            raise _refusal(f"what is for the worker's {worker} would leave by {name}, unencrypted")
-        return Path(name, route.get("prefsrc"), _mtu_inside(vm))
-    learnt = dict((route.get("metrics") or {}).get("attrs", ())).get("RTAX_MTU")
-    return Path(name, route.get("prefsrc"), min(link.get("mtu"), learnt or link.get("mtu")))
+        if link.name != names.WIREGUARD_DEVICE:
+            raise _refusal(f"what is for the worker's {worker} would leave by {link.name}, unencrypted")
+        return Path(link.name, way.source, _mtu_inside(vm))
+    return Path(link.name, way.source, min(link.mtu, way.mtu or link.mtu))
 
 
-def _mtu_inside(vm: Any) -> int:
+def _mtu_inside(vm: Rtnetlink) -> int:
     """What WireGuard leaves of the smallest of the VM's own devices: which one leads to the worker is not known until
     that calls."""
-    with _asking("look at the VM's own devices"):
-        links = readback.outward(vm)
-        own = {index: link.get("mtu") for index, link in links.items() if link.get("ifname") != names.WIREGUARD_DEVICE}
-        family = 4 if any(row.get("index") in own for row in vm.get_addr(family=layout.FAMILY[4])) else 6
+    with _telling("look at the VM's own devices"):
+        links = readback.outward(vm.links())
+        own = {index: link.mtu for index, link in links.items() if link.name != names.WIREGUARD_DEVICE}
+        family = 4 if any(index in own and ":" not in address.own for index, address in vm.addresses()) else 6
     return min((vxlan.wireguard_mtu(mtu, family) for mtu in own.values()), default=wireguard.DEVICE_MTU)
 
 
-def _make_device(vm: Any, netns: int, plan: GuestPlan, vni: int, interface: Interface, path: Path) -> None:
-    """In the pod's namespace by the socket of the VM's: so the device's own packets go by the VM's network."""
-    six = "6" if ":" in plan.worker else ""
-    with _asking(f"make the VXLAN device {interface.name} (number {vni})"):
-        vm.link(
-            "add",
-            ifname=interface.name,
-            kind="vxlan",
-            net_ns_fd=netns,
-            address=interface.hardware_address,
-            mtu=interface.mtu,
-            vxlan_id=vni,
-            vxlan_port=plan.port,
-            vxlan_learning=False,
-            **{f"vxlan_group{six}": plan.worker, f"vxlan_local{six}": path.source},
-        )
-
-
-def _refuse_strangers(netns: str, pod: Any) -> None:
-    if strangers := [link.get("ifname") for link in readback.outward(pod).values()]:
+def _refuse_strangers(netns: str, pod: Rtnetlink) -> None:
+    if strangers := [link.name for link in readback.outward(pod.links()).values()]:
         raise _refusal(
             f"the pod's network namespace {netns} has {', '.join(strangers)} already: it must be empty. Does a unit of "
             "the image put something there?"
@@ -252,10 +242,16 @@ def _keep_still(interface: Interface) -> None:
             file.write(value)
 
 
-def _do(pod: Any, operation: Operation, index: int) -> None:
-    verb = {"link": "set", "route": "append"}.get(operation.kind, "add")
-    with _asking(operation.says):
-        getattr(pod, operation.kind)(verb, **operation.arguments, **{_INDEX[operation.kind]: index})
+def _do(pod: Rtnetlink, value: Up | Address | Neighbour | Route, index: int) -> None:
+    match value:
+        case Up():
+            pod.bring_up(index)
+        case Address():
+            pod.add_address(index, value)
+        case Neighbour():
+            pod.add_neighbour(index, value)
+        case Route():
+            pod.add_route(index, value)
 
 
 def _verify(wanted: dict[str, Any], found: dict[str, Any]) -> None:
@@ -273,18 +269,6 @@ def _telling(deed: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _refusal(f"it cannot {deed}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _asking(deed: str) -> Iterator[None]:
-    """Likewise, where pyroute2 does it."""
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with _telling(deed):
-        try:
-            yield
-        except NetlinkError as error:
-            raise OSError(error.code, os.strerror(error.code)) from error
 
 
 def _refusal(why: str) -> StatusError:

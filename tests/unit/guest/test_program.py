@@ -210,7 +210,7 @@ def test_the_guest_loads_nothing_that_it_does_not_need() -> None:
     shared = ("adaptor.podnet.", "adaptor.relay.", "adaptor.telemetry.", "adaptor.ttrpc.")
     ours = {name for name in loaded if name.startswith(shared)}
     assert ours <= {
-        "adaptor.podnet.plan", "adaptor.podnet.vxlan",
+        "adaptor.podnet.exchange", "adaptor.podnet.plan", "adaptor.podnet.vxlan",
         "adaptor.relay.carrier", "adaptor.relay.pump", "adaptor.relay.readiness", "adaptor.relay.records",
         "adaptor.relay.splice", "adaptor.relay.tls",
         "adaptor.telemetry.logs", "adaptor.telemetry.redact",
