@@ -14,7 +14,8 @@ from pyroute2 import IPRoute
 
 from adaptor.errors import Code, StatusError
 from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, PodNetwork, Route
-from podvm_images.guest import layout, network, rtnetlink
+from podvm_images.guest import layout, podns, rtnetlink
+from podvm_images.guest.network import Network
 from tests.unit.guest.vm import (
     MAC,
     OURS,
@@ -148,7 +149,7 @@ def told() -> list[str]:
 @in_a_vm
 async def test_the_loop_goes_on_while_the_kernel_is_asked(vm: Vm) -> None:
     asked, go_on = threading.Event(), threading.Event()
-    real = network._path
+    real = podns._path
 
     def slow(*given: Any) -> Any:
         asked.set()
@@ -157,7 +158,7 @@ async def test_the_loop_goes_on_while_the_kernel_is_asked(vm: Vm) -> None:
 
     vm.uplink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_path", slow)
+        patch.setattr(podns, "_path", slow)
         laying = asyncio.ensure_future(vm.lay(plan(bridge())))
         while not asked.is_set():
             await asyncio.sleep(0)
@@ -335,6 +336,6 @@ async def test_a_route_that_the_kernel_added_by_itself_does_not_pass(vm: Vm) -> 
 @in_a_vm
 async def test_a_vm_without_a_way_to_the_namespaces_place_says_so(vm: Vm) -> None:
     vm.uplink()
-    blocked = network.Network(f"{vm.worker}/podns")
+    blocked = Network(f"{vm.worker}/podns")
     assert "make the pod's network namespace" in (await refusal(blocked.make())).message
     assert inside(vm.worker, lambda: True)
