@@ -48,6 +48,17 @@ def test_a_pid_namespace_to_share_is_joined() -> None:
     assert {"type": "pid", "path": "/proc/7/ns/pid"} in config["linux"]["namespaces"]
 
 
+def test_a_network_namespace_is_joined_by_its_path_and_none_is_made() -> None:
+    spec = agent_pb2.Spec()
+    spec.CopyFrom(SPEC)
+    spec.linux.namespaces.add(type="network")
+    assert bundle.container(spec, ROOMY).config == bundle.container(SPEC, ROOMY).config
+    spec.linux.namespaces[-1].path = "/run/netns/podns"
+    made = bundle.container(spec, ROOMY)
+    assert made.config["linux"]["namespaces"][2:] == [{"type": "network", "path": "/run/netns/podns"}]
+    assert made.network == "/run/netns/podns"
+
+
 def test_annotations_do_not_reach_the_runtime_for_it_would_obey_some() -> None:
     spec = agent_pb2.Spec()
     spec.CopyFrom(SPEC)

@@ -141,6 +141,12 @@ def make_namespace(path: str) -> None:
     in_thread(make)
 
 
+def set_up() -> None:
+    """Loopback, as every VM has it."""
+    with IPRoute() as ip:
+        ip.link("set", index=1, state="up")
+
+
 def _in_namespace(device: str, *addresses: str) -> None:
     with IPRoute() as ip:
         _up(ip, device, *addresses)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -81,6 +82,8 @@ class Host:
         _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         os.makedirs("/run/wireguard", exist_ok=True)
         _call("mount", b"none", b"/run/wireguard", b"tmpfs", 0, None)
+        # No link-local addresses, which come some time after a device is up: dumps are compared.
+        Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")
         from pyroute2 import IPRoute
 
         with IPRoute() as ip:
