@@ -167,7 +167,7 @@ def altered(**changes: Any) -> bytes:
         (altered(port=0), Code.INVALID_ARGUMENT, "port: expected a number from 1 to 65535, found 0"),
         (altered(worker="worker"), Code.INVALID_ARGUMENT, 'worker: expected an IP address, found "worker"'),
         (altered(worker="fe80::1"), Code.INVALID_ARGUMENT, "the worker's address fe80::1 is link-local"),
-        (altered(wireguard={"public_key": KEY, "port": 51820}), Code.UNIMPLEMENTED, "not encrypt it"),
+        (altered(wireguard={"public_key": KEY, "port": 51820}), Code.INVALID_ARGUMENT, "tunnel cannot come from"),
         (altered(interfaces=[]), Code.INVALID_ARGUMENT, "interfaces: expected at least one"),
         (altered(surprise=1), Code.INVALID_ARGUMENT, "the whole: expected an object with the keys"),
     ],
