@@ -115,7 +115,7 @@ def test_a_sandbox_of_an_older_version_has_no_tunnel() -> None:
 
 
 def test_a_tunnel_is_its_sandboxs_and_does_not_go_with_the_vm() -> None:
-    begun = [Created(SPEC), StartRequested(180.0), NetworkIntended(TUNNEL)]
+    begun: list[Event] = [Created(SPEC), StartRequested(180.0), NetworkIntended(TUNNEL)]
     given = fold([*begun, INTENT, Kept("x", 77.0), GivenAway("b")])
     assert (given.launch, given.network) == (None, TUNNEL)
     other = replace(TUNNEL, netns="/run/netns/y")
