@@ -142,7 +142,7 @@ class HostNetworks:
         """
         network = await self._network(tunnel)
         asked = probe.addresses(network)
-        taps = await self._do(self._connect, tunnel, [cord.device for cord in tunnel.cords])
+        taps = await self._taps(tunnel)
         try:
             async with asyncio.TaskGroup() as group:
                 answers = {
@@ -169,6 +169,15 @@ class HostNetworks:
         if tunnel.netns not in self._given.values():
             self._seen.pop(tunnel.netns, None)
 
+    async def _taps(self, tunnel: Tunnel) -> list[socket.socket]:
+        """Connect it; the probe's sockets, which whoever waits no longer cannot close."""
+        connecting = asyncio.ensure_future(self._do(self._connect, tunnel))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close)
+            raise
+
     # on the thread
 
     def _open(self, tunnel: Tunnel) -> None:
@@ -176,16 +185,18 @@ class HostNetworks:
         if tunnel.encrypted:
             worker = inner_address(self._worker.join(tunnel.netns).public_key)
         try:
-            self._worker.carry_out(tunnel, operations.opening(tunnel, worker, self._settings.host_interface or ""))
+            # What is sealed leaves by WireGuard's device, and WireGuard's packets by the route to the VM.
+            link = "" if tunnel.encrypted else self._settings.host_interface or ""
+            self._worker.carry_out(tunnel, operations.opening(tunnel, worker, link))
         except NumberTaken as taken:
             self._others.add(taken.vni)
             raise VniTaken(
                 f"another program of this node has a VXLAN device with the number {taken.vni} on UDP port {tunnel.port}"
             ) from None
 
-    def _connect(self, tunnel: Tunnel, devices: list[str]) -> list[socket.socket]:
+    def _connect(self, tunnel: Tunnel) -> list[socket.socket]:
         self._worker.carry_out(tunnel, operations.connecting(tunnel, _inner(tunnel)))
-        return self._worker.taps(tunnel, devices)
+        return self._worker.taps(tunnel, [cord.device for cord in tunnel.cords])
 
     def _remove(self, tunnel: Tunnel) -> None:
         self._worker.undo(tunnel, operations.removing(tunnel, _inner(tunnel)))
@@ -208,6 +219,12 @@ class HostNetworks:
 
     async def _do(self, work: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def _close(connected: "asyncio.Future[list[socket.socket]]") -> None:
+    if not connected.cancelled() and connected.exception() is None:
+        for tap in connected.result():
+            tap.close()
 
 
 def _inner(tunnel: Tunnel) -> str:

@@ -30,6 +30,8 @@ from podvm_images.guest.volumes import Volumes
 # Seconds that an agent gets to listen. The image starts it on Bind, beside mounting what it needs; kubelet's patience
 # for the whole pod is some four minutes.
 AGENT_TIMEOUT: Final = 60.0
+# Seconds for the pod's network. The kernel takes milliseconds; one that hangs must be told from one that is slow.
+NETWORK_TIMEOUT: Final = 30.0
 # Of a caller's own deadline, so that it still hears why the agent did not come.
 _SHARE: Final = 0.9
 _NONCE_LEAST: Final = 16  # bytes
@@ -163,19 +165,32 @@ class Control:
         the agent listens."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+
+        def left() -> float | None:
+            return None if timeout is None else max(0.0, timeout - (loop.time() - began))
+
         answer = BindResponse()
         if plan is not None:
-            await self._network.make()
-            self._agent.start()
-            answer.network = to_json(await self._network.lay(plan))
-            timeout = timeout and max(0.0, timeout - (loop.time() - began))
-        agent = await self._agent.connect(AGENT_TIMEOUT if timeout is None else min(AGENT_TIMEOUT, timeout))
+            answer.network = await self._lay(plan, _most(NETWORK_TIMEOUT, timeout))
+        agent = await self._agent.connect(_most(AGENT_TIMEOUT, timeout if plan is None else left()))
         try:
-            await self._volumes.mount(request.volumes, timeout and timeout - (loop.time() - began))
+            await self._volumes.mount(request.volumes, left())
         except BaseException:
             agent.close()
             raise
         return Bound(Forwarder(agent, plan is not None, self._volumes.release), answer.SerializeToString())
+
+    async def _lay(self, plan: GuestPlan, timeout: float) -> bytes:
+        """The pod's namespace comes before the agent, which may have mounts of its own, and the rest beside it."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._network.make()
+                self._agent.start()
+                return to_json(await self._network.lay(plan))
+        except TimeoutError:
+            raise StatusError(
+                Code.DEADLINE_EXCEEDED, f"the pod's network was not laid in the VM within {timeout:.3g} s"
+            ) from None
 
     def _forwarder_of(self, sandbox_id: str) -> Forwarder:
         binding = self._binding
@@ -215,6 +230,10 @@ def _note(bind: "asyncio.Task[Bound]") -> None:
     """Perhaps no link is left that would tell how it ended."""
     if not bind.cancelled() and (error := bind.exception()) is not None:
         log.error("bound, but the pod cannot begin: this VM is spent", reason=error)
+
+
+def _most(seconds: float, left: float | None) -> float:
+    return seconds if left is None else min(seconds, left)
 
 
 def _decode(kind: type[M], payload: bytes) -> M:

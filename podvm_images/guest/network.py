@@ -21,7 +21,7 @@ from adaptor import names
 from adaptor.errors import AdaptorError, Code, InvalidRequest, StatusError
 from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, PlanFault, guest_plan_from_json
 from adaptor.telemetry import logs
-from podvm_images.guest import egress_layout, guard, layout, readback
+from podvm_images.guest import egress_layout, layout, readback
 from podvm_images.guest.layout import Operation, Path
 
 # linux/sched.h, linux/mount.h, linux/nsfs.h, linux/if.h
@@ -121,8 +121,7 @@ def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
         vm = opened.enter_context(_netlink())
         path = _path(vm, plan.worker)
         interfaces = layout.fit(plan, path)
-        with _telling("make the nftables rules that keep strangers out of the pod's tunnel"):
-            guard.listen_only_to(plan.worker, plan.port)
+        _let_in_the_worker(plan)
         with _telling(f"enter the pod's network namespace {netns}"):
             descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
@@ -130,16 +129,19 @@ def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
                 raise _refusal(f"{netns} is the VM's own network namespace")
             _system_call("setns", descriptor, _CLONE_NEWNET)
         pod = opened.enter_context(_netlink())
-        _refuse_strangers(netns, pod)
+        with _asking(f"look into the pod's network namespace {netns}"):
+            _refuse_strangers(netns, pod)
         for vni, interface in zip(plan.vnis, interfaces, strict=True):
             _make_device(vm, descriptor, plan, vni, interface, path)
-        indices = {link.get("ifname"): link.get("index") for link in pod.get_links()}
-        pod.link("set", index=indices["lo"], state="up")
+        with _asking("bring loopback up"):
+            indices = {link.get("ifname"): link.get("index") for link in pod.get_links()}
+            pod.link("set", index=indices["lo"], state="up")
         for interface in interfaces:
             _keep_still(interface)
         for operation in layout.operations(interfaces):
             _do(pod, operation, indices[operation.interface])
-        _verify(layout.wanted(plan, interfaces, path), readback.found(pod))
+        with _asking("read back what was laid"):
+            _verify(layout.wanted(plan, interfaces, path), readback.found(pod))
     return interfaces
 
 
@@ -160,9 +162,21 @@ def _netlink() -> Any:
     return IPRoute()
 
 
+def _let_in_the_worker(plan: GuestPlan) -> None:
+    """And nobody else: a VXLAN takes packets from anybody. With the table that the worker has for its own end."""
+    from adaptor.podnet.nftables import Table
+    from adaptor.podnet.operations import Admit
+
+    with (
+        _telling("make the nftables rules that keep strangers out of the pod's tunnel"),
+        contextlib.closing(Table()) as table,
+    ):
+        table.admit(Admit(plan.port, plan.vnis, plan.worker, sealed=plan.wireguard is not None))
+
+
 def _path(vm: Any, worker: str) -> Path:
     """The kernel's route to the worker, with what it has learnt of that path's MTU."""
-    with _telling(f"find a route to the worker {worker}"):
+    with _asking(f"find a route to the worker {worker}"):
         (route,) = vm.route("get", dst=worker, family=layout.FAMILY[6 if ":" in worker else 4])
         (link,) = vm.get_links(route.get("oif"))
     if route.get("type") != _RTN_UNICAST:
@@ -174,7 +188,7 @@ def _path(vm: Any, worker: str) -> Path:
 def _make_device(vm: Any, netns: int, plan: GuestPlan, vni: int, interface: Interface, path: Path) -> None:
     """In the pod's namespace by the socket of the VM's: so the device's own packets go by the VM's network."""
     six = "6" if ":" in plan.worker else ""
-    with _telling(f"make the VXLAN device {interface.name} (number {vni})"):
+    with _asking(f"make the VXLAN device {interface.name} (number {vni})"):
         vm.link(
             "add",
             ifname=interface.name,
@@ -214,7 +228,7 @@ def _keep_still(interface: Interface) -> None:
 
 def _do(pod: Any, operation: Operation, index: int) -> None:
     verb = {"link": "set", "route": "append"}.get(operation.kind, "add")
-    with _telling(operation.says):
+    with _asking(operation.says):
         getattr(pod, operation.kind)(verb, **operation.arguments, **{_INDEX[operation.kind]: index})
 
 
@@ -229,14 +243,22 @@ def _verify(wanted: dict[str, Any], found: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _telling(deed: str) -> Iterator[None]:
     """Make of what the kernel refuses a StatusError that says what was being done."""
-    from pyroute2.netlink.exceptions import NetlinkError
-
     try:
         yield
-    except NetlinkError as error:
-        raise _refusal(f"it cannot {deed}: {os.strerror(error.code)}") from error
     except OSError as error:
         raise _refusal(f"it cannot {deed}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _asking(deed: str) -> Iterator[None]:
+    """Likewise, where pyroute2 does it."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _telling(deed):
+        try:
+            yield
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
 
 
 def _refusal(why: str) -> StatusError:

@@ -1,5 +1,7 @@
 """Bind with a network, over a real link into a VM with namespaces of its own."""
 
+import asyncio
+import base64
 import dataclasses
 import json
 import socket
@@ -21,6 +23,7 @@ from tests.unit.guest.peers import Dial, GuestWorld, Worker, client, guest, pod,
 from tests.unit.guest.vm import OURS, PORT, WORKER, Vm, bridge, far_end, in_a_vm, in_thread, listener, plan, set_up
 
 NETWORK = to_json(plan(bridge()))
+KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 @asynccontextmanager
@@ -122,6 +125,25 @@ async def test_the_agent_starts_with_the_namespace_there_and_is_ended_with_a_net
     assert process.poll() is not None
 
 
+@in_a_vm
+async def test_a_kernel_that_hangs_is_told_within_the_callers_time(vm: Vm, pki: NodePki) -> None:
+    """The thread that hangs cannot be ended; nobody waits for it."""
+
+    class Hanging(Network):
+        async def lay(self, plan: GuestPlan) -> GuestAnswer:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("nothing completes this future")
+
+    vm.uplink()
+    vm.network = Hanging(vm.podns)
+    async with bound_to_be(vm, pki) as (_, worker):
+        error = await refusal(worker.bind(pod(network=NETWORK), timeout=0.5))
+        assert (error.code, error.message) == (
+            Code.DEADLINE_EXCEEDED,
+            "the pod's network was not laid in the VM within 0.45 s",
+        )
+
+
 # -- refused before anything was written --------------------------------------------------------------
 
 
@@ -138,7 +160,8 @@ def altered(**changes: Any) -> bytes:
         (altered(port=0), Code.INVALID_ARGUMENT, "port: expected a number from 1 to 65535, found 0"),
         (altered(worker="worker"), Code.INVALID_ARGUMENT, 'worker: expected an IP address, found "worker"'),
         (altered(worker="fe80::1"), Code.INVALID_ARGUMENT, "the worker's address fe80::1 is link-local"),
-        (altered(imds=True), Code.UNIMPLEMENTED, "reach its metadata service"),
+        (altered(wireguard={"public_key": KEY, "port": 51820}), Code.UNIMPLEMENTED, "not encrypt it"),
+        (altered(interfaces=[]), Code.INVALID_ARGUMENT, "interfaces: expected at least one"),
         (altered(surprise=1), Code.INVALID_ARGUMENT, "the whole: expected an object with the keys"),
     ],
 )

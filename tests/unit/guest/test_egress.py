@@ -169,6 +169,9 @@ def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:
         for network in (f"{POD}/32", "10.0.9.1/32"):
             world.cloud.ip(partial(_route_by_the_vm, network))
             world.cloud.send(network.partition("/")[0], 53)
+        world.vm.sysctl("ipv4/conf/eth1/forwarding", 1)
+        world.second.ip(lambda ip: ip.route("add", dst=f"{POD}/32", gateway=CARD2))
+        world.second.send(POD, 53)
         for receiver in (at_the_pod, at_the_second):
             assert_nothing_comes(receiver)
         world.vm.send("10.0.9.1", 53)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from adaptor.errors import Code, InvalidRequest, StatusError
-from adaptor.podnet.plan import Egress, GuestPlan, Interface, Neighbour, Route, WireGuard
+from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, Route, WireGuard
 from podvm_images.guest import layout
 from podvm_images.guest.layout import Path
 
@@ -97,17 +97,9 @@ def test_a_path_that_leaves_too_little_is_told_with_what_is_needed() -> None:
     assert caught.value.code == Code.FAILED_PRECONDITION
 
 
-@pytest.mark.parametrize(
-    ("plan", "complaint"),
-    [
-        (replace(PLAN, wireguard=WireGuard("k", 0)), "not encrypt it"),
-        (replace(PLAN, egress=Egress(())), "not let the pod's traffic leave from here"),
-        (replace(PLAN, imds=True), "not let the pod reach its metadata service"),
-    ],
-)
-def test_what_this_image_cannot_do_is_told_with_a_way_out(plan: GuestPlan, complaint: str) -> None:
-    with pytest.raises(StatusError, match=complaint) as caught:
-        layout.check(plan)
+def test_what_this_image_cannot_do_is_told_with_a_way_out() -> None:
+    with pytest.raises(StatusError, match="not encrypt it: set") as caught:
+        layout.check(replace(PLAN, wireguard=WireGuard("k", 0)))
     assert caught.value.code == Code.UNIMPLEMENTED
 
 

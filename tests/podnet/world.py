@@ -1,0 +1,264 @@
+"""A worker, its pods and their VMs as namespaces, and everything that the kernel tells of one of them, to be compared."""
+
+import asyncio
+import ctypes
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from adaptor.podnet.exchange import NETLINK_NETFILTER, NETLINK_ROUTE, Exchange, attribute, attributes, message, pairs
+from adaptor.podnet.plan import Tunnel
+from tests.unit.podnet.netns import Host
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000
+# rtnetlink's dumps: request, its header, the attributes that change by themselves (counters and times)
+_DUMPS: Final = {
+    "links": (18, 16, {7, 23, 35, 36, 47, 48}),
+    "addresses": (22, 8, {6}),
+    "routes": (26, 12, {12}),
+    "rules": (34, 12, set[int]()),
+    "neighbours": (30, 12, {3}),
+    "qdiscs": (38, 20, {3, 4, 7}),
+    "namespaces": (90, 4, set[int]()),
+}
+_AF_SPEC, _AF_INET6, _INET6_COUNTERS = 26, 10, {3, 5, 6}
+_FILTERS, _ACTIONS = 46, 50
+_PARENTS: Final = (0xFFFFFFF2, 0xFFFFFFF3)
+_TABLES, _CHAINS, _RULES, _SETS, _ELEMENTS = 1, 4, 7, 10, 13
+_NUD_PERMANENT: Final = 0x80
+
+Dump = dict[str, list[Any]]
+
+
+class World:
+    """One worker and the network that its VMs are in: eth0 of the worker is 10.0.0.1 and fd00::1, of the VMs' host
+    10.0.0.2 and fd00::2."""
+
+    def __init__(self) -> None:
+        self.worker, self.vm = Host("worker"), Host("vm")
+        self._held: list[int] = []
+        self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
+        with open(self.vm.path, "rb") as there:
+            peer = {"ifname": "eth0", "net_ns_fd": there.fileno()}
+            self.worker.netlink(lambda ip: ip.link("add", ifname="eth0", kind="veth", peer=peer))
+        self.worker.up("eth0", "10.0.0.1/24", "fd00::1/64")
+        self.vm.up("eth0", "10.0.0.2/24", "fd00::2/64")
+        self.quiet(self.worker)
+
+    def close(self) -> None:
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._workshop.shutdown()
+        self.worker.close()
+        self.vm.close()
+
+    def quiet(self, host: Host) -> None:
+        """Until duplicate detection has its result, addresses change by themselves: it is not waited for, it is off for
+        what comes."""
+        host.do(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """In the worker's namespace, with its threads."""
+        return self.worker.do(lambda: asyncio.run(work()))
+
+    def pod(self, number: int, *, interfaces: int = 1) -> str:
+        """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/32 and fd10::."""
+        descriptor = self._workshop.submit(_namespace).result()
+        self._held.append(descriptor)
+        path = f"/proc/{os.getpid()}/fd/{descriptor}"
+        high, low = divmod(number, 200)
+
+        def cables(ip: Any) -> None:
+            for place in range(interfaces):
+                peer = {"ifname": f"eth{place}", "net_ns_fd": descriptor, "address": _mac(number, place)}
+                ip.link("add", ifname=f"pod{number}.{place}", kind="veth", peer=peer)
+                ip.link("set", index=ip.link_lookup(ifname=f"pod{number}.{place}")[0], state="up")
+
+        self.worker.netlink(cables)
+
+        def dress(ip: Any) -> None:
+            for place in range(interfaces):
+                index = ip.link_lookup(ifname=f"eth{place}")[0]
+                ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=16)
+                ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
+                ip.link("set", index=index, state="up")
+            ip.route("add", dst="default", gateway="10.1.255.254")
+
+        self.inside(path, lambda: _netlink(dress))
+        return path
+
+    def inside(self, path: str, work: Callable[[], T]) -> T:
+        """In that namespace, on a thread that ends there."""
+        return _elsewhere(path, work)
+
+    def answer(self, tunnel: Tunnel, *, family: int = 4) -> None:
+        """The VM's half: a device for each cord, which has the pod's MAC and addresses. Forty pods' VMs may be one."""
+
+        def deed(ip: Any) -> None:
+            for place, cord in enumerate(tunnel.cords):
+                number = self.number_of(tunnel)
+                high, low = divmod(number, 200)
+                name = f"v{cord.vni}"
+                remote = {"vxlan_group": tunnel.worker} if ":" not in tunnel.worker else {"vxlan_group6": tunnel.worker}
+                ip.link(
+                    "add",
+                    ifname=name,
+                    kind="vxlan",
+                    vxlan_id=cord.vni,
+                    vxlan_port=tunnel.port,
+                    vxlan_learning=False,
+                    address=_mac(number, place),
+                    **remote,
+                )
+                index = ip.link_lookup(ifname=name)[0]
+                ip.link("set", index=index, state="up")
+                if family == 4:
+                    ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=32)
+                else:
+                    ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
+
+        self.vm.netlink(deed)
+
+    def number_of(self, tunnel: Tunnel) -> int:
+        """Of the pod whose tunnel that is."""
+        interface = tunnel.cords[0].interface
+        mac = self.inside(tunnel.netns, lambda: _netlink(lambda ip: _link(ip, interface).get("address")))
+        return int(mac.replace(":", "")[2:8], 16)
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """The VM is gone."""
+
+        def deed(ip: Any) -> None:
+            for cord in tunnel.cords:
+                for index in ip.link_lookup(ifname=f"v{cord.vni}"):
+                    ip.link("del", index=index)
+
+        self.vm.netlink(deed)
+
+
+def _namespace() -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+    for knob in ("all", "default"):  # addresses are what the test gives, at once
+        Path(f"/proc/sys/net/ipv6/conf/{knob}/accept_dad").write_text("0")
+        Path(f"/proc/sys/net/ipv6/conf/{knob}/router_solicitations").write_text("0")
+    return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _elsewhere(path: str, work: Callable[[], T]) -> T:
+    def visit() -> T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(path, "rb") as there:
+            if libc.setns(there.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        return work()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(visit).result()
+
+
+def _netlink(deed: Callable[[Any], T]) -> T:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        return deed(ip)
+
+
+def _link(ip: Any, name: str) -> Any:
+    return ip.link("get", ifname=name)[0]
+
+
+def _mac(number: int, place: int) -> str:
+    return ":".join(f"{byte:02x}" for byte in struct.pack(">BBHBB", 2, 0, number, place, 1))
+
+
+def _ipv6(number: int, place: int) -> str:
+    return f"fd1{place}::{number + 2:x}"
+
+
+# everything that the kernel tells
+
+
+def dump(*, sysctls: bool = False) -> Dump:
+    """Of the namespace that this thread is in, without what changes by itself: counters, times, entries that were
+    learnt."""
+    found: Dump = {}
+    with Exchange(NETLINK_ROUTE) as route:
+        for name, (kind, header, volatile) in _DUMPS.items():
+            rows = route.dump(message(kind, 0, bytes(header)))
+            found[name] = sorted(_row(name, body, header, volatile) for body in rows if _stays(name, body))
+        indexes = [struct.unpack_from("=i", row[0], 4)[0] for row in found["links"]]
+        found["filters"] = [
+            _row("filters", body, 20, {2})
+            for index in indexes
+            for parent in _PARENTS
+            for body in route.dump(message(_FILTERS, 0, struct.pack("=BxxxiIII", 0, index, 0, parent, 0)))
+        ]
+        wanted = attribute(1 | 0x8000, attribute(1 | 0x8000, attribute(1, b"mirred\0")))
+        found["actions"] = [
+            kind for body in route.dump(message(_ACTIONS, 0, bytes(4) + wanted)) for kind, _ in _listed(body)
+        ]
+    with Exchange(NETLINK_NETFILTER) as netfilter:
+        for name, kind in {"tables": _TABLES, "chains": _CHAINS, "nft rules": _RULES, "sets": _SETS}.items():
+            found[name] = netfilter.dump(message(10 << 8 | kind, 0, bytes(4)))
+        found["elements"] = [
+            netfilter.dump(message(10 << 8 | _ELEMENTS, 0, body[:4] + _named(attributes(body[4:]))))
+            for body in found["sets"]
+        ]
+    if sysctls:
+        found["sysctls"] = list(_sysctls())
+    return found
+
+
+def _named(set_: dict[int, bytes]) -> bytes:
+    return attribute(1, set_[1]) + attribute(2, set_[2])
+
+
+def _listed(body: bytes) -> list[tuple[int, bytes]]:
+    return list(pairs(attributes(body[4:]).get(1, b"")))
+
+
+def _stays(name: str, body: bytes) -> bool:
+    return name != "neighbours" or bool(struct.unpack_from("=H", body, 8)[0] & _NUD_PERMANENT)
+
+
+def _row(name: str, body: bytes, header: int, volatile: set[int]) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
+    kept = [(kind, value) for kind, value in pairs(body[header:]) if kind not in volatile]
+    if name == "links":
+        kept = [(kind, _settings(value) if kind == _AF_SPEC else value) for kind, value in kept]
+    return body[:header], tuple(kept)
+
+
+def _settings(families: bytes) -> bytes:
+    found = b""
+    for family, values in pairs(families):
+        inner = [(k, v) for k, v in pairs(values) if family != _AF_INET6 or k not in _INET6_COUNTERS]
+        found += attribute(family, b"".join(attribute(k, v) for k, v in inner))
+    return found
+
+
+def _sysctls() -> Iterator[tuple[str, str]]:
+    """What a tunnel could have changed; not the state of connection tracking and caches."""
+    for path in sorted(Path("/proc/sys/net").rglob("*")):
+        if path.is_file() and os.access(path, os.R_OK) and not path.name.endswith(("_count", "flush", "_allocated")):
+            try:
+                yield str(path), path.read_text()
+            except OSError:
+                continue
+
+
+@contextmanager
+def listening(port: int) -> Iterator[socket.socket]:
+    """Somebody else's UDP socket, in the namespace that this thread is in."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", port))
+        yield taken
