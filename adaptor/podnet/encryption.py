@@ -8,6 +8,7 @@ touches nothing. Everything here blocks, for milliseconds, and may be called fro
 """
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,7 +19,15 @@ from adaptor.podnet.plan import PlanFault, WireGuard
 from adaptor.podnet.wireguard_device import Endpoint
 from adaptor.telemetry import logs, metrics
 
+# Seconds that one who runs wireguard-go elsewhere may take to start it, and between looks whether it is there.
+_SERVER_PATIENCE: Final = 15.0
+_SERVER_POLL: Final = 0.2
 LOOK: Final = 2.0  # seconds between two looks: a pod waits so long for its network, once wireguard-go was killed
+
+# After a reboot, say, or when an adaptor and wireguard-go ended together.
+_LOST: Final = (
+    "the WireGuard device of running pods was gone when this adaptor began, and its key with it: end those pods"
+)
 
 log = logs.get(__name__)
 
@@ -38,14 +47,19 @@ class Encryption:
     def open(cls, wish: str, port: int = names.WIREGUARD_PORT, *, spawn: bool = True) -> "Encryption":
         """By the WireGuard that `wish` (auto, kernel, userspace) means on this node; `spawn`: start wireguard-go where
         it is the one, and nobody serves it. Raises: Unavailable, for the person who must choose."""
-        try:
-            backend = wireguard_choice.choose(wish, spawn=spawn)
-        except Unavailable as error:
-            raise Unavailable(
-                f"network.encryption is required, and this node has no WireGuard for network.wireguard = {wish}: {error}. "
-                "Provide one of them, or set network.encryption = off: pods' traffic to their VMs is readable then"
-            ) from None
-        return cls(Endpoint(backend), port)
+        patience = 0.0 if spawn else _SERVER_PATIENCE
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return cls(Endpoint(wireguard_choice.choose(wish, spawn=spawn)), port)
+            except Unavailable as error:
+                if time.monotonic() >= until:
+                    raise Unavailable(
+                        "network.encryption is required, and this node has no WireGuard for network.wireguard = "
+                        f"{wish}: {error}. Provide one of them, or set network.encryption = off: pods' traffic to their "
+                        "VMs is readable then"
+                    ) from None
+            time.sleep(_SERVER_POLL)
 
     @property
     def kind(self) -> str:
@@ -57,17 +71,18 @@ class Encryption:
         """Why encrypted pods have no network now; empty: they have."""
         return self._trouble
 
+    def know(self, tunnels: Mapping[str, str]) -> None:
+        """Those that there are at a start, with their VMs' public keys, as far as these are known. Nothing is done."""
+        with self._lock:
+            self._users.update(tunnels)
+
     def recall(self, tunnels: Mapping[str, str]) -> None:
-        """Those that there are at a start, with their VMs' public keys. What else the device has is left over from an
-        end that was cut short, and goes."""
+        """As `know`, and they are all: what else the device has is left over from an end that was cut short, and goes."""
         with self._lock:
             self._users = dict(tunnels)
-            found = self._endpoint.find()
+            self._find()
             if not self._users:
                 self._endpoint.delete()
-            elif found is None and (lost := [name for name, key in tunnels.items() if key]):
-                # Perhaps the machine was rebooted. The key is gone for good; these VMs know no other.
-                log.error("the WireGuard device of running pods is gone: their network is lost", tunnels=lost)
             for stranger in self._endpoint.peers - set(self._users.values()):
                 self._endpoint.drop(stranger)
             self._measure()
@@ -76,7 +91,9 @@ class Encryption:
         """Have the device for this tunnel; what its VM is told of us, and where it is to listen."""
         with self._lock:
             self._users.setdefault(tunnel, "")
+            self._find()
             public_key = self._endpoint.ensure()
+            self._trouble = ""
             self._measure()
             return WireGuard(public_key, self._port)
 
@@ -106,7 +123,8 @@ class Encryption:
         """The tunnel needs it no longer. `public_key`: its VM's, should nobody here remember it."""
         with self._lock:
             key = self._users.get(tunnel) or public_key
-            if not set(self._users) - {tunnel}:
+            self._find()
+            if not set(self._users) - {tunnel} and not self._endpoint.peers - {key}:
                 self._endpoint.delete()
             elif key and key not in {other for name, other in self._users.items() if name != tunnel}:
                 self._endpoint.drop(key)
@@ -120,6 +138,7 @@ class Encryption:
             if not self._users:
                 return
             try:
+                self._find()
                 if self._endpoint.look():
                     metrics.WIREGUARD_REVIVALS.inc()
                     log.error("the WireGuard device was gone or changed; it is as it was again", kind=self.kind)
@@ -128,8 +147,14 @@ class Encryption:
                     log.error("encrypted pods have no network", reason=str(error), kind=self.kind)
                 self._trouble = f"encrypted pods have no network: {error}"
             else:
-                self._trouble = ""
+                self._trouble = _LOST if self._endpoint.lost and any(self._users.values()) else ""
             self._measure()
+
+    def _find(self) -> None:
+        """What an earlier adaptor has left, once. The key of a device that is gone is so for good."""
+        if self._endpoint.lost and self._endpoint.find() is None and any(self._users.values()) and not self._trouble:
+            self._trouble = _LOST
+            log.error(_LOST, tunnels=[name for name, key in self._users.items() if key])
 
     def _measure(self) -> None:
         metrics.WIREGUARD_UP.set(1 if self._users and not self._trouble else 0)

@@ -35,6 +35,7 @@ class HostNetworks:
         """`wireguard`: needed where the settings ask for it, or a tunnel of the journal has it."""
         self._settings = settings or Network()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podnet")
+        self._wireguard = wireguard
         self._worker = Worker(wireguard)
         self._given: dict[int, str] = {}  # VNI: the pod's namespace
         self._others: set[int] = set()  # VNIs that somebody else on this worker has
@@ -52,8 +53,11 @@ class HostNetworks:
 
     def recall(self, tunnels: Iterable[Tunnel]) -> None:
         """Those that the journal knows, at a start: their numbers are given to nobody else."""
-        for tunnel in tunnels:
+        known = list(tunnels)
+        for tunnel in known:
             self._keep(tunnel)
+        if self._wireguard is not None:
+            self._wireguard.know({tunnel.netns: tunnel.public_key for tunnel in known if tunnel.encrypted})
 
     async def keep_only(self, tunnels: Iterable[Tunnel]) -> None:
         """Take away what this node's own namespace has of ours for any other tunnel: an adaptor whose journal was lost

@@ -37,8 +37,9 @@ def numbers(count: int, *, first: int, after: int, taken: Collection[int]) -> tu
 
 
 def wireguard_mtu(path_mtu: int, family: int) -> int:
-    """What WireGuard leaves of a path of `family`. Its padding to 16 bytes ends at that, so it needs no room."""
-    return path_mtu - WIREGUARD_OVERHEAD[family]
+    """What WireGuard leaves of a path of `family`: it pads packets to 16 bytes, beyond the path's MTU if it must."""
+    left = path_mtu - WIREGUARD_OVERHEAD[family]
+    return left - left % 16
 
 
 def inner_mtu(path_mtu: int, family: int, *, encrypted: bool = False) -> int:

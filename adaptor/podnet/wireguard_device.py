@@ -216,6 +216,12 @@ class Endpoint:
         return self._backend.kind
 
     @property
+    def lost(self) -> bool:
+        """Nothing is known of a device: none was found or made."""
+        with self._lock:
+            return self._key is None
+
+    @property
     def peers(self) -> frozenset[str]:
         """Their public keys."""
         with self._lock:
