@@ -55,7 +55,7 @@ def test_a_tunnel_that_was_in_use_leaves_nothing_behind(world: World, number: in
     assert {kind.removeprefix("worker ") for kind in during if kind.startswith("worker")} == fence
     assert during.keys() >= {"pod links", "pod qdiscs", "pod filters", "pod actions"}
     assert "pod addresses" not in during
-    assert changed(before, world.everything(pod, sysctls=True)) == {}
+    assert world.left(before, pod, sysctls=True) == {}
 
 
 @pytest.mark.parametrize("interfaces", [1, 2])
@@ -86,7 +86,7 @@ def test_every_deed_may_be_repeated_and_undone_from_wherever_it_stopped(
             worker.close()
 
         world.inside(world.worker.path, go)
-        assert changed(before, world.everything(pod)) == {}, wanted[:count]
+        assert world.left(before, pod) == {}, wanted[:count]
 
 
 def test_what_the_vm_is_told_follows_from_the_path(world: World, pod: str) -> None:
@@ -161,7 +161,7 @@ def test_a_vm_that_does_not_answer_fails_the_start_with_what_may_be_in_between(w
     said = world.run(silence)
     for part in ("eth0", "0.2 s", "UDP port 4789", "both ways", "10.0.0.1", "10.0.0.2", "encryption = required"):
         assert part in said
-    assert changed(before, world.everything(pod)) == {}
+    assert world.left(before, pod) == {}
 
 
 def test_a_vm_that_comes_late_is_waited_for(world: World, pod: str) -> None:
@@ -205,7 +205,7 @@ def test_nobody_but_the_vm_sees_the_probe(world: World, number: int, family: int
 
     before = world.everything(pod)
     world.run(asked)
-    assert changed(before, world.everything(pod)) == {}
+    assert world.left(before, pod) == {}
 
 
 def test_a_raised_device_says_nothing_by_itself(world: World, pod: str) -> None:
@@ -238,7 +238,7 @@ def test_a_start_that_is_given_up_while_it_waits_can_be_undone(world: World, pod
         await networks.aclose()
 
     world.run(given_up)
-    assert changed(before, world.everything(pod)) == {}
+    assert world.left(before, pod) == {}
 
 
 # the adaptor starts anew
@@ -259,7 +259,7 @@ def test_a_restarted_worker_gives_no_number_twice_and_touches_no_tunnel(world: W
         other = await made(second, pods[1])
         assert other.cords[0].vni == running.cords[0].vni + 1
         await second.remove(other)
-        assert changed(before, world.everything(pods[0])) == {}
+        assert world.left(before, pods[0]) == {}
         world.forget(running)
         await second.remove(running)
         await second.aclose()
@@ -291,7 +291,7 @@ def test_what_a_lost_journal_left_is_taken_away_and_running_tunnels_stay(world: 
 
     before = world.everything(pods[0])
     world.run(lost)
-    assert changed(before, world.everything(pods[0])) == {}
+    assert world.left(before, pods[0]) == {}
 
 
 def learnt(world: World, path: str) -> str:

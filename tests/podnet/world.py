@@ -72,6 +72,13 @@ class World:
             f"pod {kind}": rows for kind, rows in inside.items()
         }
 
+    def left(self, before: Dump, pod: str, *, sysctls: bool = False) -> dict[str, tuple[list[Any], list[Any]]]:
+        """What differs from `before`. A filter's action goes a moment after the filter: that is waited for."""
+        end = time.monotonic() + 2.0
+        while (found := changed(before, self.everything(pod, sysctls=sysctls))) and time.monotonic() < end:
+            time.sleep(0.005)
+        return found
+
     def pod(self, number: int, *, interfaces: int = 1) -> str:
         """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/32 and fd10::."""
         descriptor = self.namespace()
@@ -92,7 +99,8 @@ class World:
             for place in range(interfaces):
                 index = ip.link_lookup(ifname=f"eth{place}")[0]
                 ip.addr("add", index=index, address=self.address(number, place), prefixlen=16)
-                ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
+                for address in (_ipv6(number, place), f"fe80::{number:x}:{place}"):
+                    ip.addr("add", index=index, address=address, prefixlen=64, flags=0x02)
                 ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway="10.1.255.254")
 
@@ -164,9 +172,7 @@ def _namespace() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
-    for knob in ("all", "default"):  # addresses are what the test gives, at once
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/accept_dad").write_text("0")
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/router_solicitations").write_text("0")
+    Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")  # addresses are what the test gives, at once
     return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
