@@ -134,17 +134,14 @@ async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline)
             raise DemoFailed(f"the container does not answer at {network.address}: {error!r}") from error
         finally:
             await client.aclose()
-        row.note = (
-            f"http://{network.address}:{service.PORT} answered by {first.host}: "
-            f"{first.seconds * 1000:.1f} ms, then {second.seconds * 1000:.1f} ms"
-        )
+        row.note = f"{network.address}, in its VM: {first.seconds * 1000:.1f} ms, then {second.seconds * 1000:.1f} ms"
     with timeline.phase("the VM's metadata, from the pod") as row:
         run = await shim.exec(process, service.asker(_METADATA, "/latest/user-data", 80))
         await run.exit_code()
         said = _one_line(bytes(run.stdout))
         if not said.startswith(service.NONE):
             raise DemoFailed(f"the pod reads what {_METADATA} knows of its VM: {said}")
-        row.note = f"{_METADATA}: {said}"
+        row.note = f"{_METADATA}: {said.removeprefix(service.NONE + ': ')}"
 
 
 async def _terminal(shim: Shim, process: Process) -> str:

@@ -72,7 +72,7 @@ def _set_up(network: Mapping[str, Any], address: IPv4Interface) -> None:
         for each in (1, index):
             ip.link("set", index=each, state="up")
         if address.network.prefixlen < 32:
-            ip.route("del", dst=str(address.network), oif=index)
+            ip.route("del", dst=str(address.network), oif=index, scope=_SCOPES["link"], proto=_PROTOCOLS["kernel"])
         for route in sorted(network["routes"] or (), key=lambda route: bool(route.get("gw"))):
             _add_route(ip, route)
         for each in network["neighbors"] or ():
