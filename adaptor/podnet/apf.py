@@ -1,10 +1,11 @@
 """A pod's network as stock upstream images want it written: apf.json's "pod-network"; pure."""
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any, Final
 
 from adaptor.errors import InvalidRequest
-from adaptor.podnet.plan import Interface, PodNetwork, Route
+from adaptor.podnet.plan import Egress, Interface, PodNetwork, Route
 
 # Words that their parser knows, for rtnetlink's numbers; it takes absence for boot and universe.
 _PROTOCOLS: Final = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp"}
@@ -39,6 +40,29 @@ def pod_network(network: PodNetwork, *, worker_address: str, vxlan_port: int, vx
         "vxlan-id": vxlan_id,
         "dedicated": False,
     }
+
+
+def leaving(written: Mapping[str, Any], egress: Egress | None) -> dict[str, Any]:
+    """`written` by `pod_network`, with outside traffic leaving by the VM's second card: theirs moves it into the pod's
+    namespace, where it becomes the default; what stays inside must be routed by the old one.
+
+    Raises: InvalidRequest for a pod without a gateway that could be named.
+    """
+    if egress is None:
+        return dict(written)
+    default = next((route for route in written["routes"] if route["dst"] == "0.0.0.0/0" and route["gw"]), None)
+    if default is None:
+        raise InvalidRequest(
+            "a stock pod VM image can keep the cluster's networks in the tunnel only by a gateway, and this pod's network "
+            f"has no default route with one: external_network cannot be had here. {_OWN}"
+        )
+    listed = {route["dst"] for route in written["routes"]}
+    inside = [
+        {"dst": network, "gw": default["gw"], "dev": default["dev"]}
+        for network in egress.inside
+        if ":" not in network and network not in listed
+    ]
+    return {**written, "routes": [*written["routes"], *inside], "external-net-via-pod-vm": True}
 
 
 def _only(network: PodNetwork) -> tuple[Interface, str]:

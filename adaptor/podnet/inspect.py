@@ -114,6 +114,7 @@ class Rows:
     neighbours: Sequence[NeighbourRow] = ()
     rules: Sequence[RuleRow] = ()
     qdiscs: Sequence[QdiscRow] = ()
+    filters: Sequence[str] = ()  # tables of the packet filter that have rules, for people
 
 
 def describe(netns: str, rows: Rows, ours: Collection[str] = ()) -> PodNetwork:
@@ -129,6 +130,7 @@ def describe(netns: str, rows: Rows, ours: Collection[str] = ()) -> PodNetwork:
         if not ours:
             _refuse_another_tunnel(links, rows.qdiscs)
         _refuse_rules(rows.rules)
+        _refuse_filters(rows.filters)
         carried = _carried(links, rows.addresses)
         _refuse_loopback_addresses(links, rows.addresses)
         routes = dict(_routes(rows.routes, {link["index"]: link for link in links}, carried))
@@ -282,6 +284,17 @@ def _refuse_rules(rules: Sequence[RuleRow]) -> None:
         raise _Refused(
             f"has rules of policy routing, which a VM is not given: {'; '.join(other[:5])}. They come from a CNI "
             "plugin in the chain (source based routing, a service mesh): leave it out for pods with this runtime class"
+        )
+
+
+def _refuse_filters(filters: Sequence[str]) -> None:
+    """They see none of the packets that pass between the tunnel and the interface, and a VM is not given them: the pod
+    would get around what they are for."""
+    if filters:
+        raise _Refused(
+            f"has rules of the packet filter, which a VM is not given: {', '.join(filters)}. A CNI plugin in the chain "
+            "puts them there (a service mesh): leave it out for pods with this runtime class. An init container that "
+            "makes them in the pod does so in its VM"
         )
 
 

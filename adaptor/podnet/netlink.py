@@ -6,10 +6,11 @@ import ctypes
 import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from adaptor.errors import InvalidRequest, Unavailable
-from adaptor.podnet import apf, inspect
+from adaptor.podnet import apf, filters, inspect
 from adaptor.podnet.inspect import AddressRow, LinkRow, NeighbourRow, QdiscRow, RouteRow, Rows, RuleRow
 from adaptor.podnet.plan import PodNetwork
 
@@ -94,11 +95,11 @@ def _enter(netns: str) -> None:
 
 
 def read_here() -> Rows:
-    """The namespace that this thread is in. Raises: OSError."""
+    """The namespace that this thread is in, its packet filter too. Raises: OSError."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
-        return read(ip)
+        return replace(read(ip), filters=filters.tables())
 
 
 def worker_address(known: str, interface: str | None) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from adaptor.errors import Unavailable
@@ -269,10 +270,11 @@ class Endpoint:
             found = self._backend.read()
             known = {peer.public_key for peer in found.peers} if found is not None else set()
             whole = found is not None and found.private_key == self._key and known >= set(self._peers)
-            if whole and self._backend.is_up():
+            if found is not None and whole and self._backend.is_up():
+                self._remember(found)
                 return False
             self._backend.make()
-            self._backend.change(Change(self._key, self._port or None, tuple(self._peers.values())))
+            self._backend.change(Change(self._key, self._port or None, tuple(map(_calling, self._peers.values()))))
             self._backend.dress(wireguard.inner_address(self._key.public))
             self._listens()
             return True
@@ -284,13 +286,27 @@ class Endpoint:
             self._key = None
             self._peers = {}
 
+    def _remember(self, found: Device) -> None:
+        """Where the peers are by now."""
+        for peer in found.peers:
+            if peer.public_key in self._peers and peer.endpoint is not None:
+                self._peers[peer.public_key] = replace(self._peers[peer.public_key], endpoint=peer.endpoint)
+
     def _listens(self) -> None:
         """wireguard-go opens its port when the device comes up, and tells nobody that it could not."""
-        if self._port:
+        if not self._port:
+            return
+        found = self._backend.read()
+        if found is None or found.port != self._port:
             self._backend.change(Change(port=self._port))
             found = self._backend.read()
-            if found is None or found.port != self._port:
-                raise Unavailable(f"WireGuard cannot listen on UDP port {self._port}: another program may have it")
+        if found is None or found.port != self._port:
+            raise Unavailable(f"WireGuard cannot listen on UDP port {self._port}: another program may have it")
+
+
+def _calling(peer: Peer) -> Peer:
+    """It does not know that we begin anew, and would only wonder after 15 s of silence: so we call it at once."""
+    return peer if peer.endpoint is None else replace(peer, keepalive=wireguard.KEEPALIVE)
 
 
 # -- netlink -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Final
 
 from adaptor.catalog import wishes
 from adaptor.errors import StartFailed
-from adaptor.sandbox import launch
+from adaptor.sandbox import launch, network
 from adaptor.sandbox.model import LaunchAccepted, LaunchIntended, LaunchRefused
 from adaptor.sandbox.patience import whole
 from adaptor.sandbox.work import Work
@@ -186,10 +186,9 @@ async def _user_data(work: Work, launch_token: bytes) -> bytes:
     if rooms.guest.flavor == "own":
         data = launch.own_user_data(launch_token, rooms.pki.ca_pem, rooms.guest.port)
     else:
-        assert work.state.network is not None, "the pod's network was looked at"
         server = rooms.pki.issue_server(launch.vm_name(spec))
         apf = {
-            "pod-network": await rooms.networks.apf(work.state.network),
+            "pod-network": await network.apf(work),
             "pod-namespace": spec.pod_namespace,
             "pod-name": spec.pod_name,
             "tls-server-key": server.key.decode(),

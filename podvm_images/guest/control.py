@@ -100,6 +100,7 @@ class Control:
             bound=self._pod is not None,
             volumes=True,
             network=True,
+            wireguard=self._network.can_encrypt(),
         ).SerializeToString()
 
     def bind(self, payload: bytes, timeout: float | None, caller: object) -> "asyncio.Task[Bound]":

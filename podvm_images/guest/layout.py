@@ -46,13 +46,7 @@ class Operation:
 
 
 def check(plan: GuestPlan) -> None:
-    """Raises InvalidRequest for what no worker of ours would ask, and StatusError for what this image cannot do."""
-    for wanted, what in ((plan.wireguard, "encrypt it: set [network] encryption = off"),):
-        if wanted:
-            raise StatusError(
-                Code.UNIMPLEMENTED,
-                f"this pod VM image can carry the pod's network, but not {what}, or use a newer image",
-            )
+    """Raises InvalidRequest for what no worker of ours would ask."""
     worker = ipaddress.ip_address(plan.worker)
     if worker.is_link_local:
         raise InvalidRequest(f"the worker's address {plan.worker} is link-local: it does not say by which interface")

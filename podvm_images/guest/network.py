@@ -19,9 +19,11 @@ from typing import Any, Final, TypeVar
 
 from adaptor import names
 from adaptor.errors import AdaptorError, Code, InvalidRequest, StatusError
+from adaptor.podnet import vxlan, wireguard
 from adaptor.podnet.plan import GuestAnswer, GuestPlan, Interface, PlanFault, guest_plan_from_json
 from adaptor.telemetry import logs
 from podvm_images.guest import egress_layout, layout, readback
+from podvm_images.guest.encrypted import Encrypted
 from podvm_images.guest.layout import Operation, Path
 
 # linux/sched.h, linux/mount.h, linux/nsfs.h, linux/if.h
@@ -43,12 +45,18 @@ class Network:
     def __init__(self, netns: str = names.POD_NETNS, port: int = names.GUEST_PORT) -> None:
         self._netns = netns
         self._port = port
+        self._encrypted = Encrypted()
+
+    def can_encrypt(self) -> bool:
+        """Whether a plan may ask for WireGuard."""
+        return not self._encrypted.wants()
 
     def understand(self, plan: bytes) -> GuestPlan:
         """The plan that Bind brought. Raises InvalidRequest or StatusError for one that this image cannot lay."""
         try:
             understood = guest_plan_from_json(plan)
             layout.check(understood)
+            self._encrypted.check(understood)
         except PlanFault as fault:
             raise InvalidRequest(f"the pod's network plan cannot be used: {fault}") from None
         return understood
@@ -59,15 +67,17 @@ class Network:
 
     async def lay(self, plan: GuestPlan) -> GuestAnswer:
         """Make the namespace what `plan` says. Raises StatusError naming the part that cannot be."""
+        ours = await self._encrypted.lay(plan)
         interfaces = await _in_thread(lambda: _lay(self._netns, plan))
         if egress_layout.wanted(plan):
             await _in_thread(lambda: _leave(self._netns, plan, self._port))
         log.info(
             "the pod's network is laid",
             worker=plan.worker,
+            encrypted=ours is not None,
             interfaces=[f"{each.name} {', '.join(each.addresses)} MTU {each.mtu}" for each in interfaces],
         )
-        return GuestAnswer()
+        return GuestAnswer(ours)
 
 
 async def _in_thread(deed: Callable[[], T]) -> T:
@@ -119,7 +129,7 @@ def _lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
     """In a thread that is spent afterwards: it is in the pod's namespace."""
     with contextlib.ExitStack() as opened:
         vm = opened.enter_context(_netlink())
-        path = _path(vm, plan.worker)
+        path = _path(vm, plan)
         interfaces = layout.fit(plan, path)
         _let_in_the_worker(plan)
         with _telling(f"enter the pod's network namespace {netns}"):
@@ -174,15 +184,31 @@ def _let_in_the_worker(plan: GuestPlan) -> None:
         table.admit(Admit(plan.port, plan.vnis, plan.worker, sealed=plan.wireguard is not None))
 
 
-def _path(vm: Any, worker: str) -> Path:
+def _path(vm: Any, plan: GuestPlan) -> Path:
     """The kernel's route to the worker, with what it has learnt of that path's MTU."""
+    worker = plan.worker
     with _asking(f"find a route to the worker {worker}"):
         (route,) = vm.route("get", dst=worker, family=layout.FAMILY[6 if ":" in worker else 4])
         (link,) = vm.get_links(route.get("oif"))
     if route.get("type") != _RTN_UNICAST:
         raise _refusal(f"the worker's address {worker} is one of this VM's own, or leads nowhere")
+    name = link.get("ifname")
+    if plan.wireguard is not None:
+        if name != names.WIREGUARD_DEVICE:
+            raise _refusal(f"what is for the worker's {worker} would leave by {name}, unencrypted")
+        return Path(name, route.get("prefsrc"), _mtu_inside(vm))
     learnt = dict((route.get("metrics") or {}).get("attrs", ())).get("RTAX_MTU")
-    return Path(link.get("ifname"), route.get("prefsrc"), min(link.get("mtu"), learnt or link.get("mtu")))
+    return Path(name, route.get("prefsrc"), min(link.get("mtu"), learnt or link.get("mtu")))
+
+
+def _mtu_inside(vm: Any) -> int:
+    """What WireGuard leaves of the smallest of the VM's own devices: which one leads to the worker is not known until
+    that calls."""
+    with _asking("look at the VM's own devices"):
+        links = readback.outward(vm)
+        own = {index: link.get("mtu") for index, link in links.items() if link.get("ifname") != names.WIREGUARD_DEVICE}
+        family = 4 if any(row.get("index") in own for row in vm.get_addr(family=layout.FAMILY[4])) else 6
+    return min((vxlan.wireguard_mtu(mtu, family) for mtu in own.values()), default=wireguard.DEVICE_MTU)
 
 
 def _make_device(vm: Any, netns: int, plan: GuestPlan, vni: int, interface: Interface, path: Path) -> None:

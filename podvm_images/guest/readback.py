@@ -57,12 +57,13 @@ def _tunnel(link: Any) -> str:
     if attributes.get("IFLA_INFO_KIND") != "vxlan":
         return f"a {attributes.get('IFLA_INFO_KIND')}"
     data: dict[str, Any] = dict(attributes["IFLA_INFO_DATA"]["attrs"])
-    return layout.tunnel_text(
+    told = layout.tunnel_text(
         data["IFLA_VXLAN_ID"],
         data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6", ""),
         data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6", ""),
         data["IFLA_VXLAN_PORT"],
     )
+    return f"{told}, learning" if data.get("IFLA_VXLAN_LEARNING") else told
 
 
 def _routes(pod: Any) -> Iterator[tuple[int, Route]]:

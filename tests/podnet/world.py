@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,12 +47,13 @@ class World:
         self.worker, self.vm = Host("worker"), Host("vm")
         self._held: list[int] = []
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
+        # Devices get no address by themselves, some time after they were made.
+        self.worker.do(lambda: Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1"))
         with open(self.vm.path, "rb") as there:
             peer = {"ifname": "eth0", "net_ns_fd": there.fileno()}
             self.worker.netlink(lambda ip: ip.link("add", ifname="eth0", kind="veth", peer=peer))
         self.worker.up("eth0", "10.0.0.1/24", "fd00::1/64")
         self.vm.up("eth0", "10.0.0.2/24", "fd00::2/64")
-        self.quiet(self.worker)
 
     def close(self) -> None:
         for descriptor in self._held:
@@ -60,52 +62,103 @@ class World:
         self.worker.close()
         self.vm.close()
 
-    def quiet(self, host: Host) -> None:
-        """Until duplicate detection has its result, addresses change by themselves: it is not waited for, it is off for
-        what comes."""
-        host.do(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
-
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """In the worker's namespace, with its threads."""
-        return self.worker.do(lambda: asyncio.run(work()))
+        """In the worker's namespace, with its threads; the worker's own stays free."""
+        return self.inside(self.worker.path, lambda: asyncio.run(work()))
+
+    def everything(self, pod: str, *, sysctls: bool = False) -> Dump:
+        """What the kernel tells of the worker and of a pod."""
+        worker = self.inside(self.worker.path, lambda: dump(sysctls=sysctls))
+        inside = self.inside(pod, lambda: dump(sysctls=sysctls))
+        return {f"worker {kind}": rows for kind, rows in worker.items()} | {
+            f"pod {kind}": rows for kind, rows in inside.items()
+        }
+
+    def left(self, before: Dump, pod: str, *, sysctls: bool = False) -> dict[str, tuple[list[Any], list[Any]]]:
+        """What differs from `before`. A filter's action goes a moment after the filter: that is waited for."""
+        end = time.monotonic() + 2.0
+        while (found := changed(before, self.everything(pod, sysctls=sysctls))) and time.monotonic() < end:
+            time.sleep(0.005)
+        return found
 
     def pod(self, number: int, *, interfaces: int = 1) -> str:
-        """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/32 and fd10::."""
-        descriptor = self._workshop.submit(_namespace).result()
+        """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/16 and fd10::."""
+        descriptor = self.namespace()  # which the workshop is in now
         self._held.append(descriptor)
-        path = f"/proc/{os.getpid()}/fd/{descriptor}"
-        high, low = divmod(number, 200)
 
         def cables(ip: Any) -> None:
             for place in range(interfaces):
+                name = f"pod{number}.{place}"
                 peer = {"ifname": f"eth{place}", "net_ns_fd": descriptor, "address": _mac(number, place)}
-                ip.link("add", ifname=f"pod{number}.{place}", kind="veth", peer=peer)
-                ip.link("set", index=ip.link_lookup(ifname=f"pod{number}.{place}")[0], state="up")
-
-        self.worker.netlink(cables)
+                ip.link("add", ifname=name, kind="veth", peer=peer)
+                index = _link(ip, name).get("index")
+                ip.link("set", index=index, state="up")
+                ip.route("add", dst=f"{self.address(number, place)}/32", oif=index)
 
         def dress(ip: Any) -> None:
             for place in range(interfaces):
-                index = ip.link_lookup(ifname=f"eth{place}")[0]
-                ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=16)
-                ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
+                index = _link(ip, f"eth{place}").get("index")
+                ip.addr("add", index=index, address=self.address(number, place), prefixlen=16)
+                for address in (_ipv6(number, place), f"fe80::{number:x}:{place}"):
+                    ip.addr("add", index=index, address=address, prefixlen=64, flags=0x02)
                 ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway="10.1.255.254")
+            _settled(ip, [f"eth{place}" for place in range(interfaces)])
 
-        self.inside(path, lambda: _netlink(dress))
-        return path
+        ends = [f"pod{number}.{place}" for place in range(interfaces)]
+        self.worker.netlink(cables)
+        self._workshop.submit(with_ip, dress).result()
+        self.worker.netlink(lambda ip: _settled(ip, ends))
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def namespace(self) -> int:
+        """The descriptor of a bare one, which ends when that is closed."""
+        return self._workshop.submit(_namespace).result()
+
+    @staticmethod
+    def address(number: int, place: int = 0) -> str:
+        """A pod's IPv4 address on one of its interfaces."""
+        high, low = divmod(number, 200)
+        return f"10.{place + 1}.{high}.{low + 2}"
 
     def inside(self, path: str, work: Callable[[], T]) -> T:
         """In that namespace, on a thread that ends there."""
         return _elsewhere(path, work)
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Every VM's half as far as a probe sees it: one program that answers whatever ARP comes by any tunnel."""
+        stop = threading.Event()
+        link = self.vm.do(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        link.bind(("10.0.0.2", 4789))
+        link.settimeout(0.05)
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    packet, worker = link.recvfrom(2000)
+                except TimeoutError:
+                    continue
+                vxlan, source, arp = packet[:8], packet[14:20], packet[22:50]
+                if packet[20:22] == b"\x08\x06":
+                    reply = arp[:6] + b"\0\2" + bytes(6) + arp[24:28] + arp[8:14] + arp[14:18]
+                    link.sendto(vxlan + source + bytes.fromhex("020000000001") + b"\x08\x06" + reply, (worker[0], 4789))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            link.close()
+
     def answer(self, tunnel: Tunnel, *, family: int = 4) -> None:
-        """The VM's half: a device for each cord, which has the pod's MAC and addresses. Forty pods' VMs may be one."""
+        """The VM's half: a device for each cord, which has the pod's MAC and addresses. Many pods' VMs may be one."""
 
         def deed(ip: Any) -> None:
             for place, cord in enumerate(tunnel.cords):
                 number = self.number_of(tunnel)
-                high, low = divmod(number, 200)
                 name = f"v{cord.vni}"
                 remote = {"vxlan_group": tunnel.worker} if ":" not in tunnel.worker else {"vxlan_group6": tunnel.worker}
                 ip.link(
@@ -121,7 +174,7 @@ class World:
                 index = ip.link_lookup(ifname=name)[0]
                 ip.link("set", index=index, state="up")
                 if family == 4:
-                    ip.addr("add", index=index, address=f"10.{place + 1}.{high}.{low + 2}", prefixlen=32)
+                    ip.addr("add", index=index, address=self.address(number, place), prefixlen=32)
                 else:
                     ip.addr("add", index=index, address=_ipv6(number, place), prefixlen=64, flags=0x02)
 
@@ -130,7 +183,7 @@ class World:
     def number_of(self, tunnel: Tunnel) -> int:
         """Of the pod whose tunnel that is."""
         interface = tunnel.cords[0].interface
-        mac = self.inside(tunnel.netns, lambda: _netlink(lambda ip: _link(ip, interface).get("address")))
+        mac = self.inside(tunnel.netns, lambda: with_ip(lambda ip: _link(ip, interface).get("address")))
         return int(mac.replace(":", "")[2:8], 16)
 
     def forget(self, tunnel: Tunnel) -> None:
@@ -148,9 +201,7 @@ def _namespace() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
-    for knob in ("all", "default"):  # addresses are what the test gives, at once
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/accept_dad").write_text("0")
-        Path(f"/proc/sys/net/ipv6/conf/{knob}/router_solicitations").write_text("0")
+    Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")  # addresses are what the test gives, at once
     return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -166,7 +217,8 @@ def _elsewhere(path: str, work: Callable[[], T]) -> T:
         return thread.submit(visit).result()
 
 
-def _netlink(deed: Callable[[Any], T]) -> T:
+def with_ip(deed: Callable[[Any], T]) -> T:
+    """With pyroute2's IPRoute, where this thread is."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
@@ -175,6 +227,12 @@ def _netlink(deed: Callable[[Any], T]) -> T:
 
 def _link(ip: Any, name: str) -> Any:
     return ip.link("get", ifname=name)[0]
+
+
+def _settled(ip: Any, names: list[str]) -> None:
+    """A link's state follows its carrier a moment later."""
+    while any(_link(ip, name).get("operstate") != "UP" for name in names):
+        time.sleep(0.001)
 
 
 def _mac(number: int, place: int) -> str:
@@ -209,18 +267,24 @@ def dump(*, sysctls: bool = False) -> Dump:
         ]
     with Exchange(NETLINK_NETFILTER) as netfilter:
         for name, kind in {"tables": _TABLES, "chains": _CHAINS, "nft rules": _RULES, "sets": _SETS}.items():
-            found[name] = netfilter.dump(message(10 << 8 | kind, 0, bytes(4)))
+            # the header ends with the ruleset's generation, which any change moves on
+            found[name] = [body[:2] + body[4:] for body in netfilter.dump(message(10 << 8 | kind, 0, bytes(4)))]
         found["elements"] = [
-            netfilter.dump(message(10 << 8 | _ELEMENTS, 0, body[:4] + _named(attributes(body[4:]))))
-            for body in found["sets"]
+            sorted(
+                element
+                for body in netfilter.dump(message(10 << 8 | _ELEMENTS, 0, set_[:2] + bytes(2) + _named(set_[2:])))
+                for element in pairs(attributes(body[4:]).get(3, b""))
+            )
+            for set_ in found["sets"]
         ]
     if sysctls:
         found["sysctls"] = list(_sysctls())
     return found
 
 
-def _named(set_: dict[int, bytes]) -> bytes:
-    return attribute(1, set_[1]) + attribute(2, set_[2])
+def _named(set_: bytes) -> bytes:
+    told = attributes(set_)
+    return attribute(1, told[1]) + attribute(2, told[2])
 
 
 def _listed(body: bytes) -> list[tuple[int, bytes]]:
@@ -256,9 +320,10 @@ def _sysctls() -> Iterator[tuple[str, str]]:
                 continue
 
 
-@contextmanager
-def listening(port: int) -> Iterator[socket.socket]:
-    """Somebody else's UDP socket, in the namespace that this thread is in."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("0.0.0.0", port))
-        yield taken
+def changed(before: Dump, after: Dump) -> dict[str, tuple[list[Any], list[Any]]]:
+    """By kind: what is gone, and what is new."""
+    return {
+        kind: ([row for row in before[kind] if row not in rows], [row for row in rows if row not in before[kind]])
+        for kind, rows in after.items()
+        if rows != before[kind]
+    }

@@ -8,28 +8,32 @@ import dataclasses
 import itertools
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, get_args
 from unittest.mock import patch
 
+from adaptor.errors import Unavailable
+from adaptor.podnet.plan import Tunnel, VniTaken
 from adaptor.relay.states import SessionState
-from adaptor.sandbox import recovery
-from adaptor.sandbox.model import Event
+from adaptor.sandbox import network, recovery
+from adaptor.sandbox.model import Event, NetworkIntended
 from adaptor.sandbox.patrol import Unclaimed
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.watch import InstanceWatch
+from adaptor.sandbox.work import Work
 from providers.base import Instance, LaunchSpec
 from providers.errors import ProviderError
 from tests.sim.faults.catalogue import OPERATIONS, listed, scenario_of
 from tests.sim.faults.cloud import CloudLine
 from tests.sim.faults.disk import SimJournal
+from tests.sim.faults.networks import NetworksLine
 from tests.sim.faults.run import Verdict, run
 
 # Rows whose absence loses nothing, and why.
 HARMLESS: Final = {"instance-deleted": "the next adaptor deletes again, which may be repeated"}
 # Runs that are tried before a mutation counts as not found: every operation undisturbed, three of
-# them killed at every row of the journal, then drawn ones.
+# them killed at every row of the journal, one at every change to the kernel, then drawn ones.
 LIMIT: Final = 400
 
 
@@ -77,6 +81,81 @@ def _late(kind: str) -> Mutation:
         f"{kind} before the deed: it is written after",
         lambda: patch.object(SimJournal, "append_all", append_all),
     )
+
+
+def _no_key() -> AbstractContextManager[Any]:
+    """What the VM's answer has added to the tunnel is not written down."""
+    write = SimJournal.append_all
+
+    async def append_all(self: SimJournal, entries: Sequence[tuple[str, Event]]) -> None:
+        if kept := [(who, e) for who, e in entries if not (isinstance(e, NetworkIntended) and e.tunnel.public_key)]:
+            await write(self, kept)
+
+    return patch.object(SimJournal, "append_all", append_all)
+
+
+@contextlib.contextmanager
+def _late_tunnel() -> Iterator[None]:
+    """Either alone is made good by the other."""
+
+    async def keep_only(self: NetworksLine, tunnels: Iterable[Tunnel]) -> None:
+        pass
+
+    with _late(NetworkIntended.kind).patch(), patch.object(NetworksLine, "keep_only", keep_only):
+        yield
+
+
+def _not_removed() -> AbstractContextManager[Any]:
+    async def remove(self: NetworksLine, tunnel: Tunnel) -> None:
+        pass
+
+    return patch.object(NetworksLine, "remove", remove)
+
+
+def _removed_once() -> AbstractContextManager[Any]:
+    """Whatever comes of it."""
+    remove = NetworksLine.remove
+
+    async def tried(self: NetworksLine, tunnel: Tunnel) -> None:
+        with contextlib.suppress(Unavailable):
+            await remove(self, tunnel)
+
+    return patch.object(NetworksLine, "remove", tried)
+
+
+def _not_joined() -> AbstractContextManager[Any]:
+    async def connect(self: NetworksLine, tunnel: Tunnel, timeout: float) -> None:
+        pass
+
+    return patch.object(NetworksLine, "connect", connect)
+
+
+def _kept_nothing() -> AbstractContextManager[Any]:
+    keep_only = NetworksLine.keep_only
+
+    async def nothing(self: NetworksLine, tunnels: Iterable[Tunnel]) -> None:
+        await keep_only(self, ())
+
+    return patch.object(NetworksLine, "keep_only", nothing)
+
+
+def _no_other_number() -> AbstractContextManager[Any]:
+    """What of a tunnel was made when its number turned out to be taken is left behind."""
+
+    async def number(work: Work) -> None:
+        await work.record(NetworkIntended(await work.rooms.networks.intend(work.state.spec.netns)))
+
+    async def opened(work: Work) -> Tunnel:
+        while True:
+            tunnel = await network._reached(work)
+            try:
+                await work.rooms.networks.open(tunnel)
+            except VniTaken:
+                await number(work)
+            else:
+                return tunnel
+
+    return patch.object(network, "_opened", opened)
 
 
 def _new_tokens() -> AbstractContextManager[Any]:
@@ -173,6 +252,13 @@ def _no_forgetting() -> AbstractContextManager[Any]:
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     *(_unwritten(event.kind) for event in get_args(Event) if event.kind not in HARMLESS),
     _late("launch-intended"),
+    Mutation("late tunnel", "the intent of a tunnel before its deed, and the look for what is left", _late_tunnel),
+    Mutation("no key", "the journal row that names the VM's WireGuard key", _no_key),
+    Mutation("tunnel not removed", "the end of a tunnel", _not_removed),
+    Mutation("tunnel removed once", "retrying the end of a tunnel: a refused one counts as done", _removed_once),
+    Mutation("not joined", "joining the pod to its tunnel before it counts as running", _not_joined),
+    Mutation("kept nothing", "whose tunnels a starting adaptor leaves alone", _kept_nothing),
+    Mutation("no other number", "taking away what was made under a number that is taken", _no_other_number),
     Mutation("new token", "the idempotency token: each try of a create has another", _new_tokens),
     Mutation("delete once", "retrying deletes: a refused one counts as done", _delete_once),
     Mutation("no following", "looking whether a VM whose deletion was accepted is gone", _no_following),
@@ -205,6 +291,7 @@ def _order() -> Iterator[str]:
         yield from (
             seed for seed in listed(operation) if seed.startswith(f"{operation}/journal-") and seed.count("/") == 1
         )
+    yield from (seed for seed in listed("number-taken") if "/network-" in seed)
     yield from map(str, itertools.count())
 
 

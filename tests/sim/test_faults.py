@@ -54,7 +54,9 @@ def test_every_kind_of_row_and_call_is_a_step_of_some_operation() -> None:
     kinds = {f"journal {event.kind}" for event in get_args(Event)}
     calls = {f"cloud {verb}" for verb in ("create", "get", "list", "delete", "offerings")}
     calls |= {f"relay {verb}" for verb in ("open", "dial", "bind", "close", "list")}
-    assert {*kinds, *calls, "journal forget"} <= steps
+    changes = {f"network {what}" for what in ("device", "element", "peer", "redirect")}
+    changes |= {f"network no {what}" for what in ("device", "element", "peer", "redirect")}
+    assert {*kinds, *calls, *changes, "journal forget"} <= steps
 
 
 def test_the_runs_are_many_and_distinct() -> None:

@@ -33,7 +33,7 @@ class Kernel:
         self.elements: set[tuple[int, str]] = set()  # of the table: (number, peer)
         self.peers: set[str] = set()  # WireGuard's, by key
         self.joined: set[tuple[str, str]] = set()  # (netns, interface) whose traffic goes into the tunnel
-        self.interfaces = ("eth0",)  # of every pod
+        self.interfaces: tuple[str, ...] = ("eth0",)  # of every pod
         self.foreign: set[int] = set()
         self.deaf: set[str] = set()
         self.missing: set[str] = set()
@@ -161,7 +161,7 @@ class Networks:
             for key in sorted(self.kernel.peers - keys):
                 await self._step("strange peer", lambda k=key: self.kernel.peers.discard(k))  # type: ignore[misc]
 
-        await self._do("keep_only", sweep())
+        await self._do("keep_only", sweep)
 
     async def intend(self, netns: str) -> Tunnel:
         async def look() -> Tunnel:
@@ -173,13 +173,13 @@ class Networks:
             )
             return Tunnel(netns, PORT, tuple(cords), encrypted=self._encrypted)
 
-        return await self._do("intend", look())
+        return await self._do("intend", look)
 
     async def reached(self, tunnel: Tunnel, peer: str) -> Tunnel:
         async def look() -> Tunnel:
             return replace(tunnel, peer=peer, worker=WORKER)
 
-        return await self._do("reached", look())
+        return await self._do("reached", look)
 
     async def open(self, tunnel: Tunnel) -> None:
         async def make() -> None:
@@ -192,7 +192,7 @@ class Networks:
                     raise
                 await self._step("element", lambda c=cord: self.kernel.add_element(tunnel, c))  # type: ignore[misc]
 
-        await self._do("open", make())
+        await self._do("open", make)
 
     async def plan(self, tunnel: Tunnel, egress: Egress | None, *, imds: bool) -> bytes:
         interfaces = tuple(
@@ -222,7 +222,7 @@ class Networks:
             for cord in tunnel.cords:
                 await self._step("redirect", lambda c=cord: self.kernel.join(tunnel, c))  # type: ignore[misc]
 
-        await self._do("connect", join())
+        await self._do("connect", join)
         if not self.kernel.answers(tunnel):
             await self._clock.sleep(timeout)
             raise StartFailed(f"nothing came back from {tunnel.peer}, UDP port {tunnel.port}, within {timeout:g} s")
@@ -237,7 +237,7 @@ class Networks:
                 await self._step("no peer", lambda: self.kernel.peers.discard(tunnel.public_key))
             self._numbers -= {cord.vni for cord in tunnel.cords}
 
-        await self._do("remove", unmake())
+        await self._do("remove", unmake)
 
     def _draw(self, count: int) -> list[int]:
         """The lowest that are free: the soonest used again, which is the hardest for everybody."""
@@ -250,15 +250,14 @@ class Networks:
         self._numbers |= set(found)
         return found
 
-    async def _do(self, verb: str, work: Coroutine[Any, Any, T]) -> T:
+    async def _do(self, verb: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self.calls[verb] += 1
         if self.refuse.get(verb):
-            work.close()
             raise self.refuse[verb].pop(0)
 
         async def in_turn() -> T:
             async with self._thread:
-                return await work
+                return await work()
 
         doing = asyncio.ensure_future(in_turn())
         doing.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adaptor.config_network import Network
 from adaptor.pki import NodePki
 from adaptor.sandbox import recovery
 from adaptor.sandbox.consoles import Consoles
@@ -71,6 +72,7 @@ class Node:
         self.kernel = Kernel(self.relay.ends)
         self.networks = Networks(self.kernel, self.clock)  # the last adaptor's
         self.encrypted = False
+        self.network = Network()
         self.guest = GuestSettings(flavor="own", port=15150, start_timeout=300.0)
         self.cluster: Cluster = Alone()
         self._directory = directory
@@ -100,9 +102,15 @@ class Node:
 
     async def journal_rows(self) -> dict[str, list[str]]:
         """Kinds of the events on disk, by sandbox."""
+        async with self.journal() as journal:
+            return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
+
+    @asynccontextmanager
+    async def journal(self) -> AsyncIterator[Journal]:
+        """As it is on disk."""
         journal = await StillJournal.open(self._directory / "journal.db", self.clock)
         try:
-            return {sandbox: [event.kind for event in events] for sandbox, events in (await journal.load()).items()}
+            yield journal
         finally:
             await journal.aclose()
 
@@ -135,6 +143,7 @@ class Node:
             creates=FairGate(16),
             consoles=Consoles(self.cloud, self._directory, self.clock),
             cluster=self.cluster,
+            network=self.network,
         )
 
 

@@ -146,6 +146,12 @@ def _interfaces(plan: Plan, account: Account) -> None:
             "InvalidParameterCombination",
             "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
         )
+    zones = {account.subnet_of(nic["SubnetId"]).availability_zone for nic in asked if nic.get("SubnetId")}
+    if len(zones) > 1:
+        raise Refused(
+            "InvalidParameterCombination",
+            f"The network interfaces of an instance must be in one Availability Zone, not in {', '.join(sorted(zones))}",
+        )
     if len(asked) > (most := plan.kind["NetworkInfo"]["MaximumNetworkInterfaces"]):
         raise Refused("AttachmentLimitExceeded", f"{plan.type_name} takes {most} network interfaces at most")
 

@@ -168,6 +168,7 @@ class Launcher:
     def _be_born(self, plan: Plan, reservation: Any, instance: Any) -> None:
         subnet = self._account.subnet_of(instance.subnet_id)
         visible_from = self._now() + self._options.visible_after.draw(self._random)
+        second = instance.nics.get(1)
         note = self._account.notes[instance.id] = Note(reservation, instance, visible_from)
         self._fleet.launch(
             Machine(
@@ -177,6 +178,7 @@ class Launcher:
                 mac=instance.nics[0].mac_address,
                 metadata=metadata.Metadata(self._account, note).answer,
                 stops_itself=instance.instance_initiated_shutdown_behavior == "stop",
+                second=second and (_address(second), second.mac_address),
                 pools=self._faults.occupy(plan.type_name, subnet.availability_zone),
             )
         )
@@ -184,6 +186,10 @@ class Launcher:
         if keys - {None, KMS_KEY}:  # RunInstances does not look at keys: the instance ends while it starts
             said = "Client.InvalidKMSKey.InvalidState: The KMS key provided is in an incorrect state"
             self._fleet.kill(instance.id, said)
+
+
+def _address(interface: Any) -> IPv4Interface:
+    return IPv4Interface(f"{interface.private_ip_address}/{interface.subnet.cidr.prefixlen}")
 
 
 def _interfaces(plan: Plan, subnet: Any) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class Machine:
     stops_itself: bool = True  # shutting down from inside stops it; False: terminates it
     pools: list[Pool] = field(default_factory=list)  # the places it takes, given back when it ends
     console: Console = field(default_factory=Console)
+    second: tuple[IPv4Interface, str] | None = None  # address and MAC of its second network interface
 
 
 class Run(Protocol):

@@ -94,14 +94,15 @@ class Network:
                 _call(_libc.setns, namespace, _CLONE_NEWNET)
             _call(_libc.unshare, _CLONE_NEWUTS)
             socket.sethostname(machine.hostname)
-            _set_up_instance(machine.address)
+            _set_up_instance(machine)
             yield
             undo.pop_all()
             self._to_router()
 
     def disconnect(self, link: str) -> None:
-        """Take an instance's link away; one that is not there is fine."""
-        _unlink(self._router, link)
+        """Take an instance's links away; those that are not there are fine."""
+        for each in (link, _second(link)):
+            _unlink(self._router, each)
 
     def plug(self, machine: Machine, link: str, *, connected: bool) -> None:
         """Take the cable out of an instance, or put it back in; a link that is not there any more is fine.
@@ -109,12 +110,13 @@ class Network:
         Packets on their way are lost, and nobody is told: an address that nobody has at the moment.
         """
         with _plain_errors():
-            found = self._router.link_lookup(ifname=link)
-            if not found:
-                return
-            self._router.link("set", index=found[0], state="up" if connected else "down")
-            if connected:  # the route went with the link
-                self._router.route("replace", dst=f"{machine.address.ip}/32", oif=found[0], scope="link")
+            for name, address, _, _ in _cards(machine, link):
+                found = self._router.link_lookup(ifname=name)
+                if not found:
+                    continue
+                self._router.link("set", index=found[0], state="up" if connected else "down")
+                if connected:  # the route went with the link
+                    self._router.route("replace", dst=f"{address.ip}/32", oif=found[0], scope="link")
 
     def _claim(self, wanted: str) -> IPv4Network:
         candidates = (IPv4Network(wanted),) if wanted else CANDIDATES
@@ -163,14 +165,15 @@ class Network:
         self._router.route("add", dst=str(self.range), type="blackhole")
 
     def _wire(self, machine: Machine, link: str, namespace: int, *, reachable: bool) -> None:
-        peer = {"ifname": "eth0", "net_ns_fd": namespace, "address": machine.mac, "mtu": MTU}
-        self._router.link("add", ifname=link, kind="veth", mtu=MTU, peer=peer)
-        index = _index(self._router, link)
-        _sysctl(f"ipv4/neigh/{link}/proxy_delay", 0)  # else the router's answers for others wait up to 0.8 s
-        self._router.link("set", index=index, state="up")
-        self._router.addr("replace", index=_LO, address=str(gateway_of(machine.address)), prefixlen=32)
-        if reachable:
-            self._router.route("add", dst=f"{machine.address.ip}/32", oif=index, scope="link")
+        for name, address, mac, inside in _cards(machine, link):
+            peer = {"ifname": inside, "net_ns_fd": namespace, "address": mac, "mtu": MTU}
+            self._router.link("add", ifname=name, kind="veth", mtu=MTU, peer=peer)
+            index = _index(self._router, name)
+            _sysctl(f"ipv4/neigh/{name}/proxy_delay", 0)  # else the router's answers for others wait up to 0.8 s
+            self._router.link("set", index=index, state="up")
+            self._router.addr("replace", index=_LO, address=str(gateway_of(address)), prefixlen=32)
+            if reachable:
+                self._router.route("add", dst=f"{address.ip}/32", oif=index, scope="link")
 
     def _to_router(self) -> None:
         for fd, kind in zip(self._router_namespaces, (_CLONE_NEWNET, _CLONE_NEWUTS), strict=True):
@@ -182,13 +185,28 @@ def gateway_of(address: IPv4Interface) -> IPv4Address:
     return address.network[1]
 
 
-def _set_up_instance(address: IPv4Interface) -> None:
+def _cards(machine: Machine, link: str) -> Iterator[tuple[str, IPv4Interface, str, str]]:
+    """The link at the router, address, MAC, and the instance's own name, of each of its interfaces."""
+    yield link, machine.address, machine.mac, "eth0"
+    if machine.second is not None:
+        yield _second(link), *machine.second, "eth1"
+
+
+def _second(link: str) -> str:
+    return f"{link}-2"
+
+
+def _set_up_instance(machine: Machine) -> None:
+    """As DHCP does: the first interface's default route counts, the second's is there for who asks for it."""
     with IPRoute() as inside:
-        eth0 = _index(inside, "eth0")
         inside.link("set", index=_LO, state="up")
-        inside.addr("add", index=eth0, address=str(address.ip), prefixlen=address.network.prefixlen)
-        inside.link("set", index=eth0, state="up")
-        inside.route("add", dst="default", gateway=str(gateway_of(address)), oif=eth0)
+        for number, (_, address, _, name) in enumerate(_cards(machine, "")):
+            index = _index(inside, name)
+            inside.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            inside.link("set", index=index, state="up")
+            gateway = str(gateway_of(address))
+            metric = {"priority": number * 100} if number else {}
+            inside.route("add", dst="default", gateway=gateway, oif=index, **metric)
 
 
 def _home_link(network: IPv4Network) -> str:

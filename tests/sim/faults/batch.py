@@ -9,12 +9,13 @@ from typing import Final
 
 from tests.sim.faults.catalogue import scenario_of
 from tests.sim.faults.run import Verdict, run
-from tests.sim.faults.scenario import BLOWS, CALL_FAULTS, ENDINGS, WINDOWS, Crash
+from tests.sim.faults.scenario import BLOWS, CALL_FAULTS, ENDINGS, NETWORK_FAULTS, WINDOWS, Crash
 
 # What must have struck in any large number of drawn runs, or they test less than they seem to.
 KINDS: Final = frozenset(
     {
         *CALL_FAULTS,
+        *NETWORK_FAULTS,
         *WINDOWS,
         *(set(BLOWS) - {"link broken"}),
         "link broken and resumed",
@@ -32,6 +33,8 @@ KINDS: Final = frozenset(
         "killed at cloud: after",
         "killed at relay: before",
         "killed at relay: after",
+        "killed at network: before",
+        "killed at network: after",
     }
 )
 _SHOWN: Final = 2  # failed runs whose whole timeline is printed
@@ -62,7 +65,7 @@ class Batch:
     @property
     def missing(self) -> set[str]:
         """Kinds of faults that never struck."""
-        struck = {*self.tally, *(re.sub(r"(before|after|in flight) \S+$", r"\1", kind) for kind in self.tally)}
+        struck = {*self.tally, *(re.sub(r"(before|after|in flight) .+$", r"\1", kind) for kind in self.tally)}
         return set(KINDS - struck)
 
     def report(self) -> str:
@@ -74,7 +77,7 @@ class Batch:
 
 def _sure(crash: Crash) -> bool:
     """Calls may be refused or given up, and then there is nothing after them."""
-    return crash.border == "journal" or crash.side == "before"
+    return crash.border in ("journal", "network") or crash.side == "before"
 
 
 def run_all(seeds: Iterable[str]) -> Batch:

@@ -6,12 +6,23 @@ killed at: before and after each, and for the cloud also with the request under 
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Final
 
 from tests.sim.faults.run import run
-from tests.sim.faults.scenario import BORDERS, SIDES, Blow, CallFault, Crash, PodPlan, Scenario, Window, draw
+from tests.sim.faults.scenario import (
+    BORDERS,
+    SIDES,
+    Blow,
+    CallFault,
+    Crash,
+    NetworkFault,
+    PodPlan,
+    Scenario,
+    Window,
+    draw,
+)
 
 _BYSTANDER: Final = PodPlan("bystander", begins=0.1, lives=0.0, ending="never", boot=1.0)
 # When the operation begins: the bystander runs by then.
@@ -36,10 +47,11 @@ def _three(*faults: CallFault | Window | Blow, patience: float = 240.0, lag: flo
     return dataclasses.replace(whole, pods=(_BYSTANDER, *pods))
 
 
-def _with(*faults: CallFault | Window | Blow, lag: float = 0.0, **changes: object) -> Scenario:
+def _with(*faults: CallFault | Window | Blow | NetworkFault, lag: float = 0.0, **changes: object) -> Scenario:
     return dataclasses.replace(
         _pod(**changes),
         calls=tuple(each for each in faults if isinstance(each, CallFault)),
+        networks=tuple(each for each in faults if isinstance(each, NetworkFault)),
         windows=tuple(each for each in faults if isinstance(each, Window)),
         blows=tuple(each for each in faults if isinstance(each, Blow)),
         lag=lag,
@@ -77,6 +89,9 @@ OPERATIONS: Final[dict[str, Scenario]] = {
     "reboot-in-start": _with(Blow(_BEGIN + 1.5, "node reboot", 0, 10.0), ending="never"),
     "upgrade": _with(Blow(_MIDDLE, "adaptor upgraded"), ending="never"),
     "upgrade-in-start": _with(Blow(_BEGIN + 1.5, "adaptor upgraded"), ending="never"),
+    "number-taken": _with(NetworkFault("open", 2, "number taken")),
+    "no-frame": _with(NetworkFault("connect", 2, "no frame"), restarts=False),
+    "encrypted": dataclasses.replace(_pod(), encrypted=True),
     "together": _three(),
     "together-lost-reply": _three(CallFault("create", 2, "reply lost", 3.0), lag=10.0),
     "together-throttled": _three(CallFault("create", 2, "throttled")),
@@ -87,6 +102,9 @@ OPERATIONS: Final[dict[str, Scenario]] = {
 # Killed twice: the second time in what the next adaptor does about the first.
 _TWICE: Final = ("start-stop", "lost-reply", "shim-killed")
 _SECOND: Final = 4
+# Killed at every change to the kernel: besides, and instead of all else.
+_TUNNEL_TOO: Final = ("start-stop",)
+_TUNNEL_ONLY: Final = ("number-taken", "no-frame", "encrypted")
 
 
 def scenario_of(seed: str) -> Scenario:
@@ -100,7 +118,7 @@ def scenario_of(seed: str) -> Scenario:
 def listed(operation: str) -> Iterator[str]:
     """The seeds of an operation's runs."""
     yield operation
-    yield from (f"{operation}/{crash}" for crash in _moments(operation, BORDERS))
+    yield from (f"{operation}/{crash}" for crash in _moments(operation, _borders(operation)))
     if operation in _TWICE:
         for first in _moments(operation, ("journal",)):
             number = _crash(first).nth
@@ -108,7 +126,13 @@ def listed(operation: str) -> Iterator[str]:
                 yield from (f"{operation}/{first}/journal-{number + more}-{side}" for side in SIDES[:2])
 
 
-def _moments(operation: str, borders: tuple[str, ...]) -> Iterator[str]:
+def _borders(operation: str) -> Sequence[str]:
+    if operation in _TUNNEL_ONLY:
+        return ("network",)
+    return [each for each in BORDERS if each != "network" or operation in _TUNNEL_TOO]
+
+
+def _moments(operation: str, borders: Sequence[str]) -> Iterator[str]:
     for border in borders:
         sides = SIDES if border == "cloud" else SIDES[:2]
         for number in range(passed("")[border] + 1, passed(operation)[border] + 1):

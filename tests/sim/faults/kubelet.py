@@ -83,7 +83,8 @@ class Pod:
                 await self._end()
                 return
             left -= self._stage.now - since
-            self.done = not self.plan.restarts
+            if not self.plan.restarts:
+                self.done = True
             await self._stage.sleep(1.0)
 
     async def stop(self) -> None:
@@ -99,6 +100,8 @@ class Pod:
         self._attempts += 1
         wish = spec(f"{self.plan.name}-{self._attempts}.", vcpus=self.plan.vcpus)
         sandbox = self.sandbox = Sandbox(dataclasses.replace(wish, pod_name=self.plan.name))
+        if self._attempts % 2 == 0:  # the others' stay, so that whatever is left in them can be seen
+            sandbox.over.add_done_callback(lambda over: self._stage.spawn(self._remove_netns(sandbox)))
         try:
             await self._call(sandbox, "CreateVM", lambda registry: registry.create(sandbox.spec))
         except (AdaptorError, Closed):
@@ -121,6 +124,11 @@ class Pod:
             sandbox.end("StartVM failed")
             return False
         return await self._connect(sandbox)
+
+    async def _remove_netns(self, sandbox: Sandbox) -> None:
+        """As containerd does once the shim is gone."""
+        await self._stage.sleep(self._stage.rng.uniform(0.0, 3.0))
+        self._node.kernel.lose(sandbox.spec.netns)
 
     async def _connect(self, sandbox: Sandbox) -> bool:
         """The shim dials its agent socket, once StartVM was answered."""

@@ -17,10 +17,11 @@ from adaptor.sandbox.watch import InstanceWatch
 from providers.base import Ownership
 from tests.sim.faults.cloud import CloudLine, SimCloud
 from tests.sim.faults.disk import SimJournal
+from tests.sim.faults.networks import NetworksLine
 from tests.sim.faults.process import Process
 from tests.sim.faults.relay import RelayLine, SimRelay
 from tests.sim.faults.stage import Stage
-from tests.worlds.networks import Networks
+from tests.worlds.networks import Kernel
 
 # Seconds from StartVM to a bound guest; short of the default, for a mute guest is polled all that time.
 START_TIMEOUT = 60.0
@@ -55,6 +56,8 @@ class Node:
         self.booted = asyncio.Event()
         self.booted.set()
         self.calls: dict[asyncio.Task[Any], None] = {}  # on the hypervisor socket
+        self.kernel = Kernel(relay.ends)
+        self.kernel.interfaces = ("eth0", "net1")
         self._stage, self._cloud, self._relay, self._pki = stage, cloud, relay, pki
         self._journal_path = directory / "journal.db"
         self._journals: list[SimJournal] = []
@@ -137,7 +140,7 @@ class Node:
             relay=cast(Any, relay),
             journal=journal,
             pki=self._pki,
-            networks=Networks(),
+            networks=NetworksLine(self.kernel, self._stage, process),
             watch=InstanceWatch(cloud, self._stage.clock),
             clock=self._stage.clock,
             guest=GuestSettings(flavor="own", port=15150, start_timeout=START_TIMEOUT),

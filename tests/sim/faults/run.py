@@ -95,6 +95,7 @@ class _Run:
         self.relay = SimRelay(self.cloud, stage, self._ready_at)
         self.node = Node(stage, self.cloud, self.relay, self._directory, _pki())
         self.pods = [Pod(plan, stage, self.node, self.relay) for plan in self._scenario.pods]
+        self.node.kernel.touched = self._touched
         lives = [stage.spawn(work) for work in (self.node.supervise(), *(pod.live() for pod in self.pods))]
         try:
             await self._strike()
@@ -188,6 +189,7 @@ class _Run:
             if pod.sandbox is not None:
                 pod.sandbox.kill("node reboot")
         self.relay.kill("node reboot")
+        self.node.kernel.reboot()
         self.stage.clock.call_later(seconds, self.node.booted.set)
 
     def _excuse_all(self, why: str) -> None:
@@ -211,6 +213,11 @@ class _Run:
             self.stage.strike("guest never answers", instance_id)
             return None
         return self.cloud.made_at[instance_id] + pod.plan.boot
+
+    def _touched(self, netns: str, what: str) -> None:
+        for sandbox in filter(None, (pod.running for pod in self.pods)):
+            if sandbox.spec.netns == netns and not sandbox.excuse:
+                self.stage.violated(f"the tunnel of running {sandbox.name} is touched: {what}")
 
     # -- the verdict ----------------------------------------------------------------------------
 
@@ -251,7 +258,21 @@ class _Run:
             for sandbox_id, state in self.node.registry.sandboxes.items()
             if sandbox_id not in running
         ]
+        problems += self._problems_of_tunnels(set(running))
         return problems + self._problems_of_vms(set(running)) + await self._problems_of_journal(set(running))
+
+    def _problems_of_tunnels(self, running: set[str]) -> list[str]:
+        """No tunnel without its pod, and none of a running pod that is not whole."""
+        assert self.node.registry is not None
+        kernel, left = self.node.kernel, set(self.node.kernel.leftovers)
+        problems = []
+        for sandbox_id in running & self.node.registry.sandboxes.keys():
+            tunnel = self.node.registry.sandboxes[sandbox_id].network
+            if tunnel is None or not kernel.whole(tunnel):
+                problems.append(f"the tunnel of running {short(sandbox_id)} is not whole: {tunnel}")
+            else:
+                left -= set(kernel.of(tunnel))
+        return problems + [f"left of a tunnel: {each}" for each in sorted(left)]
 
     def _problems_of_vms(self, running: set[str]) -> list[str]:
         problems = []

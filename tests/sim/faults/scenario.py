@@ -29,6 +29,12 @@ CALL_FAULTS: Final = (
     "denied",
     "accepted in vain",  # deletes only: the answer is good, and nothing is done
 )
+# -- what happens to one change of the pod's tunnel ------------------------------------------------
+NETWORK_FAULTS: Final = (
+    "refused",  # by the kernel: any call
+    "number taken",  # by another program, when the tunnel is opened
+    "no frame",  # comes back from the VM, when the tunnel is tried
+)
 # -- what lasts for a while ------------------------------------------------------------------------
 WINDOWS: Final = ("deletes fail", "describes fail", "throttled throughout", "cloud unreachable", "disk full")
 # -- what happens at a moment ----------------------------------------------------------------------
@@ -44,7 +50,7 @@ BLOWS: Final = (
     "shim killed",
 )
 # -- where the adaptor may be killed ---------------------------------------------------------------
-BORDERS: Final = ("journal", "cloud", "relay")
+BORDERS: Final = ("journal", "cloud", "relay", "network")
 SIDES: Final = ("before", "after", "in flight")  # in flight: the request arrives when its sender is dead; cloud only
 
 
@@ -72,6 +78,15 @@ class CallFault:
     nth: int
     kind: str
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFault:
+    """The `nth` call of a verb of the tunnels' goes wrong."""
+
+    verb: str
+    nth: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +131,8 @@ class Scenario:
     blows: tuple[Blow, ...] = ()
     crashes: tuple[Crash, ...] = ()
     lag: float = 0.0  # until a new VM shows up in list and get
+    networks: tuple[NetworkFault, ...] = ()
+    encrypted: bool = False
 
     @property
     def chance(self) -> str:
@@ -124,8 +141,9 @@ class Scenario:
 
     def lines(self) -> list[str]:
         """The plan, for people."""
-        parts = (*self.pods, *self.calls, *self.windows, *self.blows, *self.crashes)
-        return [f"seed {self.seed}, new VMs unseen for {self.lag:g} s", *(f"  {part}" for part in parts)]
+        parts = (*self.pods, *self.calls, *self.networks, *self.windows, *self.blows, *self.crashes)
+        told = ", pods' networks encrypted" if self.encrypted else ""
+        return [f"seed {self.seed}, new VMs unseen for {self.lag:g} s{told}", *(f"  {part}" for part in parts)]
 
 
 # Pods begin, and faults are struck, in the first minutes; kubelets try again until all is well or time is up.
@@ -150,6 +168,8 @@ def draw(seed: int) -> Scenario:
         blows=tuple(sorted((_blow(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 2, 3)))), key=lambda b: b.at)),
         crashes=tuple(_crash(rng, len(pods)) for _ in range(rng.choice((0, 1, 1, 1, 2)))),
         lag=rng.choice(_LAGS),
+        networks=tuple(_network_fault(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))),
+        encrypted=rng.random() < 0.3,
     )
     return replace(drawn, pods=_together(rng, pods)) if rng.random() < 0.5 else drawn
 
@@ -179,6 +199,13 @@ def _call_fault(rng: random.Random) -> CallFault:
     verb = rng.choice(_VERBS)
     kinds = [kind for kind in CALL_FAULTS if _ONLY.get(kind, verb) == verb]
     return CallFault(verb, rng.choice((1, 1, 2, 2, 3, 4, 5)), rng.choice(kinds), _time(rng, 0.1, _LATEST))
+
+
+def _network_fault(rng: random.Random) -> NetworkFault:
+    kind = rng.choice(NETWORK_FAULTS)
+    only = {"number taken": "open", "no frame": "connect"}
+    verb = only.get(kind) or rng.choice(("intend", "reached", "open", "connect", "remove", "remove"))
+    return NetworkFault(verb, rng.choice((1, 1, 2, 2, 3, 4)), kind)
 
 
 def _window(rng: random.Random) -> Window:

@@ -1,6 +1,7 @@
 """What leaves a pod from its VM, in real namespaces: which way packets take, and which they never do."""
 
 import socket
+import struct
 import threading
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -110,6 +111,15 @@ def test_a_datagram_that_came_by_the_tunnel_is_answered_by_the_tunnel() -> None:
         assert there.recvfrom(9) == (b"ask", (POD, 53))
 
 
+def test_containers_in_networks_behind_the_pods_answer_by_the_tunnel_too() -> None:
+    with World() as world:
+        apply(world, world.plan())
+        world.behind("10.99.0.2", "10.99.0.1")
+        world.worker.ip(lambda ip: ip.route("add", dst="10.99.0.2/32", gateway=POD))
+        world.inner.listen("0.0.0.0", 80)
+        assert world.worker.ask("10.99.0.2", source=NODE) == NODE
+
+
 def test_the_vm_itself_and_what_is_around_it_are_out_of_the_pods_reach() -> None:
     with World() as world:
         apply(world, world.plan())
@@ -162,6 +172,17 @@ def test_addresses_that_are_not_the_pods_and_cards_that_are_not_for_it_are_no_wa
         assert world.pod.ask("169.254.70.1", OTHER_PORT, SOON) == ""
 
 
+def test_what_belongs_to_no_connection_does_not_leave_with_the_pods_own_address() -> None:
+    with World() as world:
+        apply(world, world.plan())
+        seen = world.cloud.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        raw = world.pod.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        with seen, raw:
+            seen.settimeout(SOON)
+            raw.sendto(struct.pack(">HHIIBBHHH", 4000, 80, 1, 0, 5 << 4, 0x04, 0, 0, 0), (INTERNET, 0))  # a reset
+            assert_nothing_comes(seen)
+
+
 def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:
     with World(second=True) as world:
         apply(world, world.plan())
@@ -182,9 +203,8 @@ def test_the_metadata_service_answers_a_pod_that_may_ask_it_and_one_hop_further(
     with World(ipv6=True) as world:
         apply(world, world.plan(egress=False, imds=True))
         world.cloud.listen(METADATA, 80, ttl=1)
-        world.cloud.listen(METADATA6, 81)
-        everybody = world.worker
-        everybody.listen("0.0.0.0", 80)
+        world.cloud.listen(METADATA6, 81, ttl=1)
+        world.worker.listen("0.0.0.0", 80)
         assert world.pod.ask(METADATA) == VM
         assert world.pod.ask(METADATA6, 81) == VM6
         assert world.pod.ask(INTERNET) == POD, "the rest goes by the tunnel"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from adaptor.errors import Code, InvalidRequest, StatusError
-from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, Route, WireGuard
+from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, Route
 from podvm_images.guest import layout
 from podvm_images.guest.layout import Path
 
@@ -95,12 +95,6 @@ def test_a_path_that_leaves_too_little_is_told_with_what_is_needed() -> None:
     with pytest.raises(StatusError, match=r"ens5 \(MTU 1320\).*eth0 an MTU of 1270.*fd02::6/64 needs 1280") as caught:
         layout.fit(PLAN, replace(PATH, mtu=1320))
     assert caught.value.code == Code.FAILED_PRECONDITION
-
-
-def test_what_this_image_cannot_do_is_told_with_a_way_out() -> None:
-    with pytest.raises(StatusError, match="not encrypt it: set") as caught:
-        layout.check(replace(PLAN, wireguard=WireGuard("k", 0)))
-    assert caught.value.code == Code.UNIMPLEMENTED
 
 
 def test_a_worker_that_only_one_link_knows_is_refused() -> None:

@@ -17,6 +17,7 @@ _CLONE_NEWNS: Final = 0x00020000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
 _ETH_P_ALL: Final = 3
+_MADE: Final = 0xFFBF  # of a link's flags, those that somebody sets; whether it runs shows some time after
 _SO_RCVBUFFORCE: Final = 33
 
 
@@ -64,7 +65,7 @@ class Host:
         """Links, addresses and routes, to be compared."""
 
         def deed(ip: Any) -> tuple[list[str], ...]:
-            links = sorted(f"{x.get('ifname')} {x.get('flags')} {x.get('mtu')}" for x in ip.get_links())
+            links = sorted(f"{x.get('ifname')} {x.get('flags') & _MADE} {x.get('mtu')}" for x in ip.get_links())
             addresses = sorted(f"{x.get('index')} {x.get('address')}/{x.get('prefixlen')}" for x in ip.get_addr())
             routes = sorted(
                 f"{x.get('dst')}/{x.get('dst_len')} {x.get('type')} {x.get('oif')} {x.get('priority')}"

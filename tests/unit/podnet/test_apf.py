@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from adaptor.errors import InvalidRequest
-from adaptor.podnet.apf import pod_network
-from adaptor.podnet.plan import Interface, Neighbour, PodNetwork, Route
+from adaptor.podnet.apf import leaving, pod_network
+from adaptor.podnet.plan import Egress, Interface, Neighbour, PodNetwork, Route
 
 ETH0 = Interface(
     name="eth0",
@@ -69,3 +69,24 @@ def test_a_protocol_that_upstream_does_not_know_is_left_out() -> None:
 def test_a_shape_that_stock_images_cannot_carry_says_what_was_found(interfaces: list[Interface], said: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{said}.*guest.flavor = own"):
         written(*interfaces)
+
+
+def test_what_leaves_by_the_second_card_leaves_the_clusters_networks_to_the_first_gateway() -> None:
+    before = written(ETH0)
+    assert leaving(before, None) == before
+    egress = Egress(("10.244.0.0/16", "10.244.1.0/24", "fd00:10::/64", "10.96.0.0/12"), nic=True)
+    after = leaving(before, egress)
+    assert after["external-net-via-pod-vm"] is True
+    inside = [
+        {"dst": "10.244.0.0/16", "gw": "10.244.1.1", "dev": "eth0"},
+        {"dst": "10.96.0.0/12", "gw": "10.244.1.1", "dev": "eth0"},
+    ]
+    assert after["routes"] == [*before["routes"], *inside]  # type: ignore[misc]
+    assert {key: value for key, value in after.items() if key not in ("routes", "external-net-via-pod-vm")} == {
+        key: value for key, value in before.items() if key != "routes"
+    }
+
+
+def test_a_pod_without_a_gateway_cannot_leave_by_a_stock_image() -> None:
+    with pytest.raises(InvalidRequest, match="no default route with one"):
+        leaving(written(replace(ETH0, routes=())), Egress(("10.244.0.0/16",), nic=True))

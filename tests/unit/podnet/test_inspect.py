@@ -175,6 +175,7 @@ def test_our_own_devices_and_filters_are_no_part_of_the_pods_network() -> None:
             {"rules": [*RULES, {"family": 4, "priority": 500, "table": 100, "text": "from 10.244.1.4/32"}]},
             "rules of policy routing.*500: from 10.244.1.4/32 lookup 100",
         ),
+        ({"filters": ["iptables nat"]}, "rules of the packet filter.*iptables nat"),
         (
             {"links": [LO, *({**ETH0, "index": n, "name": f"net{n}"} for n in range(3, 20))]},
             "17 interfaces, 16 can be carried",

@@ -408,6 +408,13 @@ def test_interfaces_exclude_subnet_and_groups_beside_them(account: Account, chan
         account.launch(NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": account.cloud.subnet}], **change)
 
 
+def test_the_interfaces_of_an_instance_are_in_one_zone(account: Account) -> None:
+    subnets = [account.cloud.subnet, account.cloud.subnet[:-1] + "b"]
+    nics = [{"DeviceIndex": index, "SubnetId": subnet} for index, subnet in enumerate(subnets)]
+    with refused("InvalidParameterCombination", "one Availability Zone"):
+        account.launch(SubnetId=None, SecurityGroupIds=None, NetworkInterfaces=nics)
+
+
 def test_a_launch_template_gives_what_the_call_leaves_out(account: Account) -> None:
     data = {"ImageId": account.cloud.ami, "InstanceType": "m6a.xlarge", "UserData": base64.b64encode(b"hi").decode()}
     account.ec2.create_launch_template(LaunchTemplateName="kata", LaunchTemplateData=data)

@@ -101,6 +101,23 @@ def test_worker_and_instances_reach_each_other_in_every_subnet() -> None:
 
 
 @in_own_network
+def test_a_second_interface_is_there_and_goes_with_its_instance() -> None:
+    with cloud_of() as account, socket.create_server(("", 0)) as here:
+        nics = [{"DeviceIndex": index, "SubnetId": account.cloud.subnet} for index in range(2)]
+        launched = account.run(SubnetId=None, SecurityGroupIds=None, NetworkInterfaces=nics)
+        first, second = (nic["PrivateIpAddress"] for nic in launched["NetworkInterfaces"])
+        worker = f"{account.cloud.worker_address}:{here.getsockname()[1]}"
+        assert tell(first, "facts")["links"] == ["eth0", "eth1", "lo"]
+        assert {tell(address, "peer") for address in (first, second)} == {account.cloud.worker_address}
+        assert tell(first, f"reach {worker}") == account.cloud.worker_address
+        connection, peer = here.accept()
+        connection.close()
+        assert peer[0] == first, "what does not ask for the second goes by the first"
+        account.terminate(launched["InstanceId"])
+        assert silent(second)
+
+
+@in_own_network
 def test_packets_to_an_address_that_nobody_has_vanish() -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # as on a worker, where packets could go round in circles
     with cloud_of() as account:

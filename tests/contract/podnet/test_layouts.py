@@ -1,0 +1,93 @@
+"""What a pod has on its host it has in its VM, whichever CNI plugin made its network."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptor.config_network import Network
+from adaptor.errors import InvalidRequest
+from adaptor.podnet import apf, netlink
+from adaptor.podnet.inspect import Rows, describe
+from adaptor.podnet.plan import PodNetwork
+from tests.worlds.pods import bpf, suite
+from tests.worlds.pods.build import NEIGHBOUR, POD, Pods, built
+from tests.worlds.pods.layouts import LAYOUTS, Layout
+from tests.worlds.pods.tunnelled import tunnelled
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root: run the tests by `make test`"),
+]
+
+_KERNEL = 2  # a route's protocol
+_CLONED = 0x200  # a route's flag: an exception from another one, for a path MTU
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout, tmp_path: Path) -> None:
+    if layout.wires[0].host.redirect_peer and not bpf.allowed():
+        pytest.skip("this layout's host has eBPF programs, which only root of the machine may load")
+    with built(layout) as pods:
+        network = describe(pods.pod.path, netlink.read(pods.pod.ip))
+        assert_as_laid_out(layout, network)
+        assert_stock_images_take_it_or_say_why(network)
+        suite.run(pods, pods.pod)
+        before = standing(pods)
+        with tunnelled(pods, tmp_path / "podns", Network(vxlan_port=8472)) as there:
+            assert [each.mtu for each in there.plan.interfaces] == [
+                min(wire.mtu, layout.underlay_mtu - 50) for wire in layout.wires
+            ]
+            suite.run(pods, there.inside)
+            suite.on_the_wire(pods, there.inside, 8472, there.plan.interfaces[0].mtu)
+        assert standing(pods) == before
+        suite.same_host(pods, pods.pod, pods.addresses(POD)[0], pods.addresses(NEIGHBOUR)[0])
+
+
+@pytest.mark.parametrize(
+    "layout", [each for each in LAYOUTS if each.name in ("calico-dual", "multus")], ids=lambda layout: layout.name
+)
+def test_a_worker_and_a_vm_that_have_only_ipv6_between_them_carry_it_too(layout: Layout, tmp_path: Path) -> None:
+    with built(layout) as pods, tunnelled(pods, tmp_path / "podns", Network(), six=True) as there:
+        assert there.plan.interfaces[0].mtu == layout.underlay_mtu - 70
+        # The kernel sends no fragments of VXLAN packets over IPv6: what the VM's interface could not send is lost.
+        suite.run(pods, there.inside, most=there.plan.interfaces[0].mtu)
+
+
+def assert_as_laid_out(layout: Layout, network: PodNetwork) -> None:
+    """The worker reads of the pod's namespace what the CNI plugin has put there."""
+    assert [each.name for each in network.interfaces] == [wire.name for wire in layout.wires]
+    for interface, wire in zip(network.interfaces, layout.wires, strict=True):
+        assert interface.mtu == wire.mtu
+        told = [each for each in interface.addresses if not each.startswith("fe80:")]
+        assert told == [each.format(n=POD) for each in wire.addresses]
+        assert {(r.destination, r.gateway, r.source, r.mtu) for r in interface.routes if r.protocol != _KERNEL} == {
+            (via.destination, via.gateway, via.source.format(n=POD), via.mtu) for via in wire.routes
+        }
+        assert [each.address for each in interface.neighbours] == [address for address, _ in wire.neighbours]
+
+
+def assert_stock_images_take_it_or_say_why(network: PodNetwork) -> None:
+    told = [ipaddress.ip_interface(a) for i in network.interfaces for a in i.addresses if not a.startswith("fe80:")]
+
+    def written() -> dict[str, Any]:
+        return apf.pod_network(network, worker_address="172.31.66.1/24", vxlan_port=8472, vxlan_id=555000)
+
+    if len(told) == 1 and told[0].version == 4:
+        assert written()["podip"] == str(told[0])
+    else:
+        with pytest.raises(InvalidRequest, match=r"guest\.flavor = own"):
+            written()
+
+
+def standing(pods: Pods) -> list[object]:
+    """All that is set up on the worker; neighbours and path MTUs that were learnt from traffic are left out."""
+    return [_set_up(netlink.read(namespace.ip)) for namespace in (pods.host, pods.pod)]
+
+
+def _set_up(rows: Rows) -> tuple[object, ...]:
+    permanent = [row for row in rows.neighbours if row["state"] & 0x80]
+    routes = [row for row in rows.routes if not row["flags"] & _CLONED]
+    return rows.links, rows.addresses, routes, permanent, rows.rules, rows.qdiscs
