@@ -243,6 +243,8 @@ async def test_an_encrypted_pods_packets_cannot_be_read_on_their_way(directory: 
             with Wiretap("sim-") as tap:
                 async with under_traffic(secret.network.ipv4):
                     await service.ask(secret.network.ipv4, "/in-the-clear")
+                    await world.stop("adaptor", signal.SIGKILL)
+                    await world.start_adaptor()
             assert len(tap.packets) > 20
             assert not any(b"in-the-clear" in packet for packet in tap.packets)
         await clean(world)
