@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from adaptor.demo import enter
+from tests.dealing import dealt
 
 _CLONE_NEWNS = 0x00020000
 
@@ -35,7 +36,9 @@ def _uses_lightkube(node: pytest.Item | pytest.Collector) -> bool:
     return node.nodeid.startswith(_LIGHTKUBE)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if isinstance(worker := getattr(config, "workerinput", None), dict):
+        items[:] = [items[index] for index in dealt([item.nodeid for item in items], worker["workercount"])]
     for item in items:
         if _uses_lightkube(item):
             item.add_marker(pytest.mark.filterwarnings(_LEFT))
