@@ -11,6 +11,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
+# Bytecode is kept whatever the caller's environment says: the tests start some hundred processes of ours.
+unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 4
 # A test that hangs shows where, and ends itself instead of the whole run. Seconds; the slowest sound one takes a fifth.
 PYTEST := $(BIN)/pytest -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true $(ARGS)
@@ -32,8 +34,10 @@ packages: ## The few programs that come from the distribution (crun)
 demo: setup packages ## Watch a pod VM come and go on this machine, without a cloud account
 	@$(BIN)/peerpods demo $(ARGS)
 
-test: setup lint types ## What every change must pass: lint, types and all tests but the nightly ones
+test: setup lint ## What every change must pass: lint, types and all tests but the nightly ones
 	@.ci/packages || echo 'going on without: tests that need them say so and are skipped'
+	@# Two that use one core each: the types, and a first look at the tests, whose bytecode all workers then find.
+	@$(PYTEST) --collect-only -qq >/dev/null 2>&1 & $(MAKE) --no-print-directory types; types=$$?; wait; exit $$types
 	$(BIN)/python -m adaptor.demo.enter $(PYTEST) -m 'not nightly' -n $(WORKERS) --dist worksteal
 
 lint: setup ## Style, format and who may import whom

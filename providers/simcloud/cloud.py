@@ -1,6 +1,8 @@
 """A simulated cloud as a whole: built here once, from options."""
 
-from contextlib import AsyncExitStack
+import functools
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 from providers.simcloud import control
@@ -115,7 +117,8 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
 
             return Arm(options, host, faults)
         case "ec2":
-            from providers.simcloud.ec2.service import Ec2
+            with _one_reader_of_models():
+                from providers.simcloud.ec2.service import Ec2
 
             return Ec2(options, host, faults)
         case "gce":
@@ -126,6 +129,20 @@ def _open_cloud(options: Options, host: Host, faults: Faults) -> Cloud:
 
             return Gce(options, host, faults)
     raise AssertionError(f"Options.of lets nothing else pass: {options.cloud}")
+
+
+@contextmanager
+def _one_reader_of_models() -> Iterator[None]:
+    """While moto is imported, it asks three sessions of the SDK for names of regions, and each reads EC2's service
+    model for itself: a quarter of the time that a cloud takes to start."""
+    import botocore.session as sdk
+
+    own = sdk.create_loader
+    sdk.create_loader = functools.cache(own)
+    try:
+        yield
+    finally:
+        sdk.create_loader = own
 
 
 async def _open_host(options: Options) -> Host:
