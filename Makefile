@@ -36,8 +36,8 @@ demo: setup packages ## Watch a pod VM come and go on this machine, without a cl
 
 test: setup lint ## What every change must pass: lint, types and all tests but the nightly ones
 	@.ci/packages || echo 'going on without: tests that need them say so and are skipped'
-	@# Two that use one core each: the types, and a first look at the tests, whose bytecode all workers then find.
-	@$(PYTEST) --collect-only -qq >/dev/null 2>&1 & $(MAKE) --no-print-directory types; types=$$?; wait; exit $$types
+	@# Each of these two uses one core: the types, and a first look at the tests, whose bytecode all workers then find.
+	@$(PYTEST) --collect-only -qq >/dev/null 2>&1 & $(BIN)/mypy; status=$$?; wait; exit $$status
 	$(BIN)/python -m adaptor.demo.enter $(PYTEST) -m 'not nightly' -n $(WORKERS) --dist worksteal
 
 lint: setup ## Style, format and who may import whom
