@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ pytestmark = [
 SOME = [each for each in LAYOUTS if each.name in ("calico-dual", "multus")]
 LACKS = wireguard_choice.userspace_wants() if os.geteuid() == 0 else "network namespaces need root"
 _KERNEL = 2  # a route's protocol
+_PERMANENT = 0x80  # a neighbour's state
 _CLONED = 0x200  # a route's flag: an exception from another one, for a path MTU
 
 
@@ -43,7 +45,7 @@ def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout) -> N
             ]
             suite.run(pods, there.inside)
             suite.on_the_wire(pods, there.inside, 8472, there.plan.interfaces[0].mtu)
-        assert standing(pods) == before
+        assert difference(before, standing(pods)) == []
         suite.same_host(pods, pods.pod, pods.addresses(POD)[0], pods.addresses(NEIGHBOUR)[0])
 
 
@@ -65,7 +67,7 @@ def test_an_encrypted_tunnel_carries_all_of_it_too(layout: Layout) -> None:
             with traffic.captured(pods.vm, "eth0", there.tunnel.port) as in_the_open:
                 suite.run(pods, there.inside)
             assert in_the_open == []
-        assert standing(pods) == before
+        assert difference(before, standing(pods)) == []
 
 
 def assert_as_laid_out(layout: Layout, network: PodNetwork) -> None:
@@ -94,12 +96,28 @@ def assert_stock_images_take_it_or_say_why(network: PodNetwork) -> None:
             written()
 
 
-def standing(pods: Pods) -> list[object]:
+def standing(pods: Pods) -> list[str]:
     """All that is set up on the worker; neighbours and path MTUs that were learnt from traffic are left out."""
-    return [_set_up(netlink.read(namespace.ip)) for namespace in (pods.host, pods.pod)]
+    return [
+        f"{where}: {kind} {row}"
+        for where, namespace in (("host", pods.host), ("pod", pods.pod))
+        for kind, rows in _set_up(netlink.read(namespace.ip)).items()
+        for row in rows
+    ]
 
 
-def _set_up(rows: Rows) -> tuple[object, ...]:
-    permanent = [row for row in rows.neighbours if row["state"] & 0x80]
-    routes = [row for row in rows.routes if not row["flags"] & _CLONED]
-    return rows.links, rows.addresses, routes, permanent, rows.rules, rows.qdiscs
+def _set_up(rows: Rows) -> dict[str, Sequence[object]]:
+    return {
+        "link": rows.links,
+        "address": rows.addresses,
+        "route": [row for row in rows.routes if not row["flags"] & _CLONED],
+        "neighbour": [row for row in rows.neighbours if row["state"] & _PERMANENT],
+        "rule": rows.rules,
+        "qdisc": rows.qdiscs,
+    }
+
+
+def difference(before: list[str], after: list[str]) -> list[str]:
+    return [f"gone: {row}" for row in before if row not in after] + [
+        f"new: {row}" for row in after if row not in before
+    ]
