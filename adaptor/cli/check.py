@@ -17,7 +17,8 @@ def add_parser(verbs: Verbs) -> None:
         "fault (exit status 1), or every setting in force and where it comes from (0). With --cloud it then asks the "
         "cloud, by dry runs and descriptions that change nothing, whether pod VMs could be launched with these "
         "settings: credentials, permissions, image, network, quotas, TEE; and, in a cluster, its API server about the "
-        "rights of this node. Each finding with its remedy.",
+        "rights of this node; and tries, in a namespace of its own, whether the kernel carries pods' networks. Each finding "
+        "with its remedy.",
     )
     check.add_argument("--config", metavar="FILE", help=f"settings (default: {names.CONFIG_FILE} if there is one)")
     check.add_argument("--cloud", action="store_true", help="ask the cloud too; prints its findings only")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adaptor.config_network import Network
-from adaptor.errors import AdaptorError, InvalidRequest, StartFailed
+from adaptor.errors import AdaptorError, InvalidRequest, NetworkFailed, StartFailed
 from adaptor.sandbox.model import Phase, SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings
@@ -47,7 +47,7 @@ async def test_a_network_that_no_vm_can_have_is_refused_before_any_is_paid_for(n
     async with node.adaptor() as registry:
         await registry.create(WEB)
         node.kernel.missing.add(WEB.netns)
-        with pytest.raises(InvalidRequest, match="cannot be opened"):
+        with pytest.raises(NetworkFailed, match="cannot be opened"):
             await registry.start(WEB.id)
         assert not node.cloud.made_at
         await node.gone(registry)
