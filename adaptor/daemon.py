@@ -24,7 +24,7 @@ from adaptor.errors import AdaptorError, Unavailable
 from adaptor.hypervisor import Hypervisor
 from adaptor.kube import place
 from adaptor.pki import NodePki
-from adaptor.podnet import encryption
+from adaptor.podnet import encryption, trial
 from adaptor.podnet.encryption import Encryption
 from adaptor.podnet.hosts import HostNetworks
 from adaptor.relay.client import RelayClient, ensure_relay
@@ -105,6 +105,7 @@ class Daemon:
         self._registry: Registry | None = None
         self._encryption: Encryption | None = None
         self._unready: list[str] = ["starting"]
+        self._trouble = ""  # why this node carries no pod's network
 
     async def open(self) -> None:
         """Come up, recover, serve; raises AdaptorError saying what is in the way."""
@@ -141,6 +142,7 @@ class Daemon:
         self._stack.push_async_callback(self._server.aclose)
         self._unready.clear()
         self._warm_up(provider)
+        self._try_network()
         self._sweep(registry, provider, owner)
         log.info(
             "ready", version=__version__, cloud=provider.name, socket=config.node.hypervisor_socket, node=owner.node
@@ -195,8 +197,8 @@ class Daemon:
 
     def readiness(self) -> tuple[bool, Sequence[str]]:
         """For /readyz."""
-        trouble = self._encryption.trouble if self._encryption is not None else ""
-        reasons = (*self._unready, *([trouble] if trouble else []))
+        trouble = (self._trouble, self._encryption.trouble if self._encryption is not None else "")
+        reasons = (*self._unready, *filter(None, trouble))
         return not reasons, reasons
 
     def _rooms(
@@ -284,6 +286,19 @@ class Daemon:
         task = asyncio.create_task(learn(), name="warm-up")
         self._stack.callback(task.cancel)
 
+    def _try_network(self) -> None:
+        """See whether this node can carry pods' networks at all, before the first pod has paid for a VM."""
+
+        async def attempt() -> None:
+            try:
+                await asyncio.to_thread(trial.attempt, self._config.network.vxlan_port)
+            except Unavailable as error:
+                self._trouble = str(error)
+                log.error("no pod can start here", reason=self._trouble)
+
+        task = asyncio.create_task(attempt(), name="try-network")
+        self._stack.callback(task.cancel)
+
     def _sweep(self, registry: Registry, provider: Provider, owner: Ownership) -> None:
         """Look for leaked resources of this node from time to time."""
         relay, settings = self._relay, self._config.sweep
@@ -304,7 +319,9 @@ class Daemon:
         settings = self._config.network
         encrypted = [state for state in states if state.network is not None and state.network.encrypted]
         if settings.encryption == "required" or encrypted:  # those that run stay so when the setting is changed
-            self._encryption = await asyncio.to_thread(Encryption.open, settings.wireguard, settings.wireguard_port)
+            self._encryption = await asyncio.to_thread(
+                Encryption.open, settings.wireguard, settings.wireguard_port, spawn=self._config.node.spawn_relay
+            )
             log.info("pods' networks are encrypted", wireguard=self._encryption.kind, pods=len(encrypted))
         networks = HostNetworks(settings, self._encryption)
         self._stack.push_async_callback(networks.aclose)

@@ -81,6 +81,10 @@ class GuestUnreachable(StartFailed):
     """A VM exists, but its guest never became usable."""
 
 
+class NetworkFailed(StartFailed):
+    """The pod's network could not be carried to its VM."""
+
+
 class LinkLost(AdaptorError):
     """The tunnel to a running pod's VM is gone."""
 

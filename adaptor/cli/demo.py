@@ -22,6 +22,7 @@ def add_parser(verbs: Verbs) -> None:
         help="which; azure and gcp need their SDK, as `pip install 'peerpods[sim,azure]'` (default: %(default)s)",
     )
     demo.add_argument("--boot-delay", default="2s±1s", help="how long simulated VMs boot (default: %(default)s)")
+    demo.add_argument("--encrypt", action="store_true", help="the pod's traffic to its VM goes through WireGuard")
     demo.add_argument("--plain", action="store_true", help="one line per phase instead of a live display")
     demo.add_argument("--logs", metavar="DIR", help="keep the logs of simcloud, adaptor and relay there")
     demo.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the namespaces are there already
@@ -36,4 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         enter.run([sys.executable, "-m", "adaptor", *sys.argv[1:], "--inside"])
     from adaptor.demo import script
 
-    return script.main(arguments.cloud, arguments.boot_delay, plain=arguments.plain, logs=arguments.logs)
+    return script.main(
+        arguments.cloud,
+        arguments.boot_delay,
+        encrypted=arguments.encrypt,
+        plain=arguments.plain,
+        logs=arguments.logs,
+    )

@@ -1,21 +1,27 @@
 """What `peerpods check --cloud` does and prints; apart from its declaration, for it loads a cloud's SDK."""
 
+import asyncio
 import dataclasses
 import json
+import os
 import textwrap
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from adaptor import daemon
 from adaptor.config import Config
+from adaptor.config_network import Network
 from adaptor.errors import Unavailable
 from adaptor.kube import place
+from adaptor.podnet import trial
+from adaptor.podnet.encryption import Encryption
 from providers.base import Finding, Grade, Ownership, Provider, SupportsPreflight
 from providers.errors import ProviderError
 
 _FAILED: Final = 1
 _WIDTH: Final = 110  # of a finding's text
 _ORDER: Final = (Grade.FAULT, Grade.WARNING, Grade.OK)
+_AS_ROOT: Final = "run this as root, as the adaptor is, on the node"
 _NODE: Final = "preflight"  # nothing is made, so nothing will carry this mark
 
 
@@ -23,7 +29,7 @@ async def check(config: Config, *, as_json: bool) -> int:
     """Ask the cloud, print its findings; 0 when pods would start. Raises: Unavailable (no SDK installed)."""
     provider = await daemon.open_provider(config, Ownership(config.node.cluster or _NODE, config.node.name))
     try:
-        findings = [*await _findings(provider, config), *await _kubernetes(config)]
+        findings = [*await _findings(provider, config), *await _kubernetes(config), *await _network(config.network)]
     finally:
         await provider.aclose()
     print(_json(findings) if as_json else report(provider.name, findings))
@@ -64,6 +70,37 @@ async def _kubernetes(config: Config) -> Sequence[Finding]:
         return await rights.findings(opened, config.kubernetes)
     finally:
         await opened.aclose()
+
+
+async def _network(settings: Network) -> Sequence[Finding]:
+    """Whether this node can carry pods' networks, tried where nothing is touched."""
+
+    async def tried(subject: str, sound: str, deed: Callable[[], Any], fix: str) -> Finding:
+        try:
+            return Finding(subject, Grade.OK, sound.format(await asyncio.to_thread(deed)))
+        except Unavailable as error:
+            may = os.geteuid() == 0
+            return Finding(subject, Grade.FAULT if may else Grade.WARNING, str(error), fix if may else _AS_ROOT)
+
+    found = [
+        await tried(
+            "pods' network",
+            "this node makes tunnels: VXLAN, redirects and nftables",
+            lambda: trial.attempt(settings.vxlan_port),
+            "load the modules vxlan, sch_ingress, cls_u32, act_mirred, nf_tables and nft_ct, and give the adaptor "
+            "CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN",
+        )
+    ]
+    if settings.encryption == "required":
+        found.append(
+            await tried(
+                "encryption",
+                "WireGuard: {}",
+                lambda: Encryption.open(settings.wireguard, settings.wireguard_port).kind,
+                "provide what is missing, or set network.encryption = off",
+            )
+        )
+    return found
 
 
 def report(cloud: str, findings: Sequence[Finding]) -> str:

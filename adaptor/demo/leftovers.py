@@ -1,14 +1,17 @@
 """Proof that a pod left nothing: everything countable, before and after.
 
-Taken inside the demo's own pid, mount and network namespaces, so whatever differs is the pod's.
+Taken inside the demo's own pid, mount and network namespaces, and in the pod's own network namespace, which is not ours
+to change: so whatever differs is the pod's VM's.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
+
+from adaptor.demo import netdump, netns
 
 # What SQLite keeps beside an open database comes and goes with its checkpoints; the rows are counted on their own.
 _SQLITE_OWN: Final = ("-wal", "-shm")
@@ -24,6 +27,10 @@ class Inventory:
     processes: frozenset[str]
     namespaces: frozenset[str]
     interfaces: frozenset[str]
+    tunnels: frozenset[str]  # VXLAN and WireGuard devices
+    routes: frozenset[str]  # with addresses, neighbours and routing rules
+    traffic_control: frozenset[str]  # qdiscs and filters
+    nftables: frozenset[str]
     mounts: frozenset[str]
     sockets: frozenset[str]
     files: frozenset[str]
@@ -36,19 +43,52 @@ class Inventory:
         }
 
 
-def take(instances: Iterable[str], places: Iterable[str], journal: str) -> Inventory:
-    """Count everything now. `places`: directories whose files count; `journal`: the adaptor's database."""
+# The first word of netdump's lines → where it counts.
+_KINDS: Final = {
+    "address": "routes",
+    "route": "routes",
+    "rule": "routes",
+    "neighbour": "routes",
+    "qdisc": "traffic_control",
+    "filter": "traffic_control",
+    "nftables": "nftables",
+}
+_TUNNELS: Final = ("vxlan", "wireguard", "tun")  # kinds of devices; wireguard-go's is a tun
+
+
+def take(
+    instances: Iterable[str], places: Iterable[str], journal: str, networks: Mapping[str, str] | None = None
+) -> Inventory:
+    """Count everything now. `places`: directories whose files count; `journal`: the adaptor's database; `networks`:
+    more network namespaces than this one, by the name that their things get."""
     pids = [pid for pid in os.listdir("/proc") if pid.isdigit()]
+    found = _networks({"": netns.HERE, **(networks or {})})
     return Inventory(
         instances=frozenset(instances),
         processes=frozenset(filter(None, map(_command, pids))),
         namespaces=frozenset(name for pid in pids for name in _namespaces(pid)),
-        interfaces=frozenset(os.listdir("/sys/class/net")) | interfaces(),
+        interfaces=frozenset(os.listdir("/sys/class/net")) | interfaces() | found["interfaces"],
+        tunnels=found["tunnels"],
+        routes=found["routes"],
+        traffic_control=found["traffic_control"],
+        nftables=found["nftables"],
         mounts=frozenset(line.split()[4] for line in _lines("/proc/self/mountinfo")),
         sockets=frozenset(filter(None, (_socket_path(line) for line in _lines("/proc/net/unix")))),
         files=frozenset(str(path) for place in places for path in _walk(place)),
         journal_rows=frozenset(journal_rows(journal)),
     )
+
+
+def _networks(networks: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """What netlink tells of each, by the inventory's fields."""
+    found: dict[str, set[str]] = {field: set() for field in ("interfaces", "tunnels", *_KINDS.values())}
+    for name, path in networks.items():
+        for line in netdump.dump(path):
+            first, thing, kind = (*line.split(" ", 3), "", "")[:3]
+            fields_of = ["interfaces"] + ["tunnels"] * (kind in _TUNNELS) if first == "link" else [_KINDS[first]]
+            for field in fields_of:
+                found[field].add(f"{name} {thing if first == 'link' else line}".strip())
+    return {field: frozenset(lines) for field, lines in found.items()}
 
 
 def _command(pid: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from adaptor.demo import leftovers
+from adaptor.demo import leftovers, service
 from adaptor.demo.clouds import STAGES
+from adaptor.demo.cni import Pod
 from adaptor.demo.leftovers import Inventory
 from adaptor.demo.shim import Process, Shim
 from adaptor.demo.timeline import Timeline
@@ -19,11 +20,14 @@ from adaptor.errors import AdaptorError
 
 _DIRECTORY: Final = Path("/run/peerpods-demo")  # the demo's own tmpfs (enter)
 _POD: Final = "demo/hello"
+_METADATA: Final = "169.254.169.254"  # the same at every cloud; it would tell a pod of its VM
 _FILE: Final = b"x" * (3 << 20)  # three CopyFile calls of 1 MiB
 # What the adaptor's spans are called for a reader, and what of them is worth showing.
 _SPANS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "instance.create": ("create", lambda line: f"{line.get('instance')} ({line.get('type')})"),
     "guest.reach": ("boot, dial, TLS, Hello", lambda line: f"{line.get('address')}, {line.get('attempts')} attempts"),
+    "network.open": ("tunnel", lambda line: f"VNI {line.get('vni')} to {line.get('peer')}, UDP {line.get('port')}"),
+    "network.connect": ("tunnel joined to the pod", lambda line: "a frame came back from the VM"),
     "guest.bind": ("Bind: the VM is the pod's", lambda line: "its agent answers"),
     "instance.delete": ("delete", lambda line: str(line.get("instance"))),
 }
@@ -33,7 +37,7 @@ class DemoFailed(AdaptorError):
     """A pod did not behave as one on a real node does."""
 
 
-def main(provider: str, boot_delay: str, *, plain: bool, logs: str | None) -> int:
+def main(provider: str, boot_delay: str, *, encrypted: bool, plain: bool, logs: str | None) -> int:
     """Run it; 0 when everything worked and nothing was left, else 1."""
     console = Console(highlight=False)
     console.print(
@@ -41,7 +45,7 @@ def main(provider: str, boot_delay: str, *, plain: bool, logs: str | None) -> in
     )
     _DIRECTORY.mkdir()
     try:
-        left = asyncio.run(_play(console, provider, boot_delay, plain=plain))
+        left = asyncio.run(_play(console, provider, boot_delay, encrypted=encrypted, plain=plain))
     except AdaptorError as error:
         console.print(f"[red]the demo failed:[/] {error}", soft_wrap=True)
         return 1
@@ -51,21 +55,24 @@ def main(provider: str, boot_delay: str, *, plain: bool, logs: str | None) -> in
     return _verdict(console, left)
 
 
-async def _play(console: Console, provider: str, boot_delay: str, *, plain: bool) -> dict[str, list[str]]:
+async def _play(
+    console: Console, provider: str, boot_delay: str, *, encrypted: bool, plain: bool
+) -> dict[str, list[str]]:
     before_all = _take([])
+    settings = {"network": {"encryption": "required"}} if encrypted else {}
     with Timeline(console, plain=plain) as timeline:
-        async with World(_DIRECTORY, provider=provider, boot_delay=boot_delay) as world:
+        async with World(_DIRECTORY, provider=provider, boot_delay=boot_delay, settings=settings) as world:
             with timeline.phase(f"simcloud: {world.stage.title} on loopback") as row:
                 await world.start_cloud()
                 row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"
             with timeline.phase("adaptor and relay") as row:
                 await world.start_adaptor()
                 row.note = f"{provider} provider; serving hypervisor.sock"
-            before = await _inventory(world)
-            with world.pod_netns() as netns:
-                await _pod(world, timeline, netns)
-            with timeline.phase("nothing is left of the pod"):
-                left = await _settled(world, before)
+            with world.pod_network() as network:
+                before = await _inventory(world, network)
+                await _pod(world, timeline, network)
+                with timeline.phase("nothing is left of the pod"):
+                    left = await _settled(world, network, before)
     # and when all three processes have ended, nothing is left of them either
     left["after_the_end"] = sorted(
         {x for names in _take([]).added_since(before_all).values() for x in names if _counts(x)}
@@ -73,8 +80,8 @@ async def _play(console: Console, provider: str, boot_delay: str, *, plain: bool
     return left
 
 
-async def _pod(world: World, timeline: Timeline, netns: str) -> None:
-    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=netns) as shim:
+async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
+    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=network.netns) as shim:
         with timeline.phase("CreateVM") as row:
             row.note = f"agent socket {Path(await shim.create_vm()).name}"
         with timeline.phase("StartVM"):
@@ -89,10 +96,11 @@ async def _pod(world: World, timeline: Timeline, netns: str) -> None:
         with timeline.phase("CopyFile, 3 MiB") as row:
             row.note = Path(await shim.copy_file("data", _FILE)).name[-24:]
         with timeline.phase("CreateContainer"):
-            container = await shim.create_container(["sh", "-c", "echo hello from $(hostname); exec sleep 3600"])
+            container = await shim.create_container(service.serve())
         with timeline.phase("StartContainer"):
             process = await shim.start_container(container)
         await _use(shim, process, timeline)
+        await _reach(shim, process, network, timeline)
         with timeline.phase("SignalProcess, WaitProcess twice") as row:
             row.note = f"exit code {await shim.stop(process)}"
         with timeline.phase("DestroySandbox"):
@@ -114,6 +122,26 @@ async def _use(shim: Shim, process: Process, timeline: Timeline) -> None:
         row.note = "exit code 7, stdout and stderr apart"
     with timeline.phase("exec with a terminal") as row:
         row.note = await _terminal(shim, process)
+
+
+async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline) -> None:
+    """The pod's address answers, from inside its VM; and the VM's own cloud does not answer the pod."""
+    with timeline.phase("request from the worker") as row:
+        client = service.Client(network.address)
+        try:
+            first, second = [await client.ask(path) for path in ("/first", "/second")]
+        except (OSError, TimeoutError) as error:
+            raise DemoFailed(f"the container does not answer at {network.address}: {error!r}") from error
+        finally:
+            await client.aclose()
+        row.note = f"{network.address}, in its VM: {first.seconds * 1000:.1f} ms, then {second.seconds * 1000:.1f} ms"
+    with timeline.phase("the VM's metadata, from the pod") as row:
+        run = await shim.exec(process, service.asker(_METADATA, "/latest/user-data", 80))
+        await run.exit_code()
+        said = _one_line(bytes(run.stdout))
+        if not said.startswith(service.NONE):
+            raise DemoFailed(f"the pod reads what {_METADATA} knows of its VM: {said}")
+        row.note = f"{_METADATA}: {said.removeprefix(service.NONE + ': ')}"
 
 
 async def _terminal(shim: Shim, process: Process) -> str:
@@ -147,16 +175,16 @@ async def _following(world: World, timeline: Timeline) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _inventory(world: World) -> Inventory:
-    return leftovers.take(await world.living(), _places(), world.journal)
+async def _inventory(world: World, network: Pod) -> Inventory:
+    return leftovers.take(await world.living(), _places(), world.journal, {"the pod's": network.netns})
 
 
-async def _settled(world: World, before: Inventory) -> dict[str, list[str]]:
+async def _settled(world: World, network: Pod, before: Inventory) -> dict[str, list[str]]:
     """What a pod left once its VM is gone; EC2 takes a moment to let go of one, the adaptor to see it gone."""
     await world.no_instance_lives()
     deadline = asyncio.get_running_loop().time() + 15
     while True:
-        left = (await _inventory(world)).added_since(before)
+        left = (await _inventory(world, network)).added_since(before)
         if not any(left.values()) or asyncio.get_running_loop().time() > deadline:
             return left
         await asyncio.sleep(0.1)

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 _BAR: Final = 28  # characters of the time column
+_COLUMNS: Final = (1, 34, 9)  # mark, name, seconds
+_WIDE: Final = 110  # columns of a terminal with room for the whole bar
 _REFRESH: Final = 12  # times a second
 _MARKS: Final = {"running": "", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
 
@@ -84,21 +86,26 @@ class Timeline:
 
     def _render(self) -> Group:
         now = time.monotonic()
-        table = Table(box=None, pad_edge=False, show_header=False, expand=False)
-        for width in (1, 34, 9, _BAR):
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False, expand=False)
+        columns = (*_COLUMNS, _BAR if self._console.width >= _WIDE else _BAR // 3)
+        for width in columns:
             table.add_column(width=width, no_wrap=True)
-        table.add_column(overflow="ellipsis", no_wrap=True)
+        table.add_column(no_wrap=True)
+        # Cut here: a table that is too wide takes from every column.
+        space = max(self._console.width - sum(columns) - len(columns), 0)
         span = max(now - self._began, 1.0)
         for row in self._rows[-(self._console.height - 3) :]:
             mark = self._spinner.render(now) if row.state == "running" else Text.from_markup(_MARKS[row.state])
             name = Text("  " * row.depth + row.name, style="dim" if row.depth else "")
             seconds = Text(f"{row.seconds(now):8.3f}s", style="bold" if row.state == "running" else "")
-            table.add_row(mark, name, seconds, self._bar(row, now, span), Text(row.note, style="dim"))
+            note = Text(row.note, style="dim")
+            note.truncate(space, overflow="ellipsis")
+            table.add_row(mark, name, seconds, self._bar(row, now, span, columns[-1]), note)
         done = sum(row.state == "done" for row in self._rows if row.depth == 0)
         return Group(table, Text(f"{done} phases done, {now - self._began:.1f} s", style="dim"))
 
-    def _bar(self, row: Row, now: float, span: float) -> Text:
-        start = int((row.began - self._began) / span * _BAR)
-        length = max(1, round(row.seconds(now) / span * _BAR))
+    def _bar(self, row: Row, now: float, span: float, width: int) -> Text:
+        start = int((row.began - self._began) / span * width)
+        length = max(1, round(row.seconds(now) / span * width))
         colour = {"running": "yellow", "done": "cyan", "failed": "red"}[row.state]
-        return Text(" " * min(start, _BAR - 1) + "━" * min(length, _BAR - start), style=colour)
+        return Text(" " * min(start, width - 1) + "━" * min(length, width - start), style=colour)

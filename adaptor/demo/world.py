@@ -14,10 +14,8 @@ import json
 import os
 import random
 import re
-import secrets
 import signal
 import socket
-import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from adaptor.demo import leftovers
+from adaptor.demo import cni, leftovers
 from adaptor.demo.clouds import STAGES
 from adaptor.errors import AdaptorError
 
@@ -59,6 +57,7 @@ class World:
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self._boot_delay = boot_delay
         self._settings = settings or {}
+        self._bridge = cni.Bridge(directory)
 
     async def start_cloud(self, *options: str) -> None:
         """simcloud, whose instances really boot; `cloud` is what it says of itself."""
@@ -133,19 +132,16 @@ class World:
                 await asyncio.sleep(_POLL)
 
     @contextlib.contextmanager
+    def pod_network(self, families: tuple[int, ...] = (4,)) -> Iterator[cni.Pod]:
+        """A pod's network as a CNI plugin leaves it; its address answers when its VM's tunnel stands."""
+        with self._bridge.pod(families) as pod:
+            yield pod
+
+    @contextlib.contextmanager
     def pod_netns(self) -> Iterator[str]:
-        """A network namespace as a CNI plugin leaves it for a pod: mounted on a file, with an address."""
-        path = self.directory / f"cni-{secrets.token_hex(4)}"
-        path.touch()
-        maker = [sys.executable, "-m", "adaptor.demo.cni", str(path)]
-        made = subprocess.run(maker, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            raise WorldBroken(f"cannot make a pod's network namespace: {made.stderr}")
-        try:
-            yield str(path)
-        finally:
-            subprocess.run(["umount", str(path)], check=True)
-            path.unlink()
+        """As `pod_network`, for those who need no more than the namespace's path."""
+        with self.pod_network() as pod:
+            yield pod.netns
 
     async def spans(self) -> AsyncIterator[dict[str, Any]]:
         """The adaptor's log lines as they are written, parsed, for ever."""
@@ -187,6 +183,7 @@ class World:
         await self.stop_relay()
         if "simcloud" in self.processes:
             await self.stop("simcloud")
+        self._bridge.close()
 
     def _environment(self) -> dict[str, str]:
         kept = {

@@ -188,7 +188,7 @@ class NodeCluster:
     def failed(self, state: SandboxState, error: AdaptorError) -> None:
         if record.belongs(state.spec):
             self._want(record.failed(self._of(state), state, str(error), self._clock.wall()))
-            self._tell(state.spec, reasons.note(reasons.START_FAILED, f"{error}. What it had is deleted"))
+            self._tell(state.spec, reasons.failed(error))
 
     @_quietly
     def lost(self, state: SandboxState, reason: str) -> None:

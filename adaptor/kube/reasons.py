@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from adaptor.catalog import explain
+from adaptor.errors import AdaptorError, NetworkFailed
 from adaptor.kube.peerpod import PeerPod
 from adaptor.kube.record import seconds, stamp
 from adaptor.sandbox.model import (
@@ -52,6 +53,13 @@ KEPT: Final = Reason(
 START_FAILED: Final = Reason(
     "VMStartFailed", True, "the start came to a bad end, and why", "what it had is deleted; kubelet tries again"
 )
+NETWORK_FAILED: Final = Reason(
+    "PodNetworkFailed",
+    True,
+    "the pod's network could not be carried to its VM: nothing comes back through the tunnel, its number is taken, the "
+    "node's kernel refuses, or pod or image are of a kind that cannot have it",
+    "what it had is deleted; kubelet tries again; see docs/network.md",
+)
 LOST: Final = Reason(
     "VMLost",
     True,
@@ -75,6 +83,7 @@ TABLE: Final = (
     READY,
     KEPT,
     START_FAILED,
+    NETWORK_FAILED,
     LOST,
     DELETED,
     PULL_SECRETS,
@@ -120,6 +129,12 @@ def chosen(offering: Offering, why: str) -> Note:
     price = "" if offering.price is None else f", {offering.price:.4f} USD/h"
     tee = "no TEE" if offering.tee is Tee.NONE else offering.tee.value
     return note(CHOSEN, f"{explain.place(offering)} ({tee}{price}) is asked for: {why}")
+
+
+def failed(error: AdaptorError) -> Note:
+    """The bad end of a start."""
+    reason = NETWORK_FAILED if isinstance(error, NetworkFailed) else START_FAILED
+    return note(reason, f"{error}. What it had is deleted")
 
 
 def lost(told: PeerPod, reason: str) -> Note:

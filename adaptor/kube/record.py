@@ -14,7 +14,16 @@ from typing import Any, Final
 from adaptor import names
 from adaptor.kube import peerpod
 from adaptor.kube.peerpod import Condition, PeerPod
-from adaptor.sandbox.model import Event, GivenAway, LaunchIntended, LaunchRefused, Phase, SandboxSpec, SandboxState
+from adaptor.sandbox.model import (
+    Event,
+    GivenAway,
+    LaunchIntended,
+    LaunchRefused,
+    NetworkIntended,
+    Phase,
+    SandboxSpec,
+    SandboxState,
+)
 from providers.base import Purchase
 
 FAILED: Final = "failed"  # a phase of PeerPods only: the start has failed, and what it had is being taken down
@@ -56,7 +65,7 @@ def after(told: PeerPod, state: SandboxState, event: Event | None, at: float) ->
     `at`: seconds since the epoch.
     """
     times = dict(told.times)
-    if event is not None:
+    if event is not None and not _early(event, state):
         times.pop(event.kind, None)
         times[event.kind] = stamp(at, milliseconds=True)
     failed = told.phase == FAILED and state.phase in (Phase.STARTING, Phase.STOPPING)
@@ -68,6 +77,11 @@ def after(told: PeerPod, state: SandboxState, event: Event | None, at: float) ->
         times=times,
     )
     return replace(wanted, conditions=_conditions(wanted, state, event, at))
+
+
+def _early(event: Event, state: SandboxState) -> bool:
+    """A tunnel is numbered at the very beginning, and made once the VM is reached: the second time is worth telling."""
+    return isinstance(event, NetworkIntended) and not state.address
 
 
 def failed(told: PeerPod, state: SandboxState, reason: str, at: float) -> PeerPod:

@@ -158,8 +158,8 @@ class HostNetworks:
             error = group_error.exceptions[0]
             raise Unavailable(f"the tunnel of the pod in {tunnel.netns} cannot be tried: {error}") from error
         finally:
-            for tap in taps:
-                tap.close()
+            # Not here: the kernel waits until nobody looks at the socket any longer, some 20 ms.
+            asyncio.get_running_loop().run_in_executor(None, _close, taps)
         silent = [cord for cord, answer in answers.items() if not answer.result()]
         if silent:
             raise StartFailed(_nothing_came(tunnel, silent, timeout, self._settings.wireguard_port))
@@ -179,7 +179,7 @@ class HostNetworks:
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            connecting.add_done_callback(_close)
+            connecting.add_done_callback(_close_late)
             raise
 
     # on the thread
@@ -225,10 +225,14 @@ class HostNetworks:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def _close(connected: "asyncio.Future[list[socket.socket]]") -> None:
+def _close(taps: Iterable[socket.socket]) -> None:
+    for tap in taps:
+        tap.close()
+
+
+def _close_late(connected: "asyncio.Future[list[socket.socket]]") -> None:
     if not connected.cancelled() and connected.exception() is None:
-        for tap in connected.result():
-            tap.close()
+        _close(connected.result())
 
 
 def _inner(tunnel: Tunnel) -> str:

@@ -43,6 +43,14 @@ def _is_network(descriptor: int) -> bool:
         return False
 
 
+def leave_for_a_new_one() -> None:
+    """Move the calling thread, for good, into a namespace of its own. Raises: OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:  # os.unshare needs Python 3.12
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 class Visitor:
     """The calling thread's home, and its way back there."""
 

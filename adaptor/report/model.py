@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from adaptor.errors import InvalidRequest
 from adaptor.kube.peerpod import PeerPod
 from adaptor.kube.seen import Happening, seconds
+from adaptor.podnet.plan import Tunnel
 from adaptor.telemetry.terminal import plain
 
 _ALIVE = (
@@ -37,6 +38,7 @@ class Subject:
     peerpod: PeerPod
     moments: tuple[Moment, ...] = ()  # in order
     session: str = ""  # the relay's word; on the node only
+    tunnel: Tunnel | None = None  # likewise
     wishes: tuple[tuple[str, str], ...] = ()  # what the pod asked for
     pod: tuple[tuple[str, str], ...] = ()  # what Kubernetes says of the Pod
     events: tuple[Happening, ...] = ()  # oldest first

@@ -63,18 +63,22 @@ def told(rows: Sequence[Row], *, node: str, cloud: str) -> Subject:
     moments = []
     for row in rows:
         detail = str(row.body.get(_DETAILS.get(row.kind, ""), "") or "")
-        moments.append(Moment(row.kind, row.at, detail))
         try:
             event = row.event()
             state = apply(state, event)
         except JournalFault as error:
+            moments.append(Moment(row.kind, row.at, detail))
             return Subject(replace(peerpod, phase="?", reason=str(error)), tuple(moments))
-        if len(moments) == 1:
+        if not moments:
             peerpod = record.begun(state.spec, cloud, node)
         peerpod = record.after(peerpod, state, event, row.at)
+        if event.kind in peerpod.times:
+            moments.append(Moment(row.kind, row.at, detail))
     assert state is not None, "a sandbox has rows"
     wishes = [(key, str(value)) for key in _WISHES if (value := getattr(state.spec, key))]
-    return Subject(replace(peerpod, pod_uid=state.spec.pod_uid), tuple(moments), wishes=tuple(wishes))
+    return Subject(
+        replace(peerpod, pod_uid=state.spec.pod_uid), tuple(moments), tunnel=state.network, wishes=tuple(wishes)
+    )
 
 
 def kept_console(state_dir: Path, namespace: str, name: str) -> str | None:

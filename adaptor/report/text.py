@@ -1,10 +1,12 @@
 """Tables and pages about pods' VMs. Pure."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from adaptor.kube.seen import Happening, seconds
+from adaptor.podnet.plan import Tunnel
 from adaptor.report import hints, timeline
 from adaptor.report.model import Subject
 from adaptor.telemetry.terminal import plain
@@ -131,6 +133,7 @@ def as_json(subject: Subject, now: float) -> dict[str, Any]:
         "price_per_hour": known.price,
         "cost_so_far": cost(subject, now),
         "address": known.address or None,
+        "tunnel": None if subject.tunnel is None else dataclasses.asdict(subject.tunnel),
         "reason": known.reason or None,
         "age_seconds": _age(subject, now),
         "relay_session": subject.session or None,
@@ -175,11 +178,19 @@ def _facts(subject: Subject, now: float) -> str:
         ("Machine", ", ".join(part for part in machine if part)),
         ("Price", price),
         ("Address", known.address),
+        ("Tunnel", _tunnel(subject.tunnel) if subject.tunnel is not None else ""),
         ("Relay", subject.session),
         ("Create token", known.token),
         ("Cloud console", subject.link),
     ]
     return "\n".join(f"{f'{key}:':<{_LABEL}} {plain(value)}" for key, value in rows if value)
+
+
+def _tunnel(tunnel: Tunnel) -> str:
+    numbers = ", ".join(f"{cord.interface}: {cord.vni}" for cord in tunnel.cords)
+    ends = f"from {tunnel.worker} to {tunnel.peer}" if tunnel.peer else "not made yet"
+    secret = "encrypted" if tunnel.encrypted else "not encrypted"
+    return f"VXLAN number of {numbers}; UDP port {tunnel.port}, {ends}, {secret}"
 
 
 def _block(title: str, lines: Sequence[str]) -> str:

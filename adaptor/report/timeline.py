@@ -30,7 +30,7 @@ class Kind:
 
 
 _TURN, _CREATE, _BOOT = "waiting for a turn, asking what the cloud offers", "the cloud's create call", "the VM's boot"
-_SERVICES: Final = "the guest's own services"
+_SERVICES: Final = "the guest's own services, and a frame through the pod's tunnel"
 _KINDS: Final[dict[str, Kind]] = {
     CREATED: Kind("CreateVM: the agent socket listens", "", "the shim's StartVM"),
     STARTED: Kind("StartVM", "the shim, between CreateVM and StartVM", _TURN, "the node's load, containerd's log"),
@@ -39,6 +39,9 @@ _KINDS: Final[dict[str, Kind]] = {
     "launch-refused": Kind("the cloud refuses, the next machine is tried", _CREATE, _TURN, "the log"),
     "adopted": Kind("the VM of the pod's last attempt is taken over", _TURN, _BOOT),
     "reached": Kind("the guest answers", _BOOT, _SERVICES, "`peerpods console`: image, machine type"),
+    "network-intended": Kind(
+        "the pod's tunnel is made", "telling the pod's tunnel where its VM is", _SERVICES, "the log"
+    ),
     BOUND: Kind("the VM is the pod's, its agent answers", _SERVICES, "", "`peerpods console`"),
     "kept": Kind("kubelet gave up, the VM is kept for the pod's next attempt", "the VM, until kubelet gave up"),
     "given-away": Kind("the pod's next sandbox has the VM", "the pod's next attempt"),

@@ -383,6 +383,7 @@ class Driver:
     def _become(self, state: SandboxState, event: Event | None) -> None:
         if state.phase is not self.state.phase:
             metrics.sandbox_moved(self.state.phase, None if state.phase is Phase.GONE else state.phase)
+        metrics.tunnel_moved(self.state.network, state.network)
         self.state = state
         self._rooms.cluster.changed(state, event)
 

@@ -8,12 +8,14 @@ when what the old one named is gone.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from adaptor.catalog import wishes
-from adaptor.errors import AdaptorError, StartFailed
+from adaptor.errors import AdaptorError, InvalidRequest, NetworkFailed, StartFailed, Unavailable
 from adaptor.podnet import apf as stock
 from adaptor.podnet import egress
 from adaptor.podnet.plan import Egress, Tunnel, VniTaken
@@ -50,8 +52,10 @@ async def plan(work: Work) -> bytes:
     """The VM's half, for Bind."""
     assert work.state.network is not None, "it is open"
     outward, imds = _egress(work)
-    made = await work.rooms.networks.plan(work.state.network, outward, imds=imds)
-    work.log.debug("the pod's network in the VM", mtu=mtu_of(made), imds=imds, **fields(work.state.network))
+    with span(work.log, "network.plan", imds=imds, **fields(work.state.network)) as note:
+        with _told():
+            made = await work.rooms.networks.plan(work.state.network, outward, imds=imds)
+        note.note(mtu=_mtu_of(made))
     return made
 
 
@@ -71,11 +75,12 @@ async def join(work: Work, answer: bytes) -> None:
     except DecodeError as error:
         raise StartFailed(f"the VM {work.state.instance_id} answered Bind with what is no BindResponse") from error
     if not said:
-        raise StartFailed(
+        raise NetworkFailed(
             f"the VM {work.state.instance_id} was bound and said nothing of the pod's network: pod VM image, relay and "
             "adaptor are of versions that do not fit"
         )
-    told = work.rooms.networks.answered(tunnel, said)
+    with _told():
+        told = work.rooms.networks.answered(tunnel, said)
     if told != tunnel:
         await work.record(NetworkIntended(told))
     await connect(work)
@@ -85,7 +90,7 @@ async def connect(work: Work) -> None:
     """Let the pod's traffic into the tunnel, and see that it reaches the VM."""
     tunnel = work.state.network
     assert tunnel is not None, "it is open"
-    with span(work.log, "network.connect", **fields(tunnel)):
+    with span(work.log, "network.connect", **fields(tunnel)), _told():
         await work.rooms.networks.connect(tunnel, min(_CONNECT, work.time_left()))
 
 
@@ -98,12 +103,12 @@ async def remove_tunnel(work: Work) -> None:
 def check_guest(work: Work, hello: guest_pb2.HelloResponse) -> None:
     """Raises StartFailed for a guest that cannot have the pod's network, before anything is made for it."""
     if not hello.network:
-        raise StartFailed(
+        raise NetworkFailed(
             f"the pod VM image ({hello.version or 'of no version'}) is too old to have the pod's network: it would use "
             "its VM's own. Make a new one from this version, and have the cloud's settings name it"
         )
     if work.state.network is not None and work.state.network.encrypted and not hello.wireguard:
-        raise StartFailed(
+        raise NetworkFailed(
             "network.encryption is required, and the pod VM cannot encrypt: its kernel has no WireGuard and its image "
             f"({hello.version}) no wireguard-go. Use an image that has one of them. Nothing was sent unencrypted"
         )
@@ -115,13 +120,22 @@ def fields(tunnel: Tunnel) -> dict[str, Any]:
     return {"vni": vnis, "peer": tunnel.peer, "port": tunnel.port, "encrypted": tunnel.encrypted}
 
 
-def mtu_of(plan: bytes) -> str:
-    """For the log: the MTU of each interface in the VM, by a GuestPlan."""
+def _mtu_of(plan: bytes) -> str:
+    """Of each interface in the VM, by a GuestPlan; the VM may lower it by its own path."""
     return ",".join(str(each["mtu"]) for each in json.loads(plan)["interfaces"])
 
 
 def _egress(work: Work) -> tuple[Egress | None, bool]:
     return egress.egress(work.rooms.network, wishes.parse(f";{work.state.spec.wishes}"))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is in the way of a pod's network, by one name for whoever reads of it."""
+    try:
+        yield
+    except (InvalidRequest, StartFailed, Unavailable) as error:
+        raise NetworkFailed(str(error)) from error
 
 
 async def _intend(work: Work) -> None:
@@ -130,7 +144,8 @@ async def _intend(work: Work) -> None:
 
 async def _number(work: Work) -> None:
     networks = work.rooms.networks
-    tunnel = await networks.intend(work.state.spec.netns)
+    with _told():
+        tunnel = await networks.intend(work.state.spec.netns)
     try:
         await work.record(NetworkIntended(tunnel))
     except AdaptorError:
@@ -143,17 +158,18 @@ async def _opened(work: Work) -> Tunnel:
     for _ in range(_TRIES):
         tunnel = await _reached(work)
         try:
-            await networks.open(tunnel)
+            with _told():
+                await networks.open(tunnel)
         except VniTaken as error:
             await networks.remove(tunnel)  # the cords before that one were made
             if work.rooms.guest.flavor == "upstream":
-                raise StartFailed(f"{error}. The VM was told this number when it was launched: try again") from error
+                raise NetworkFailed(f"{error}. The VM was told this number when it was launched: try again") from error
             taken.append(fields(tunnel)["vni"])
             work.log.warning("a tunnel's number is taken by another program; trying others", **fields(tunnel))
             await _intend(work)
         else:
             return tunnel
-    raise StartFailed(
+    raise NetworkFailed(
         f"no number was free for the pod's tunnel: other programs of this node use {', '.join(taken)} on UDP port "
         f"{tunnel.port}. Set network.first_vni to where free numbers begin, or network.vxlan_port to another port"
     )
@@ -164,7 +180,8 @@ async def _reached(work: Work) -> Tunnel:
     tunnel = work.state.network
     assert tunnel is not None, "the pod's network was looked at before the launch"
     host = work.state.address.rpartition(":")[0].strip("[]")
-    placed = await work.rooms.networks.reached(tunnel, host)
+    with _told():
+        placed = await work.rooms.networks.reached(tunnel, host)
     if placed != tunnel:
         await work.record(NetworkIntended(placed))
     return placed

@@ -161,6 +161,7 @@ class Registry:
 
     def _resume(self, state: SandboxState) -> Driver:
         metrics.sandbox_moved(None, state.phase)
+        metrics.tunnel_moved(None, state.network)
         return self._driver(state)
 
     def _driver(self, state: SandboxState) -> Driver:

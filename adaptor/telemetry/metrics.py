@@ -31,6 +31,11 @@ PHASE_SECONDS: Final = Histogram(
     buckets=_START_BUCKETS,
 )
 
+TUNNELS: Final = Gauge(
+    "peerpods_tunnels",
+    "Pods' tunnels that are numbered and not yet taken away; peerpods_phase_seconds has how long network.open and network.connect take.",
+)
+
 HYPERVISOR_CALLS: Final = Counter(
     "peerpods_hypervisor_calls",
     "Calls of kata's shim by method and the status they were answered with.",
@@ -147,6 +152,11 @@ def sandbox_moved(old: str | None, new: str | None) -> None:
         SANDBOXES.labels(state=old).dec()
     if new is not None:
         SANDBOXES.labels(state=new).inc()
+
+
+def tunnel_moved(had: object, has: object) -> None:
+    """Keep `TUNNELS`; None: no tunnel."""
+    TUNNELS.inc((has is not None) - (had is not None))
 
 
 def page() -> tuple[bytes, str]:

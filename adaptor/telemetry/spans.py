@@ -9,7 +9,7 @@
     instance.create failed    ─► warning line, error ────┴─► histogram, every listener
 
 A span inside another knows its parent and takes over its sandbox. Names in use: sandbox.start, instance.create,
-guest.dial, guest.hello, guest.bind, instance.delete.
+guest.dial, guest.hello, network.open, network.plan, guest.bind, network.connect, instance.delete.
 """
 
 import time

@@ -71,15 +71,9 @@ def in_podns(ways: Sequence[Way], tunnels: Sequence[str]) -> Iterator[Statement]
     yield _chain("output", _OUT, _MANGLE, "route")
     for name in tunnels:
         yield _rule("prerouting", _iif(name), _state(_NEW), _load_ct(_CT_MARK), _or_mark(), _store("ct", _CT_MARK))
-    yield _rule(
-        "output",
-        _load_ct(_CT_MARK),
-        _and(struct.pack("=I", MARK)),
-        _compare(_DIFFERENT, bytes(4)),
-        _load_meta(_META_MARK),
-        _or_mark(),
-        _store("meta", _META_MARK),
-    )
+    marked = [*_load_ct(_CT_MARK), *_and(struct.pack("=I", MARK)), *_compare(_DIFFERENT, bytes(4))]
+    for chain in ("prerouting", "output"):  # the first for containers that a pod runs in networks behind its own
+        yield _rule(chain, marked, _load_meta(_META_MARK), _or_mark(), _store("meta", _META_MARK))
 
 
 def _checked(ways: Sequence[Way], tcp_ports: Sequence[int], udp_ports: Sequence[int]) -> Iterator[Statement]:

@@ -71,8 +71,7 @@ async def play(scenario: Scenario, vms: int, directory: Path) -> tuple[str, list
     async with _node(scenario, vms, directory) as world:
         incumbents = _Incumbents()
         following = asyncio.create_task(incumbents.follow(world))
-        with world.pod_netns() as netns:
-            pods = await asyncio.gather(*(_live(world, netns, f"bench/p{n}", incumbents) for n in range(vms)))
+        pods = await asyncio.gather(*(_live(world, f"bench/p{n}", incumbents) for n in range(vms)))
         following.cancel()
         return await incumbents.before(), _starts(world, pods, await world.instances())
 
@@ -92,7 +91,12 @@ async def _node(scenario: Scenario, vms: int, directory: Path) -> AsyncIterator[
         await world.stop("relay")
 
 
-async def _live(world: World, netns: str, pod: str, incumbents: "_Incumbents") -> _Pod:
+async def _live(world: World, pod: str, incumbents: "_Incumbents") -> _Pod:
+    with world.pod_netns() as netns:
+        return await _start(world, netns, pod, incumbents)
+
+
+async def _start(world: World, netns: str, pod: str, incumbents: "_Incumbents") -> _Pod:
     async with Shim(world.hypervisor_socket, pod=pod, netns=netns) as shim:
         await shim.create_vm()
         await shim.start_vm()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptor.demo import enter
+from adaptor.demo import enter, netns
 from adaptor.demo.world import World
 
 PATIENCE = 40.0  # seconds; only a failing test waits that long
@@ -23,6 +23,17 @@ PATIENCE = 40.0  # seconds; only a failing test waits that long
 def private_namespaces() -> None:
     if not os.environ.get(enter.PRIVATE):
         pytest.fail("these tests start clouds and nodes: run them as `python -m adaptor.demo.enter pytest tests/e2e`")
+
+
+@pytest.fixture(autouse=True)
+def worker_netns(private_namespaces: None) -> Iterator[None]:
+    """Each test's worker has a network of its own: bridges, tunnels and nftables have names that are there once."""
+    before = netns.leave()
+    try:
+        netns.loopback_up()
+        yield
+    finally:
+        netns.come_back(before)
 
 
 @pytest.fixture

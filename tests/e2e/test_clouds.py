@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptor.demo import service
 from adaptor.demo.clouds import STAGES
 from adaptor.demo.shim import Shim
 from adaptor.demo.world import World
@@ -31,14 +32,15 @@ async def world(request: pytest.FixtureRequest, directory: Path) -> AsyncIterato
 
 
 async def test_a_pod_lives_its_whole_life(world: World) -> None:
-    with world.pod_netns() as netns:
-        async with Shim(world.hypervisor_socket, pod="e2e/life", netns=netns) as shim:
+    with world.pod_network() as network:
+        async with Shim(world.hypervisor_socket, pod="e2e/life", netns=network.netns) as shim:
             await shim.start_pod()
             (instance,) = await world.instances()
             assert f"{METADATA[world.cloud['provider']]} metadata" in instance["console"]
             assert instance["instance_type"] in world.stage.types.values()
-            process = await shim.run(["sh", "-c", "echo hello; exec sleep 600"])
-            await process.until(lambda out: out == b"hello\n")
+            process = await shim.run(service.serve())
+            await process.until(lambda out: out == b"hello from life\n")
+            assert (await service.ask(network.ipv4)).host == "life"
             run = await shim.exec(process, ["sh", "-c", "echo out; exit 7"])
             assert (await run.exit_code(), bytes(run.stdout)) == (7, b"out\n")
             assert await shim.stop(process, signal.SIGKILL) == 128 + signal.SIGKILL

@@ -19,7 +19,7 @@ def test_the_demo_plays_a_pod_and_proves_that_nothing_is_left() -> None:
     assert "One pod, one VM, nothing left behind." in ended.stdout
     for phase in ("CreateVM", "StartVM", "logs", "exec with exit code", "exec with a terminal", "StopVM"):
         assert f"ok   {phase}" in ended.stdout
-    assert ended.stdout.count("none left") == 9
+    assert ended.stdout.count("none left") == 13
     assert ended.stderr == ""
 
 

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from adaptor.demo import service
 from adaptor.demo.shim import Shim
 from adaptor.demo.world import World
 from adaptor.errors import Code, StatusError
@@ -158,11 +159,12 @@ async def test_a_shim_that_dies_during_start_vm_leaves_its_vm_to_the_pods_next_t
                     await asyncio.sleep(0.05)
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
-        async with Shim(world.hypervisor_socket, pod="e2e/again", netns=netns) as shim:
+    with world.pod_network() as network:  # a pod's next sandbox has a new one, with another address
+        async with Shim(world.hypervisor_socket, pod="e2e/again", netns=network.netns) as shim:
             await shim.start_pod()
-            process = await shim.run(["echo", "the same VM"])
-            assert await process.exit_code(60) == 0
-            assert len(await world.instances()) == 1
+            await (await shim.run(service.serve())).until(lambda out: out == b"hello from again\n")
+            assert (await service.ask(network.ipv4)).host == "again"
+            assert len(await world.instances()) == 1, "the same VM"
             await shim.stop_pod()
 
 
@@ -194,6 +196,7 @@ async def test_a_relay_that_is_killed_is_replaced_and_its_pods_vms_deleted(world
             await shim.start_pod()
             await world.stop_relay(signal.SIGKILL)
             await nothing_left(world)
+    with world.pod_netns() as netns:
         async with Shim(world.hypervisor_socket, pod="e2e/next", netns=netns) as shim:
             await shim.start_pod()
             await shim.stop_pod()

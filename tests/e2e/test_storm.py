@@ -1,8 +1,8 @@
 """Everything breaks while pods run: the adaptor is killed, the relay replaced, cables are cut. Nobody may notice.
 
-Each pod writes a numbered line twenty times a second and is asked, over and over, to run a command that ends with a
-random status. Afterwards every line of every log must be there once and in order, and every status must have been
-right. `make nightly` runs it with fifty pods, `make test` with a few.
+Each pod writes a numbered line twenty times a second, is asked, over and over, to run a command that ends with a
+random status, and answers requests at its own address on one connection. Afterwards every line of every log must be
+there once and in order, every status must have been right, and no request without its answer. `make nightly` runs it with fifty pods, `make test` with a few.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptor.demo import service
 from adaptor.demo.shim import Process, Shim
 from adaptor.demo.world import World
 from adaptor.relay.client import RelayClient
@@ -29,10 +30,12 @@ TICKER = ["sh", "-c", "n=0; while :; do echo line $n; n=$((n+1)); sleep 0.05; do
 class Pod:
     """One pod under watch. `execs` counts commands by whether their status was right."""
 
-    def __init__(self, shim: Shim, ticker: Process) -> None:
+    def __init__(self, shim: Shim, ticker: Process, address: str) -> None:
         self.shim = shim
         self.ticker = ticker
+        self.client = service.Client(address)
         self.execs: Counter[bool] = Counter()
+        self.answers = 0
         self.longest_silence = 0.0
 
     async def keep_asking(self, dice: random.Random) -> None:
@@ -42,6 +45,12 @@ class Pod:
             status = await process.exit_code(60)
             self.execs[status == wanted and bytes(process.stdout) == b"%d\n" % wanted] += 1
             await asyncio.sleep(dice.random())
+
+    async def keep_requesting(self) -> None:
+        while True:
+            await self.client.ask(f"/{self.answers}", 60)
+            self.answers += 1
+            await asyncio.sleep(0.05)
 
     async def keep_listening(self) -> None:
         while True:
@@ -60,6 +69,8 @@ class Pod:
             found.append(f"{self.shim.pod}: line {wrong} of {len(lines)} is {lines[wrong]!r}")
         if self.execs[False] or not self.execs[True]:
             found.append(f"{self.shim.pod}: commands ended rightly/wrongly: {self.execs[True]}/{self.execs[False]}")
+        if not self.answers:
+            found.append(f"{self.shim.pod}: it answered nothing at its own address")
         return found
 
 
@@ -118,30 +129,40 @@ async def weather(directory: Path, seed: int, pods: int, **storm: int) -> None:
 
         async def begin(number: int) -> Pod:
             async with gate:
-                netns = stack.enter_context(world.pod_netns())
-                shim = Shim(world.hypervisor_socket, pod=f"storm/p{number}", netns=netns)
+                network = stack.enter_context(world.pod_network())
+                shim = Shim(world.hypervisor_socket, pod=f"storm/p{number}", netns=network.netns)
                 await stack.enter_async_context(shim)
                 await shim.start_pod()
-                return Pod(shim, await shim.run(TICKER))
+                ticker = await shim.run(TICKER)
+                server = await shim.exec(ticker, service.serve())
+                await server.until(lambda out: out.endswith(b"\n"), 60)
+                return Pod(shim, ticker, network.ipv4)
 
         crew = await asyncio.gather(*(begin(number) for number in range(pods)))
         asking = [asyncio.create_task(pod.keep_asking(random.Random(f"{seed}/{pod.shim.pod}"))) for pod in crew]
+        asking += [asyncio.create_task(pod.keep_requesting()) for pod in crew]
         listening = [asyncio.create_task(pod.keep_listening()) for pod in crew]
         blowing = Storm(world, dice, **storm)
         await blowing.blow()
         await asyncio.sleep(15)  # what was cut last is noticed and resumed
-        seen = [len(pod.ticker.stdout) for pod in crew]
+        seen = [(len(pod.ticker.stdout), pod.answers) for pod in crew]
         await asyncio.sleep(2)
         for task in listening + asking:
             task.cancel()
         ended = await asyncio.gather(*asking, return_exceptions=True)
         complaints = [fault for pod in crew for fault in pod.faults()]
         complaints += [repr(end) for end in ended if not isinstance(end, asyncio.CancelledError)]
-        silent = [pod.shim.pod for pod, before in zip(crew, seen, strict=True) if len(pod.ticker.stdout) == before]
+        silent = [
+            pod.shim.pod
+            for pod, (lines, answers) in zip(crew, seen, strict=True)
+            if len(pod.ticker.stdout) == lines or pod.answers == answers
+        ]
         lines = sum(len(pod.ticker.stdout.splitlines()) for pod in crew)
         execs = sum(pod.execs.total() for pod in crew)
-        longest = max(pod.longest_silence for pod in crew)
-        print(f"\nseed {seed}: {pods} pods, {lines} lines, {execs} commands; longest silence {longest:.1f} s")
+        longest, answers = max(pod.longest_silence for pod in crew), sum(pod.answers for pod in crew)
+        print(
+            f"\nseed {seed}: {pods} pods, {lines} lines, {execs} commands, {answers} answers; longest silence {longest:.1f} s"
+        )
         print("\n".join(blowing.told))
         assert complaints == []
         assert silent == []
@@ -149,6 +170,7 @@ async def weather(directory: Path, seed: int, pods: int, **storm: int) -> None:
 
         async def end(pod: Pod) -> None:
             async with gate:
+                await pod.client.aclose()
                 await pod.shim.stop(pod.ticker, signal.SIGKILL)
                 await pod.shim.stop_pod()
 

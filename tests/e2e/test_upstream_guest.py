@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from adaptor.demo import cni, service
 from adaptor.demo.shim import Shim
 from adaptor.demo.world import World
 from tests.e2e.conftest import clean
@@ -34,11 +36,14 @@ async def world(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 async def test_a_pod_runs_in_a_stock_image_from_create_vm_to_stop_vm(world: World) -> None:
     initdata = 'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "x = 1"\n'
     annotations = {"io.katacontainers.config.hypervisor.cc_init_data": initdata}
-    with world.pod_netns() as netns:
-        async with Shim(world.hypervisor_socket, pod="e2e/stock", netns=netns, annotations=annotations) as shim:
+    with world.pod_network() as network:
+        shim = Shim(world.hypervisor_socket, pod="e2e/stock", netns=network.netns, annotations=annotations)
+        async with shim:
             await shim.start_pod()
-            process = await shim.run(["sh", "-c", "echo hello; exec sleep 3600"])
-            assert await process.until(lambda out: out.endswith(b"\n")) == b"hello\n"
+            process = await shim.run(service.serve())
+            assert await process.until(lambda out: out.endswith(b"\n")) == b"hello from stock\n"
+            answer = await service.ask(network.ipv4, "/hello")
+            assert (answer.host, answer.client) == ("stock", str(cni.IPV4[1]))
             assert await (await shim.exec(process, ["sh", "-c", "exit 7"])).exit_code() == 7
             await shim.stop(process, 9)
             await shim.stop_pod()
@@ -46,8 +51,15 @@ async def test_a_pod_runs_in_a_stock_image_from_create_vm_to_stop_vm(world: Worl
 
 
 async def test_pods_of_one_node_have_each_their_own_vm_and_key(world: World) -> None:
-    with world.pod_netns() as netns:
-        shims = [Shim(world.hypervisor_socket, pod=f"e2e/p{n}", netns=netns) for n in range(3)]
-        await asyncio.gather(*(shim.start_pod() for shim in shims))
+    with ExitStack() as networks:
+        pods = {f"p{n}": networks.enter_context(world.pod_network()) for n in range(3)}
+        shims = {
+            name: Shim(world.hypervisor_socket, pod=f"e2e/{name}", netns=network.netns)
+            for name, network in pods.items()
+        }
+        await asyncio.gather(*(shim.start_pod() for shim in shims.values()))
         assert len({instance["address"] for instance in await world.instances()}) == 3
-        await asyncio.gather(*(shim.stop_pod() for shim in shims))
+        for name, shim in shims.items():
+            await (await shim.run(service.serve())).until(lambda out: out.startswith(b"hello"))
+            assert (await service.ask(pods[name].ipv4)).host == name
+        await asyncio.gather(*(shim.stop_pod() for shim in shims.values()))

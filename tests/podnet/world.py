@@ -3,11 +3,13 @@
 import asyncio
 import ctypes
 import os
+import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,6 +35,7 @@ _FILTERS, _ACTIONS = 46, 50
 _PARENTS: Final = (0xFFFFFFF2, 0xFFFFFFF3)
 _TABLES, _CHAINS, _RULES, _SETS, _ELEMENTS = 1, 4, 7, 10, 13
 _NUD_PERMANENT: Final = 0x80
+_RS_SENT: Final = 0x10
 
 Dump = dict[str, list[Any]]
 
@@ -80,35 +83,38 @@ class World:
         return found
 
     def pod(self, number: int, *, interfaces: int = 1) -> str:
-        """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/32 and fd10::."""
-        descriptor = self.namespace()
+        """The path of a pod's namespace: eth0, eth1, ... at pod<number>.0, ... of the worker, 10.1.x.y/16 and fd10::."""
+        descriptor = self.namespace()  # which the workshop is in now
         self._held.append(descriptor)
-        path = f"/proc/{os.getpid()}/fd/{descriptor}"
 
         def cables(ip: Any) -> None:
             for place in range(interfaces):
+                name = f"pod{number}.{place}"
                 peer = {"ifname": f"eth{place}", "net_ns_fd": descriptor, "address": _mac(number, place)}
-                ip.link("add", ifname=f"pod{number}.{place}", kind="veth", peer=peer)
-                index = ip.link_lookup(ifname=f"pod{number}.{place}")[0]
+                ip.link("add", ifname=name, kind="veth", peer=peer)
+                index = _link(ip, name).get("index")
                 ip.link("set", index=index, state="up")
                 ip.route("add", dst=f"{self.address(number, place)}/32", oif=index)
 
-        self.worker.netlink(cables)
-
         def dress(ip: Any) -> None:
             for place in range(interfaces):
-                index = ip.link_lookup(ifname=f"eth{place}")[0]
+                index = _link(ip, f"eth{place}").get("index")
                 ip.addr("add", index=index, address=self.address(number, place), prefixlen=16)
                 for address in (_ipv6(number, place), f"fe80::{number:x}:{place}"):
                     ip.addr("add", index=index, address=address, prefixlen=64, flags=0x02)
                 ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway="10.1.255.254")
+            _settled(ip, [f"eth{place}" for place in range(interfaces)], solicited=True)
 
-        self.inside(path, lambda: with_ip(dress))
         ends = [f"pod{number}.{place}" for place in range(interfaces)]
+        self.worker.netlink(cables)
+        self._workshop.submit(with_ip, dress).result()
         self.worker.netlink(lambda ip: _settled(ip, ends))
-        self.inside(path, lambda: with_ip(lambda ip: _settled(ip, [f"eth{place}" for place in range(interfaces)])))
-        return path
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def keep(self, descriptor: int) -> None:
+        """Until the world ends."""
+        self._held.append(descriptor)
 
     def namespace(self) -> int:
         """The descriptor of a bare one, which ends when that is closed."""
@@ -124,8 +130,36 @@ class World:
         """In that namespace, on a thread that ends there."""
         return _elsewhere(path, work)
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Every VM's half as far as a probe sees it: one program that answers whatever ARP comes by any tunnel."""
+        stop = threading.Event()
+        link = self.vm.do(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        link.bind(("10.0.0.2", 4789))
+        link.settimeout(0.05)
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    packet, worker = link.recvfrom(2000)
+                except TimeoutError:
+                    continue
+                vxlan, source, arp = packet[:8], packet[14:20], packet[22:50]
+                if packet[20:22] == b"\x08\x06":
+                    reply = arp[:6] + b"\0\2" + bytes(6) + arp[24:28] + arp[8:14] + arp[14:18]
+                    link.sendto(vxlan + source + bytes.fromhex("020000000001") + b"\x08\x06" + reply, (worker[0], 4789))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            link.close()
+
     def answer(self, tunnel: Tunnel, *, family: int = 4) -> None:
-        """The VM's half: a device for each cord, which has the pod's MAC and addresses. Forty pods' VMs may be one."""
+        """The VM's half: a device for each cord, which has the pod's MAC and addresses. Many pods' VMs may be one."""
 
         def deed(ip: Any) -> None:
             for place, cord in enumerate(tunnel.cords):
@@ -200,10 +234,16 @@ def _link(ip: Any, name: str) -> Any:
     return ip.link("get", ifname=name)[0]
 
 
-def _settled(ip: Any, names: list[str]) -> None:
-    """A link's state follows its carrier a moment later."""
-    while any(_link(ip, name).get("operstate") != "UP" for name in names):
-        time.sleep(0.001)
+def _settled(ip: Any, names: list[str], *, solicited: bool = False) -> None:
+    """A link's state follows its carrier a moment later; an address of IPv6, even one that is not to be tried first, is
+    complete when the kernel has asked for routers there."""
+    for name in names:
+        while True:
+            link = _link(ip, name)
+            asked = link.get(("af_spec", "af_inet6", "inet6_flags")) or 0
+            if link.get("operstate") == "UP" and (asked & _RS_SENT or not solicited):
+                break
+            time.sleep(0.001)
 
 
 def _mac(number: int, place: int) -> str:

@@ -286,6 +286,20 @@ def test_a_setting_outside_its_form_is_a_fault(tmp_path: Path, key: str, given: 
     assert set(faults(tmp_path, f"[{room}]\n{name} = {given}\n")) == {key}
 
 
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ('encryption = "required"', "network.encryption"),
+        ('external_network = "vm"\npod_subnets = ["10.244.0.0/16"]', "network.external_network"),
+        ('imds = "allowed"', "network.imds"),
+    ],
+)
+def test_what_stock_images_cannot_have_is_a_fault(tmp_path: Path, setting: str, key: str) -> None:
+    text = f'[guest]\nflavor = "upstream"\n[network]\n{setting}\n'
+    assert set(faults(tmp_path, text)) == {key}
+    assert from_file(tmp_path, text.replace("upstream", "own"), ENOUGH).guest.flavor == "own"
+
+
 @pytest.fixture
 def vault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A third cloud, whose settings hold a secret."""

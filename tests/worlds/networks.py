@@ -33,7 +33,7 @@ class Kernel:
         self.elements: set[tuple[int, str]] = set()  # of the table: (number, peer)
         self.peers: set[str] = set()  # WireGuard's, by key
         self.joined: set[tuple[str, str]] = set()  # (netns, interface) whose traffic goes into the tunnel
-        self.interfaces = ("eth0",)  # of every pod
+        self.interfaces: tuple[str, ...] = ("eth0",)  # of every pod
         self.foreign: set[int] = set()
         self.deaf: set[str] = set()
         self.missing: set[str] = set()

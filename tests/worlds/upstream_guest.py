@@ -5,8 +5,8 @@
 User-data is a #cloud-config whose entries have exactly `path` and `content`; the server's key and certificate and the
 clients' CA come in apf.json. Every link's calls go over one agent connection, which outlives the links; only the
 agent's two services are served. Stricter than the original on purpose: an unknown key in apf.json is refused, because
-there it would be ignored, and be our mistake. Left out: the pod network is checked but not applied, calls are not
-rewritten, cipher suites are checked but not chosen.
+there it would be ignored, and be our mistake. As a simulated instance it makes the pod's network (`upstream_network`)
+and has containers join it. Left out: cipher suites are checked but not chosen.
 
 `python -m tests.worlds.upstream_guest` is the program of a simulated instance.
 """
@@ -39,6 +39,7 @@ from adaptor.ttrpc.connection import ClientConnection, RequestReceived, Response
 from podvm_images.guest import imds
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.program import DEVELOPMENT_AGENT
+from tests.worlds import upstream_network
 
 _RUN: Final = names.RUN_DIR
 FROM_USER_DATA: Final = tuple(
@@ -215,9 +216,11 @@ def _check(document: Any, keys: dict[str, type], what: str) -> None:
 class Forwarder:
     """Serves links on TLS, and carries their calls over one connection to the agent, made by the first of them."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, join: Callable[[bytes], bytes] = bytes) -> None:
+        """`join`: what it makes of CreateContainer."""
         self.port = 0
         self._agent = agent
+        self._join = join
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -275,9 +278,9 @@ class Forwarder:
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._connect())
         agent = await asyncio.shield(self._connecting)
-        stream = self._client.request(
-            request.service, request.method, request.payload, request.timeout, request.metadata
-        )
+        creates = (request.service, request.method) == (names.AGENT_SERVICE, "CreateContainer")
+        payload = self._join(request.payload) if creates else request.payload
+        stream = self._client.request(request.service, request.method, payload, request.timeout, request.metadata)
         self._waiting[stream] = asyncio.get_running_loop().create_future()
         agent.write(self._client.data_to_send())
         return await self._waiting[stream]
@@ -346,7 +349,11 @@ async def _main(options: argparse.Namespace) -> None:
     apf = boot(options.user_data, options.imds, Path(options.root), options.timeout)
     host, _, port = options.listen.rpartition(":")
     command = (*DEVELOPMENT_AGENT, options.agent_socket) if options.agent == "development" else ()
-    forwarder = Forwarder(Agent(options.agent_socket, command))
+    try:
+        await asyncio.to_thread(upstream_network.apply, apf.network)
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"the pod's network cannot be made: {error!r}") from error
+    forwarder = Forwarder(Agent(options.agent_socket, command), upstream_network.join)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)

@@ -83,7 +83,8 @@ class Pod:
                 await self._end()
                 return
             left -= self._stage.now - since
-            self.done = self.done or not self.plan.restarts
+            if not self.plan.restarts:
+                self.done = True
             await self._stage.sleep(1.0)
 
     async def stop(self) -> None:

@@ -69,7 +69,9 @@ class Namespace:
 
         def inside() -> socket.socket:
             listener = socket.create_server((address, port), family=family)
-            if ttl:
+            if ttl and family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+            elif ttl:
                 listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
             return listener
 
@@ -180,6 +182,15 @@ class World:
         eth0 = Interface("eth0", "02:00:00:00:00:07", 1400, addresses, (Route("", 4, "10.244.1.1"),))
         inside = inside or (INSIDE6 if self.ipv6 else INSIDE)
         return GuestPlan((eth0,), (7,), 4789, NODE, egress=Egress(inside, nic=nic) if egress else None, imds=imds)
+
+    def behind(self, address: str, gateway: str) -> None:
+        """A network inside the pod's, as a container engine makes it."""
+        self.inner = self._namespace()
+        _veth(self.pod, "inner", self.inner, "eth0")
+        _configure(self.pod, "inner", [f"{gateway}/24"])
+        _configure(self.inner, "eth0", [f"{address}/24"])
+        self.inner.ip(lambda ip: ip.route("add", dst="default", gateway=gateway))
+        self.pod.sysctl("ipv4/ip_forward", 1)
 
     def _namespace(self) -> Namespace:
         made = Namespace()

@@ -111,6 +111,15 @@ def test_a_datagram_that_came_by_the_tunnel_is_answered_by_the_tunnel() -> None:
         assert there.recvfrom(9) == (b"ask", (POD, 53))
 
 
+def test_containers_in_networks_behind_the_pods_answer_by_the_tunnel_too() -> None:
+    with World() as world:
+        apply(world, world.plan())
+        world.behind("10.99.0.2", "10.99.0.1")
+        world.worker.ip(lambda ip: ip.route("add", dst="10.99.0.2/32", gateway=POD))
+        world.inner.listen("0.0.0.0", 80)
+        assert world.worker.ask("10.99.0.2", source=NODE) == NODE
+
+
 def test_the_vm_itself_and_what_is_around_it_are_out_of_the_pods_reach() -> None:
     with World() as world:
         apply(world, world.plan())
@@ -194,9 +203,8 @@ def test_the_metadata_service_answers_a_pod_that_may_ask_it_and_one_hop_further(
     with World(ipv6=True) as world:
         apply(world, world.plan(egress=False, imds=True))
         world.cloud.listen(METADATA, 80, ttl=1)
-        world.cloud.listen(METADATA6, 81)
-        everybody = world.worker
-        everybody.listen("0.0.0.0", 80)
+        world.cloud.listen(METADATA6, 81, ttl=1)
+        world.worker.listen("0.0.0.0", 80)
         assert world.pod.ask(METADATA) == VM
         assert world.pod.ask(METADATA6, 81) == VM6
         assert world.pod.ask(INTERNET) == POD, "the rest goes by the tunnel"

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from lightkube import AsyncClient
 
-from adaptor.errors import StartFailed
+from adaptor.errors import NetworkFailed, StartFailed
 from adaptor.kube import events, reasons, record
 from adaptor.kube.events import BURST, Bucket
 from adaptor.kube.node import NodeCluster
@@ -90,6 +90,15 @@ async def test_a_failure_is_told_in_full_and_without_secrets(hands: Hands, clust
     found = await told(hands, 2)
     assert len(found[0][2]) == reasons.MESSAGE_LIMIT
     assert found[1][2] == "(secret)"
+
+
+async def test_a_failure_of_the_pods_network_has_a_reason_of_its_own(hands: Hands, cluster: NodeCluster) -> None:
+    await hands.pod()
+    web = Sandbox(cluster, hands.spec()).happens(Created(hands.spec()), START[0])
+    cluster.failed(web.now, NetworkFailed("nothing came back through the tunnel of eth0 within 10 s"))
+    ((reason, kind, message),) = await told(hands, 1)
+    assert (reason, kind) == ("PodNetworkFailed", "Warning")
+    assert "nothing came back through the tunnel" in message
 
 
 async def test_the_same_again_is_counted_and_not_listed(hands: Hands, cluster: NodeCluster, world: World) -> None:
@@ -227,7 +236,15 @@ def test_every_reason_is_in_the_table_once_and_camel_case() -> None:
 @pytest.mark.parametrize("unresolved", [False, True])
 def test_every_event_has_its_text_or_is_nobodys_business(unresolved: bool) -> None:
     happened: list[Event] = [Created(SPEC), *START, *END, KEPT, Adopted("a", INTENT, "" if unresolved else "i-1")]
-    silent = {"created", "start-requested", "launch-intended", "launch-refused", "given-away", "stop-decided"}
+    silent = {
+        "created",
+        "start-requested",
+        "network-intended",
+        "launch-intended",
+        "launch-refused",
+        "given-away",
+        "stop-decided",
+    }
     wanted = record.begun(SPEC, "aws", NODE)
     seen = set()
     for event in happened:

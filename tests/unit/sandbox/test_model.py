@@ -1,11 +1,13 @@
 """The journal's events and the state they fold into."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptor.podnet.plan import Cord, Tunnel
 from adaptor.sandbox.model import (
     Adopted,
     Bound,
@@ -18,6 +20,7 @@ from adaptor.sandbox.model import (
     LaunchAccepted,
     LaunchIntended,
     LaunchRefused,
+    NetworkIntended,
     Phase,
     Reached,
     SandboxSpec,
@@ -31,6 +34,8 @@ from adaptor.sandbox.model import (
 
 SPEC = SandboxSpec("a" * 64, "web", "shop", "/run/netns/x", vcpus=2, initdata="version = '0.1.0'")
 INTENT = LaunchIntended("t1", "podvm-web-aaaaaaaa", "m6a.large", "", "dXNlcg==", "dG9rZW4=")
+TUNNEL = Tunnel("/run/netns/x", 4789, (Cord("eth0", 555_000, "vxlan1"), Cord("net1", 555_001, "vxlan2")))
+REACHED = replace(TUNNEL, peer="10.0.0.5", worker="10.0.0.4", encrypted=True, public_key="a2V5")
 LIFE: list[Event] = [
     Created(SPEC),
     StartRequested(),
@@ -88,9 +93,40 @@ def test_rows_of_an_older_version_are_understood() -> None:
 
 
 def test_every_event_survives_the_journal() -> None:
-    new: list[Event] = [Kept("x", 77.5), GivenAway("b"), Adopted("a", INTENT, "i-1", ("10.0.0.5",))]
+    new: list[Event] = [
+        NetworkIntended(TUNNEL),
+        NetworkIntended(REACHED),
+        Kept("x", 77.5),
+        GivenAway("b"),
+        Adopted("a", INTENT, "i-1", ("10.0.0.5",)),
+    ]
     for event in [*LIFE, LaunchRefused("no room"), *new]:
         assert from_json(event.kind, json.loads(json.dumps(to_json(event)))) == event
+
+
+def test_a_later_tunnel_takes_an_earlier_ones_place() -> None:
+    state = fold([*LIFE[:2], NetworkIntended(TUNNEL), *LIFE[2:5], NetworkIntended(REACHED)])
+    assert (state.phase, state.network) == (Phase.STARTING, REACHED)
+    assert apply(apply(state, Bound()), StopDecided("StopVM")).network == REACHED, "so that it can be taken away"
+
+
+def test_a_sandbox_of_an_older_version_has_no_tunnel() -> None:
+    assert fold(LIFE).network is None
+
+
+def test_a_tunnel_is_its_sandboxs_and_does_not_go_with_the_vm() -> None:
+    begun: list[Event] = [Created(SPEC), StartRequested(180.0), NetworkIntended(TUNNEL)]
+    given = fold([*begun, INTENT, Kept("x", 77.0), GivenAway("b")])
+    assert (given.launch, given.network) == (None, TUNNEL)
+    other = replace(TUNNEL, netns="/run/netns/y")
+    taker = fold([Created(SPEC), StartRequested(180.0), NetworkIntended(other), Adopted("a", INTENT, "i-1")])
+    assert taker.network == other
+
+
+@pytest.mark.parametrize("before", [LIFE[:1], LIFE[:6], LIFE[:7]])
+def test_a_tunnel_is_intended_in_a_start_and_at_no_other_time(before: list[Event]) -> None:
+    with pytest.raises(JournalFault, match="network-intended cannot follow"):
+        fold([*before, NetworkIntended(TUNNEL)])
 
 
 def test_an_intent_without_an_answer_is_unresolved() -> None:
@@ -129,7 +165,14 @@ def test_events_in_an_impossible_order_are_a_fault_and_never_a_wrong_state(event
 
 @pytest.mark.parametrize(
     ("kind", "body"),
-    [("levitated", {}), ("bound", {"colour": "red"}), ("created", {}), ("created", {"spec": {"id": "x", "shoe": 1}})],
+    [
+        ("network-intended", {"tunnel": {"netns": "/n", "port": 1, "cords": [], "smell": 1}}),
+        ("network-intended", {"tunnel": {"netns": "/n", "port": 1}}),
+        ("levitated", {}),
+        ("bound", {"colour": "red"}),
+        ("created", {}),
+        ("created", {"spec": {"id": "x", "shoe": 1}}),
+    ],
 )
 def test_what_a_newer_version_wrote_is_a_fault_that_names_it(kind: str, body: dict[str, object]) -> None:
     with pytest.raises(JournalFault, match=kind):
