@@ -252,6 +252,26 @@ LAYOUTS: tuple[Layout, ...] = (
         far=("10.77.0.9", "fd00:10:77::9"),
     ),
     Layout(
+        "kindnet",
+        "kubernetes-sigs/kind, images/kindnetd: its CNI configuration is ptp with a range of each family",
+        (
+            Wire(
+                ("10.244.5.{n}/24", "fd00:10:244:5::{n}/64"),
+                (
+                    Via("10.244.5.1/32", source="10.244.5.{n}", scope=LINK),
+                    Via("10.244.5.0/24", "10.244.5.1", source="10.244.5.{n}"),
+                    Via("", "10.244.5.1"),
+                    Via("fd00:10:244:5::1/128", source="fd00:10:244:5::{n}"),
+                    Via("fd00:10:244:5::/64", "fd00:10:244:5::1", source="fd00:10:244:5::{n}"),
+                    Via("", "fd00:10:244:5::1"),
+                ),
+                Host(addresses=("10.244.5.1/32", "fd00:10:244:5::1/128")),
+                connected=False,
+            ),
+        ),
+        far=("10.77.0.9", "fd00:10:77::9"),
+    ),
+    Layout(
         "multus",
         "k8snetworkplumbingwg/multus-cni, quick start: eth0 by the cluster's plugin, net1 by another one (bridge, "
         "without a gateway) with a subnet that only it leads to",
