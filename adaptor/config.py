@@ -55,7 +55,11 @@ class Node:
         forms.path, names.PODS_DIR, "one directory per pod, with its agent socket", env=("PODS_DIR",)
     )
     relay_socket: str = setting(own.unix_socket, names.RELAY_SOCKET, "where the adaptor finds the relay")
-    spawn_relay: bool = setting(forms.boolean, True, "start a relay when none answers; false where a DaemonSet does")
+    spawn_relay: bool = setting(
+        forms.boolean,
+        True,
+        "start a relay when none answers, and wireguard-go where it is needed; false where DaemonSets do",
+    )
     state_dir: str = setting(
         forms.path, names.STATE_DIR, "journal and keys of this node; must survive a reboot", env=("PEERPODS_STATE_DIR",)
     )

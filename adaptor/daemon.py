@@ -319,7 +319,9 @@ class Daemon:
         settings = self._config.network
         encrypted = [state for state in states if state.network is not None and state.network.encrypted]
         if settings.encryption == "required" or encrypted:  # those that run stay so when the setting is changed
-            self._encryption = await asyncio.to_thread(Encryption.open, settings.wireguard, settings.wireguard_port)
+            self._encryption = await asyncio.to_thread(
+                Encryption.open, settings.wireguard, settings.wireguard_port, spawn=self._config.node.spawn_relay
+            )
             log.info("pods' networks are encrypted", wireguard=self._encryption.kind, pods=len(encrypted))
         networks = HostNetworks(settings, self._encryption)
         self._stack.push_async_callback(networks.aclose)

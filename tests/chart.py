@@ -156,6 +156,7 @@ def schema() -> Schema:
         "admission": choice("webhook", "policy", "none"),
         "adaptor": _adaptor(),
         "relay": of({"updateStrategy": choice("RollingUpdate", "OnDelete"), "image": of(_IMAGE), **_POD}),
+        "wireguard": of({"image": of(_IMAGE), **_POD}),
         "webhook": _webhook(),
         "controller": _controller(),
         **_cluster(),

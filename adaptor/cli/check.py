@@ -3,9 +3,16 @@
 import os
 import sys
 from argparse import Namespace
+from typing import TYPE_CHECKING, Final
 
 from adaptor import names
 from adaptor.cli.verbs import Verbs
+from adaptor.errors import Unavailable
+
+if TYPE_CHECKING:
+    from adaptor.config import Config
+
+_WIREGUARDS: Final = {"kernel": "the kernel's", "userspace": "wireguard-go"}
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -55,7 +62,20 @@ def run_check(arguments: Namespace) -> int:
         print(f"{key:{widths[0]}}  {value:{widths[1]}}  {source}")
     for warning in config.warnings:
         print(f"warning: {warning}")
+    if config.network.encryption == "required":
+        print(_wireguard(config))
     return 0
+
+
+def _wireguard(config: "Config") -> str:
+    """What would encrypt pods' networks, were this machine the node."""
+    from adaptor.podnet import wireguard_choice
+
+    try:
+        found = wireguard_choice.choose(config.network.wireguard, spawn=config.node.spawn_relay)
+    except Unavailable as error:
+        return f"warning: no WireGuard here, which network.encryption requires on every node: {error}"
+    return f"WireGuard on this machine: {_WIREGUARDS[found.kind]}"
 
 
 def run_config(arguments: Namespace) -> int:

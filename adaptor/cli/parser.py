@@ -14,6 +14,7 @@ FAMILIES: Final = (
     "demo",
     "serve",
     "relay",
+    "wireguard",
     "controller",
     "webhook",
     "check",

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import threading
+from contextlib import suppress
 from typing import Final
 
 from adaptor import names
@@ -18,9 +19,9 @@ _SWITCH: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 _CLONE_NEWNET: Final = 0x40000000
 # RTM_NEWLINK with a struct ifinfomsg of zeros, IFLA_IFNAME and IFLA_LINKINFO. By hand: pyroute2's import takes longer
 # than all else that a VM does until it answers.
-_NEW_DEVICE: Final = message(
-    16, NLM_F_CREATE | NLM_F_EXCL, bytes(16) + attribute(3, b"probe\0") + nested(18, attribute(1, b"wireguard\0"))
-)
+_NAMED: Final = bytes(16) + attribute(3, b"ppwgprobe\0")
+_NEW_DEVICE: Final = message(16, NLM_F_CREATE | NLM_F_EXCL, _NAMED + nested(18, attribute(1, b"wireguard\0")))
+_NO_DEVICE: Final = message(17, 0, _NAMED)
 
 
 def choose(wish: str, device: str = names.WIREGUARD_DEVICE, *, spawn: bool = True) -> Backend:
@@ -36,8 +37,10 @@ def choose(wish: str, device: str = names.WIREGUARD_DEVICE, *, spawn: bool = Tru
         made_by = {"wireguard": "kernel", "tun": "userspace", None: ""}.get(kind := links.kind())
     if made_by is None:
         raise Unavailable(f"the network device {device} is a {kind} of somebody else's: WireGuard needs that name")
-    if made_by and (found := ways[made_by].read()) is not None and found.private_key is not None:
-        return ways[made_by]  # tunnels run over it: whoever wants the other kind gets it after the last of them
+    # With a key, tunnels run over it: whoever wants the other kind gets it after the last of them. Without, who made it
+    # has chosen.
+    if made_by and (found := ways[made_by].read()) is not None and (found.private_key or wish == "auto"):
+        return ways[made_by]
     refusals = []
     for way in ("kernel", "userspace") if wish == "auto" else (wish,):
         reason = kernel_wants() if way == "kernel" else userspace_wants(ways[way], spawn=spawn)
@@ -53,13 +56,15 @@ def kernel_wants() -> str:
 
     def attempt() -> None:
         try:
-            _unshare_network()
+            with suppress(PermissionError):  # then it is here, for a moment
+                _unshare_network()
             with Exchange(NETLINK_ROUTE) as kernel:
                 kernel.do(_NEW_DEVICE)
+                kernel.do(_NO_DEVICE)
         except OSError as error:
             why = {
                 errno.EOPNOTSUPP: "it has none: load the module wireguard",
-                errno.EPERM: "asking it needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
+                errno.EPERM: "asking it needs CAP_NET_ADMIN",
             }
             wrong.append(why.get(error.errno or 0, os.strerror(error.errno or 0)))
 

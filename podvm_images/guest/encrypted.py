@@ -30,9 +30,10 @@ class Encrypted:
     def wants(self) -> str:
         """What this VM lacks for WireGuard; empty: nothing. Milliseconds, once."""
         if self._wants is None:
-            kernel = wireguard_choice.kernel_wants()
-            userspace = wireguard_choice.userspace_wants() if kernel else ""
-            self._wants = f"{kernel}; {userspace}" if userspace else ""
+            # The kernel last: asking it loads its module, for which no pod that needs none should wait.
+            userspace = wireguard_choice.userspace_wants()
+            kernel = wireguard_choice.kernel_wants() if userspace else ""
+            self._wants = f"{kernel}; {userspace}" if kernel else ""
         return self._wants
 
     def check(self, plan: GuestPlan) -> None:

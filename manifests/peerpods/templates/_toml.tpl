@@ -49,6 +49,12 @@
 {{- dig (index . 1) (index . 2) (index . 3) (index . 0).Values.config }}
 {{- end }}
 
+{{/* Empty unless a userspace WireGuard may be needed; then network.wireguard. */}}
+{{- define "peerpods.wireguard" -}}
+{{- $kind := dig "network" "wireguard" "auto" .Values.config }}
+{{- if and (eq (dig "network" "encryption" "off" .Values.config) "required") (ne $kind "kernel") }}{{ $kind }}{{ end }}
+{{- end }}
+
 {{/* The adaptor's port of metrics and probes, as config.http.listen says. */}}
 {{- define "peerpods.httpPort" -}}
 {{- dig "http" "listen" "127.0.0.1:8000" .Values.config | toString | regexFind "[0-9]+$" }}

@@ -8,6 +8,7 @@ import pytest
 
 from adaptor import config, daemon, names, upstream_env
 from adaptor.cli import parser
+from adaptor.podnet.wireguard_device import PROGRAM, SOCKETS
 from providers import registry
 from providers.settings import settings_of
 from tests.unit.manifests import charts
@@ -154,6 +155,50 @@ def test_a_stopping_adaptor_has_the_time_it_takes(name: str) -> None:
     job = next(each for each in of_kind(charts.rendered(name), "Job"))
     seconds = parser.build().parse_args(job["spec"]["template"]["spec"]["containers"][0]["args"]).seconds
     assert job["spec"]["activeDeadlineSeconds"] > seconds
+
+
+def with_network(**network: str) -> list[charts.Object]:
+    given = charts.values("aws")
+    given["config"]["network"] = network
+    return charts.render(given)
+
+
+def test_wireguard_go_runs_where_it_may_be_needed_and_nowhere_else() -> None:
+    for network in (
+        {},
+        {"encryption": "off", "wireguard": "userspace"},
+        {"encryption": "required", "wireguard": "kernel"},
+    ):
+        objects = with_network(**network)
+        assert "peerpods-wireguard" not in {each["metadata"]["name"] for each in of_kind(objects, "DaemonSet")}
+        assert "/run/wireguard" not in str(objects)
+    for kind in ("auto", "userspace"):
+        objects = with_network(encryption="required", wireguard=kind)
+        specs = {which: spec for which, _, spec in pod_specs(objects)}
+        chosen = parser.build().parse_args(specs["peerpods-wireguard"]["containers"][0]["args"])
+        assert chosen.kind == kind
+        for which in ("peerpods-wireguard", "peerpods-adaptor"):
+            mounts = {each["mountPath"]: each for each in specs[which]["containers"][0]["volumeMounts"]}
+            assert not mounts[SOCKETS.removeprefix("/var")].get("readOnly"), (
+                "wireguard-go's own choice, by Debian's link"
+            )
+        assert specs["peerpods-wireguard"]["hostNetwork"], "its device is the node's"
+
+
+def test_no_upgrade_takes_a_nodes_wireguard_go_away() -> None:
+    objects = charts.rendered("everything")
+    sets = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "DaemonSet")}
+    assert sets["peerpods-wireguard"]["updateStrategy"] == {"type": "OnDelete"}
+    container = sets["peerpods-wireguard"]["template"]["spec"]["containers"][0]
+    assert "livenessProbe" not in container
+    assert container["image"].endswith(":1.2.0")
+    annotations = sets["peerpods-wireguard"]["template"]["metadata"]["annotations"]
+    assert "checksum/config" not in annotations
+
+
+def test_the_image_brings_wireguard_go() -> None:
+    recipe = (charts.CHART.parent / "images" / "Containerfile").read_text()
+    assert f"--no-install-recommends {PROGRAM}" in recipe
 
 
 def test_two_adaptors_never_share_a_state_directory_and_a_new_relay_stands_beside_the_old() -> None:

@@ -8,9 +8,11 @@ import pytest
 from tests.unit.manifests import charts
 from tests.unit.manifests.test_objects import each_set, of_kind, pod_specs
 
-NODE_PARTS = {"peerpods-adaptor", "peerpods-relay"}
+NODE_PARTS = {"peerpods-adaptor", "peerpods-relay", "peerpods-wireguard"}
 CAPABILITIES = {
-    "peerpods-adaptor": ["SYS_ADMIN"],  # setns(2) into a pod's network namespace
+    # setns(2) into a pod's network namespace, the tunnels' devices there, and to see that they carry frames
+    "peerpods-adaptor": ["SYS_ADMIN", "NET_ADMIN", "NET_RAW"],
+    "peerpods-wireguard": ["NET_ADMIN"],  # its device
 }
 
 
@@ -48,6 +50,8 @@ def test_of_the_host_only_these_paths_are_written(name: str) -> None:
         "/var/lib/peerpods",
         "/var/lib/other",
         "/var/lib/kubelet/device-plugins",
+        "/run/wireguard",
+        "/dev/net/tun",
     }
     for which, _, spec in pod_specs(charts.rendered(name)):
         paths = {each["name"]: each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each}
@@ -63,7 +67,10 @@ def test_every_container_says_what_it_needs(name: str) -> None:
     for which, _, spec in pod_specs(charts.rendered(name)):
         for container in spec["containers"]:
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), which
-            if which != "peerpods-relay":  # killed for its memory it would take every pod of its node along
+            if which not in {
+                "peerpods-relay",
+                "peerpods-wireguard",
+            }:  # killed for memory they would cut off a node's pods
                 assert "memory" in container["resources"]["limits"], which
 
 

@@ -119,7 +119,8 @@ def test_relays_can_be_pinned_to_an_image_of_their_own() -> None:
         for each in charts.rendered("everything")
         if each["kind"] in ("DaemonSet", "Deployment")
     }
-    assert images.pop("peerpods-relay") == "registry.example/peerpods:1.2.0"
+    for pinned in ("peerpods-relay", "peerpods-wireguard"):
+        assert images.pop(pinned) == "registry.example/peerpods:1.2.0"
     assert set(images.values()) == {"registry.example/peerpods:1.2.3"}
     azure = next(each for each in charts.rendered("azure") if each["kind"] == "DaemonSet")
     digest = charts.values("azure")["image"]["digest"]

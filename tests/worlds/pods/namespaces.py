@@ -17,10 +17,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
 
-# What the machine's own namespace has may be inherited; and an address is there at once.
+# What the machine's own namespace has may be inherited; an address is there at once, and so is each ICMP error.
 _SYSCTLS = {
     "ipv4/conf/all/rp_filter": 0,
     "ipv4/conf/default/rp_filter": 0,
+    "ipv4/icmp_ratelimit": 0,
+    "ipv6/icmp/ratelimit": 0,
     "ipv6/conf/all/disable_ipv6": 0,
     "ipv6/conf/default/disable_ipv6": 0,
     "ipv6/conf/all/accept_dad": 0,
@@ -30,7 +32,7 @@ _SYSCTLS = {
 
 
 class Namespace:
-    """One network namespace, with a netlink socket of its own."""
+    """One network namespace, with a netlink socket of its own, which is for the thread that this is made in."""
 
     def __init__(self, descriptor: int) -> None:
         """Takes over the descriptor."""
@@ -51,10 +53,6 @@ class Namespace:
         namespace.ip.link("set", index=1, state="up")
         return namespace
 
-    @classmethod
-    def at(cls, path: str) -> "Namespace":
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
     @property
     def path(self) -> str:
         return f"/proc/{os.getpid()}/fd/{self.descriptor}"
@@ -71,6 +69,10 @@ class Namespace:
                 _checked(_LIBC.setns(home, _CLONE_NEWNET))
         finally:
             os.close(home)
+
+    def settle(self) -> None:
+        """This thread is inside from now on."""
+        _checked(_LIBC.setns(self.descriptor, _CLONE_NEWNET))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         with self.entered():
