@@ -61,6 +61,7 @@ def test_a_worker_and_a_vm_that_have_only_ipv6_between_them_carry_it_too(layout:
 @pytest.mark.parametrize("layout", SOME, ids=lambda layout: layout.name)
 def test_an_encrypted_tunnel_carries_all_of_it_too(layout: Layout) -> None:
     with built(layout) as pods:
+        suite.run(pods, pods.pod)  # links are up, and addresses final
         before = standing(pods)
         with tunnelled(pods, Network(encryption="required")) as there:
             assert there.plan.interfaces[0].mtu == layout.underlay_mtu - 60 - 70
