@@ -133,7 +133,7 @@ def _vm(found: tuple[Way, ...]) -> None:
                 gateway = {"gateway": way.out.gateway, "flags": _ONLINK} if way.out.gateway else {}
                 ip.route("replace", family=family, dst=_everything(way), oif=way.out.index, table=TABLE, **gateway)
     if any(way.family == 4 for way in found):
-        for name in sorted({DEVICE, *(card.name for way in found for card in (way.first, way.out) if card)}):
+        for name in sorted({DEVICE, *(card.name for way in found for card in egress_layout.cards(way))}):
             _sysctl(f"ipv4/conf/{name}/forwarding", 1)
 
 

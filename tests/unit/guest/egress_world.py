@@ -177,6 +177,9 @@ class World:
             self._card("eth1", self.second, "10.0.9", 200)
         if ipv6:
             self._ipv6()
+        if ipv6 and second:
+            _configure(self.vm, "eth1", ["2001:db8:9::5/64"])
+            _configure(self.second, "vm0", ["2001:db8:9::1/64"])
 
     def __enter__(self) -> Self:
         return self
