@@ -8,6 +8,7 @@
                    │   │                as links break
                    │   └─── volumes     finds the pod's disks (devices), looks at them (blocks), mounts them
                    │   └─── bind        checks and writes what Bind brought (initdata, registry credentials, ...)
+                   │   └─── network     gives the pod its own network in this VM (podns does it, layout decides)
                    │   └─── agent       starts or awaits the agent
                    └─ forwarder ──────► kata-agent's socket: one connection, for the pod's life, over one link after the other
 

@@ -11,13 +11,12 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from adaptor import __version__, names
 from adaptor.errors import Code, InvalidRequest, StatusError
-from adaptor.podnet.plan import GuestPlan, to_json
 from adaptor.protos.guest_pb2 import BindRequest, BindResponse, HelloRequest, HelloResponse, ResumeRequest
 from adaptor.telemetry import logs
 from podvm_images.guest import bind
@@ -26,6 +25,9 @@ from podvm_images.guest.forwarder import Forwarder
 from podvm_images.guest.identity import launch_proof
 from podvm_images.guest.network import Network
 from podvm_images.guest.volumes import Volumes
+
+if TYPE_CHECKING:  # for what reads it in, see Network
+    from adaptor.podnet.plan import GuestPlan
 
 # Seconds that an agent gets to listen. The image starts it on Bind, beside mounting what it needs; kubelet's patience
 # for the whole pod is some four minutes.
@@ -161,7 +163,7 @@ class Control:
         task.add_done_callback(_note)
         return _Binding(digest, request.sandbox_id, task)
 
-    async def _bring_up(self, request: BindRequest, plan: GuestPlan | None, timeout: float | None) -> Bound:
+    async def _bring_up(self, request: BindRequest, plan: "GuestPlan | None", timeout: float | None) -> Bound:
         """The network while the agent starts, then volumes: the data hub, which opens encrypted ones, starts before
         the agent listens."""
         loop = asyncio.get_running_loop()
@@ -181,8 +183,10 @@ class Control:
             raise
         return Bound(Forwarder(agent, plan is not None, self._volumes.release), answer.SerializeToString())
 
-    async def _lay(self, plan: GuestPlan, timeout: float) -> bytes:
+    async def _lay(self, plan: "GuestPlan", timeout: float) -> bytes:
         """The pod's namespace comes before the agent, which may have mounts of its own, and the rest beside it."""
+        from adaptor.podnet.plan import to_json
+
         try:
             async with asyncio.timeout(timeout):
                 await self._network.make()

@@ -9,20 +9,13 @@ Addresses get no route of the kernel's own, so that the routes are the plan's an
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from adaptor.errors import Code, InvalidRequest, StatusError
 from adaptor.podnet import vxlan
-from adaptor.podnet.plan import GuestPlan, Interface, PlanFault, Route, fitted
+from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, PlanFault, Route, fitted
 
-# rtnetlink's numbers
-MAIN_TABLE: Final = 254
-FAMILY: Final = {4: 2, 6: 10}
-ON_LINK: Final = 0x4  # RTNH_F_ONLINK
-PERMANENT: Final = 0x80  # NUD_PERMANENT
-_NODAD: Final = 0x02  # nobody else has the address: the worker's namespace has it, and is silent
-_NO_PREFIX_ROUTE: Final = 0x200
 _METRIC_V6: Final = 1024  # what the kernel makes of an IPv6 route without one
 
 
@@ -36,13 +29,37 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """One netlink request in the pod's namespace; `says` completes "cannot ..."."""
+class Vxlan:
+    """A tunnel's device, but for what every interface has."""
 
-    kind: str  # pyroute2's name of it: link, addr, route, neigh
+    vni: int
+    remote: str
+    local: str
+    port: int  # UDP
+    learning: bool = False  # peers from packets
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The interface is used from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`prefix` is that of the peer's network, where there is a peer."""
+
+    own: str
+    prefix: int
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One request to the kernel, of an interface in the pod's namespace; `says` completes "cannot ..."."""
+
     interface: str
     says: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    value: Up | Address | Neighbour | Route
 
 
 def check(plan: GuestPlan) -> None:
@@ -68,63 +85,25 @@ def operations(interfaces: Sequence[Interface]) -> Iterator[Operation]:
     """What to do with the interfaces, made and down, in order: routes without a gateway first, for the others need
     them, whichever interface they go by."""
     for interface in interfaces:
-        yield Operation("link", interface.name, f"bring {interface.name} up", {"state": "up"})
+        name = interface.name
+        yield Operation(name, f"bring {name} up", Up())
         # A packet's source is the first that fits; the kernel puts a new one last with IPv4, and first with IPv6.
         told = list(addresses(interface))
-        for own, prefix, peer in (*(a for a in told if ":" not in a[0]), *(a for a in reversed(told) if ":" in a[0])):
-            yield _address(interface.name, own, prefix, peer)
+        for address in (*(a for a in told if ":" not in a.own), *(a for a in reversed(told) if ":" in a.own)):
+            yield Operation(name, f"give {name} the address {address_text(address)}", address)
         for neighbour in interface.neighbours:
-            yield Operation(
-                "neigh",
-                interface.name,
-                f"make {neighbour.address} a neighbour at {interface.name}",
-                {"dst": neighbour.address, "lladdr": neighbour.hardware_address, "state": PERMANENT,
-                 "family": FAMILY[_family(neighbour.address)]},
-            )  # fmt: skip
+            yield Operation(name, f"make {neighbour.address} a neighbour at {name}", neighbour)
     routes = [(interface.name, route) for interface in interfaces for route in interface.routes]
     for name, route in sorted(routes, key=lambda each: bool(each[1].gateway)):
-        yield Operation("route", name, f"add the route {route_text(route)} at {name}", _route(route))
+        yield Operation(name, f"add the route {route_text(route)} at {name}", route)
 
 
-def addresses(interface: Interface) -> Iterator[tuple[str, int, str]]:
-    """Its own, the prefix's length, and the peer that the prefix belongs to then; empty: none."""
+def addresses(interface: Interface) -> Iterator[Address]:
+    """The interface's, each with its peer."""
     peers = dict(peer.split("=", 1) for peer in interface.peers)
     for address in interface.addresses:
         own, _, prefix = address.partition("/")
-        yield own, int(prefix), peers.get(own, "")
-
-
-def _address(name: str, own: str, prefix: int, peer: str) -> Operation:
-    arguments: dict[str, Any] = {
-        "address": peer or own,
-        "local": own,
-        "prefixlen": prefix,
-        "family": FAMILY[_family(own)],
-        "flags": _NODAD | _NO_PREFIX_ROUTE,
-    }
-    return Operation("addr", name, f"give {name} the address {address_text(own, prefix, peer)}", arguments)
-
-
-def _route(route: Route) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "family": FAMILY[route.family],
-        "dst": route.destination or "default",
-        "table": MAIN_TABLE,
-        "scope": route.scope,
-        "proto": route.protocol,
-        "flags": ON_LINK if route.on_link else 0,
-    }
-    if route.gateway:
-        family = _family(route.gateway)
-        other = {"via": {"family": FAMILY[family], "addr": route.gateway}}
-        arguments |= {"gateway": route.gateway} if family == route.family else other
-    if route.source:
-        arguments["prefsrc"] = route.source
-    if route.metric:
-        arguments["priority"] = route.metric
-    if route.mtu:
-        arguments["metrics"] = {"mtu": route.mtu}
-    return arguments
+        yield Address(own, int(prefix), peers.get(own, ""))
 
 
 # -- what must be found -----------------------------------------------------------------------------
@@ -135,15 +114,13 @@ def wanted(plan: GuestPlan, interfaces: Sequence[Interface], path: Path) -> dict
     state: dict[str, Any] = {"interfaces": {interface.name for interface in interfaces}}
     for vni, interface in zip(plan.vnis, interfaces, strict=True):
         name = interface.name
-        state[f"{name}'s tunnel"] = tunnel_text(vni, plan.worker, path.source, plan.port)
+        state[f"{name}'s tunnel"] = tunnel_text(Vxlan(vni, plan.worker, path.source, plan.port))
         state[f"{name}'s MAC address"] = interface.hardware_address.lower()
         state[f"{name}'s MTU"] = interface.mtu
         state[f"{name}'s state"] = "up"
-        state[f"{name}'s addresses"] = {address_text(own, prefix, peer) for own, prefix, peer in addresses(interface)}
+        state[f"{name}'s addresses"] = {address_text(address) for address in addresses(interface)}
         state[f"{name}'s routes"] = {route_text(route) for route in interface.routes}
-        state[f"{name}'s neighbours"] = {
-            neighbour_text(each.address, each.hardware_address) for each in interface.neighbours
-        }
+        state[f"{name}'s neighbours"] = {neighbour_text(neighbour) for neighbour in interface.neighbours}
     return state
 
 
@@ -162,17 +139,18 @@ def _listed(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def tunnel_text(vni: int, remote: str, local: str, port: int) -> str:
-    return f"VXLAN {vni} from {_canonical(local)} to {_canonical(remote)}, UDP {port}"
+def tunnel_text(device: Vxlan) -> str:
+    ends = f"from {_canonical(device.local)} to {_canonical(device.remote)}"
+    return f"VXLAN {device.vni} {ends}, UDP {device.port}" + ", learning" * device.learning
 
 
-def address_text(address: str, prefix: int, peer: str) -> str:
-    own = f"{_canonical(address)}/{prefix}"
-    return f"{own} peer {_canonical(peer)}" if peer and _canonical(peer) != _canonical(address) else own
+def address_text(address: Address) -> str:
+    own, peer = _canonical(address.own), address.peer and _canonical(address.peer)
+    return f"{own}/{address.prefix}" + (f" peer {peer}" if peer not in ("", own) else "")
 
 
-def neighbour_text(address: str, hardware_address: str) -> str:
-    return f"{_canonical(address)} at {hardware_address.lower()}"
+def neighbour_text(neighbour: Neighbour) -> str:
+    return f"{_canonical(neighbour.address)} at {neighbour.hardware_address.lower()}"
 
 
 def route_text(route: Route) -> str:
@@ -194,7 +172,8 @@ def route_text(route: Route) -> str:
 
 
 def _canonical(address: str) -> str:
-    return str(ipaddress.ip_address(address))
+    """One text for one address; empty where the kernel has none."""
+    return str(ipaddress.ip_address(address)) if address else "none"
 
 
 def _family(address: str) -> int:

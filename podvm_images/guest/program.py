@@ -20,7 +20,7 @@ from adaptor.telemetry import logs
 from podvm_images.guest import bind, identity, imds, userdata
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
-from podvm_images.guest.network import Network
+from podvm_images.guest.network import Network, prepare
 from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
 from podvm_images.guest.volumes import Volumes
@@ -87,9 +87,11 @@ async def _serve(service: Service, agent: Agent, programs: Programs) -> None:
     _reap(agent, programs)
     _notify("READY=1")
     log.info("the guest is listening", address=service.address)
+    preparing = loop.run_in_executor(None, prepare)  # until the worker calls there is time
     with suppress(asyncio.CancelledError):
         await serving
     _notify("STOPPING=1")
+    await preparing
     await agent.stop()
 
 

@@ -20,7 +20,20 @@ from adaptor.podnet.plan import GuestAnswer, GuestPlan, guest_answer_from_json, 
 from adaptor.protos.agent_pb2 import CreateContainerRequest, CreateSandboxRequest
 from podvm_images.guest.network import Network
 from tests.unit.guest.peers import Dial, GuestWorld, Worker, client, guest, pod, refusal
-from tests.unit.guest.vm import OURS, PORT, WORKER, Vm, bridge, far_end, in_a_vm, in_thread, listener, plan, set_up
+from tests.unit.guest.vm import (
+    OURS,
+    PORT,
+    WORKER,
+    Vm,
+    bridge,
+    far_end,
+    in_a_vm,
+    in_thread,
+    listener,
+    plan,
+    set_up,
+    until_received,
+)
 
 NETWORK = to_json(plan(bridge()))
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -53,8 +66,7 @@ async def test_a_bound_pod_has_its_network_and_its_containers_are_told_so(vm: Vm
         assert await worker.call(names.AGENT_SERVICE, "CreateSandbox", sandbox) == b"\x0a\x03web"
         vm.at_worker(lambda: far_end(WORKER, OURS, 1400, "10.244.1.1"))
         with vm.in_pod(lambda: listener("10.244.1.5", 7)) as here:
-            vm.at_worker(_greet)
-            assert here.recv(10) == b"hello"
+            assert until_received(here, lambda: vm.at_worker(_greet)) == (b"hello", "10.244.1.1")
 
 
 def _greet() -> None:

@@ -7,7 +7,7 @@ import pytest
 from adaptor.errors import Code, InvalidRequest, StatusError
 from adaptor.podnet.plan import GuestPlan, Interface, Neighbour, Route
 from podvm_images.guest import layout
-from podvm_images.guest.layout import Path
+from podvm_images.guest.layout import Address, Path, Up
 
 PATH = Path("ens5", "10.0.0.2", 1500)
 ETH0 = Interface(
@@ -23,40 +23,25 @@ PLAN = GuestPlan((ETH0, NET1), (7, 8), 4789, "10.0.0.1")
 
 def test_interfaces_are_up_before_they_are_addressed_and_gateways_come_last() -> None:
     done = list(layout.operations(PLAN.interfaces))
-    kinds = [(each.kind, each.interface) for each in done]
-    assert kinds == [
-        ("link", "eth0"), *[("addr", "eth0")] * 4, ("neigh", "eth0"), ("link", "net1"), ("addr", "net1"),
-        ("route", "eth0"), ("route", "net1"), ("route", "eth0"), ("route", "net1"),
+    assert [(type(each.value), each.interface) for each in done] == [
+        (Up, "eth0"), *[(Address, "eth0")] * 4, (Neighbour, "eth0"), (Up, "net1"), (Address, "net1"),
+        (Route, "eth0"), (Route, "net1"), (Route, "eth0"), (Route, "net1"),
     ]  # fmt: skip
-    routes = [each.arguments for each in done if each.kind == "route"]
-    assert [("gateway" in route) for route in routes] == [False, False, True, True]
+    routes = [each.value for each in done if isinstance(each.value, Route)]
+    assert [bool(route.gateway) for route in routes] == [False, False, True, True]
 
 
 def test_addresses_are_given_so_that_the_kernel_has_them_in_the_plans_order() -> None:
     """It puts a new IPv4 address last, and a new IPv6 one first."""
-    given = [each.arguments["local"] for each in layout.operations([ETH0]) if each.kind == "addr"]
+    given = [each.value.own for each in layout.operations([ETH0]) if isinstance(each.value, Address)]
     assert given == ["10.1.0.5", "10.2.0.5", "fd02::5", "fd02::6"]
 
 
-def test_the_kernel_adds_no_route_for_an_address_and_waits_for_no_duplicate() -> None:
-    flags = {each.arguments["flags"] for each in layout.operations(PLAN.interfaces) if each.kind == "addr"}
-    assert flags == {0x200 | 0x02}
-
-
-@pytest.mark.parametrize(
-    ("route", "arguments"),
-    [
-        (Route("", 4, "10.1.0.1", metric=5), {"dst": "default", "family": 2, "gateway": "10.1.0.1", "priority": 5}),
-        (Route("", 4, "fe80::1"), {"via": {"family": 10, "addr": "fe80::1"}}),
-        (Route("", 6, "fe80::1", on_link=True), {"family": 10, "gateway": "fe80::1", "flags": 4}),
-        (Route("10.9.0.0/16", 4, source="10.1.0.5", scope=253, protocol=2, mtu=1300),
-         {"dst": "10.9.0.0/16", "prefsrc": "10.1.0.5", "scope": 253, "proto": 2, "metrics": {"mtu": 1300}, "flags": 0}),
-    ],
-)  # fmt: skip
-def test_a_route_is_asked_for_as_the_plan_has_it(route: Route, arguments: dict[str, object]) -> None:
-    (asked,) = (each.arguments for each in layout.operations([replace(NET1, routes=(route,))]) if each.kind == "route")
-    assert {key: asked[key] for key in arguments} == arguments
-    assert asked["table"] == 254
+def test_an_address_has_its_peer_and_no_other_ones() -> None:
+    interface = replace(ETH0, peers=("10.1.0.5=10.1.0.1",))
+    assert [(each.own, each.prefix, each.peer) for each in layout.addresses(interface)] == [
+        ("10.1.0.5", 24, "10.1.0.1"), ("fd02::6", 64, ""), ("10.2.0.5", 24, ""), ("fd02::5", 64, ""),
+    ]  # fmt: skip
 
 
 def test_what_is_as_wanted_has_no_difference_and_what_is_not_is_named() -> None:
@@ -73,8 +58,9 @@ def test_what_is_as_wanted_has_no_difference_and_what_is_not_is_named() -> None:
 
 
 def test_one_thing_written_in_two_ways_is_no_difference() -> None:
-    assert layout.address_text("fd02:0::5", 64, "") == layout.address_text("fd02::5", 64, "fd02::5")
-    assert layout.neighbour_text("FD02::1", "EE:0") == layout.neighbour_text("fd02::1", "ee:0")
+    assert layout.address_text(Address("fd02:0::5", 64)) == layout.address_text(Address("fd02::5", 64, "fd02::5"))
+    assert layout.address_text(Address("10.0.0.5", 32, "10.0.0.1")) != layout.address_text(Address("10.0.0.5", 32))
+    assert layout.neighbour_text(Neighbour("FD02::1", "EE:0")) == layout.neighbour_text(Neighbour("fd02::1", "ee:0"))
     told = Route("fd02::/64", 6, scope=0, metric=1024)  # how the kernel tells the other
     assert layout.route_text(Route("fd02:0::/64", 6, scope=253)) == layout.route_text(told)
     assert layout.route_text(replace(told, family=4, destination="10.0.0.0/8")) != layout.route_text(

@@ -1,6 +1,7 @@
 """A pod VM's network for tests: namespaces of this thread's own, an uplink to a worker's, and deeds in any of them."""
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import inspect
@@ -182,9 +183,20 @@ def forged(source: str, target: str, payload: bytes, pod: str = "10.244.1.5", po
         out.sendto(struct.pack(">II", _VXLAN_VALID, VNI << 8) + frame, (target, PORT))
 
 
+def until_received(receiver: socket.socket, send: Callable[[], object]) -> tuple[bytes, str]:
+    """What comes of sending it until something comes, and from whom: the kernel lets a new cable pass nothing for up to
+    seconds, where many are plugged in at a time."""
+    for _ in range(100):
+        send()
+        with contextlib.suppress(TimeoutError):
+            data, sender = receiver.recvfrom(1 << 16)
+            return data, sender[0]
+    raise AssertionError("nothing came")
+
+
 def listener(address: str, port: int) -> socket.socket:
-    """A UDP socket that gives up after a while, so that a failing test does not hang."""
+    """For datagrams; it waits as long for one as it is worth, where another can be sent."""
     found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    found.settimeout(10)
+    found.settimeout(0.2)
     found.bind((address, port))
     return found

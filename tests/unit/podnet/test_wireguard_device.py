@@ -4,6 +4,8 @@ import base64
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -326,6 +328,25 @@ def test_one_that_somebody_else_serves_is_used_and_given_back_unused(go_pair: Pa
     assert [line.split()[0:2] for line in pair.worker.dump()[0]] == [line.split()[0:2] for line in before[0]]
     assert pair.worker.dump()[1:] == before[1:]
     pair.worker.do(pair.here.unmake)
+
+
+def test_the_command_for_containers_serves_the_device_until_it_is_told_to_end(go_pair: Pair) -> None:
+    worker = go_pair.worker
+    served: Any = Userspace(names.WIREGUARD_DEVICE, spawn=False)
+    command = [sys.executable, "-m", "adaptor", "wireguard", "--kind", "userspace"]
+    process = worker.do(subprocess.Popen, command, env=os.environ | {"SECRET_OF_A_CLOUD": "x"})
+    try:
+        encryption = worker.do(Encryption.open, "userspace", PORT, spawn=False)  # which waits for it
+        key = worker.do(encryption.join, "pod").public_key
+        assert worker.do(served.read).public_key == key
+        assert b"SECRET" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+        worker.do(encryption.leave, "pod")
+        assert worker.do(served.read).private_key is None
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        assert process.wait(5) == 0
+    assert names.WIREGUARD_DEVICE not in worker.names()
 
 
 def test_a_port_that_another_program_has_is_said(pair: Pair) -> None:
