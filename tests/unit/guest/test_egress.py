@@ -270,13 +270,12 @@ def test_the_second_cards_dhcp_is_waited_for() -> None:
         assert world.pod.ask(INTERNET) == CARD2
 
 
-def test_what_was_made_is_replaced_and_not_doubled() -> None:
-    with World(ipv6=True) as world:
-        apply(world, world.plan(imds=True))
-        first = world.pod.state(), world.vm.state()
-        apply(world, world.plan(imds=True))
-        again = world.pod.state(), world.vm.state()
-        assert [len(each) for each in again] == [len(each) for each in first]
+def test_what_was_made_is_replaced_and_nothing_of_it_left() -> None:
+    with World(ipv6=True, second=True) as world, World(ipv6=True, second=True) as fresh:
+        apply(world, world.plan(nic=True, imds=True, inside=("172.16.0.0/12", "fd99::/16")))
+        for each in (world, fresh):
+            apply(each, each.plan())
+        assert (world.pod.state(), world.vm.state()) == (fresh.pod.state(), fresh.vm.state())
         everybody_listens(world)
         assert world.pod.ask(INTERNET) == VM
 
@@ -306,6 +305,14 @@ def test_the_vm_goes_on_learning_its_ipv6_routes() -> None:
         assert world.vm.sysctl("ipv6/conf/all/forwarding") == 1
         assert world.vm.sysctl("ipv6/conf/eth0/accept_ra") == 2
         assert world.vm.sysctl("ipv4/ip_forward") == 0
+
+
+def test_the_pair_has_no_life_of_its_own() -> None:
+    with World(ipv6=True) as world:
+        apply(world, world.plan())
+        for end in (world.vm, world.pod):
+            assert end.sysctl("ipv6/conf/ppegress/accept_ra") == 0
+            assert end.ip(lambda ip: list(ip.get_addr(index=ip.link_lookup(ifname="ppegress")[0]))) == []
 
 
 def test_a_namespace_that_is_gone_is_told() -> None:
