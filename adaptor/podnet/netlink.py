@@ -1,97 +1,16 @@
-"""Reads network namespaces over netlink: the sole importer of pyroute2, and it is imported at first use only
-(7 MiB and 60 ms that a node with our own guests does not need to be ready)."""
+"""Reads network namespaces over netlink, with pyroute2, which is imported at first use only: it takes 7 MiB and 60 ms
+that a node does not need to be ready."""
 
-import asyncio
-import ctypes
-import fcntl
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
-from adaptor.errors import InvalidRequest, Unavailable
-from adaptor.podnet import apf, filters, inspect
+from adaptor.errors import Unavailable
+from adaptor.podnet import filters
 from adaptor.podnet.inspect import AddressRow, LinkRow, NeighbourRow, QdiscRow, RouteRow, Rows, RuleRow
-from adaptor.podnet.plan import PodNetwork
 
-# ioctl(2) on a namespace file, from linux/nsfs.h and linux/sched.h
-_NS_GET_NSTYPE: Final = 0xB703
-_CLONE_NEWNET: Final = 0x40000000
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
 _FAMILIES: Final = {2: 4, 10: 6}  # rtnetlink's number: ours. Multicast routing has more
-
-
-class HostNetworks:
-    """The pod networks of this host, by the paths that the container runtime gives."""
-
-    def __init__(self, vxlan_port: int = 4789, vni: int = 555_000) -> None:
-        """`vni`: what every VM is told until this worker builds its half of the tunnels, and numbers them."""
-        self._vxlan_port = vxlan_port
-        self._vni = vni
-
-    def check(self, netns: str) -> None:
-        """Raises InvalidRequest unless `netns` is a network namespace that can be opened."""
-        try:
-            descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InvalidRequest(
-                f"the pod's network namespace {netns} cannot be opened: {os.strerror(error.errno or 0)}. Does the "
-                "adaptor see the host's /run/netns (hostPath mount with propagation)?"
-            ) from error
-        try:
-            kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
-        except OSError:
-            kind = 0
-        finally:
-            os.close(descriptor)
-        if kind != _CLONE_NEWNET:
-            raise InvalidRequest(
-                f"{netns} is not a network namespace: the file exists but nothing is mounted on it (its pod may be gone)"
-            )
-
-    async def describe(self, netns: str) -> PodNetwork:
-        """What the pod's namespace holds.
-
-        Raises: InvalidRequest when it cannot be read or is of a shape that is not supported.
-        """
-        self.check(netns)
-        return await asyncio.to_thread(_describe, netns)
-
-    async def apf(self, netns: str) -> dict[str, Any]:
-        """The "pod-network" of upstream's apf.json."""
-        network = await self.describe(netns)
-        worker = await asyncio.to_thread(_worker_address)
-        return apf.pod_network(network, worker_address=worker, vxlan_port=self._vxlan_port, vxlan_id=self._vni)
-
-
-def _describe(netns: str) -> PodNetwork:
-    from pyroute2 import IPRoute
-
-    def describe() -> PodNetwork:
-        _enter(netns)
-        with IPRoute() as ip:
-            return inspect.describe(netns, read(ip))
-
-    # A thread that ends afterwards, since it cannot come back from there. pyroute2's own way in is a forked child
-    # that it ends by SIGTERM: the child has our signal handlers, and asyncio's then stops this daemon.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
-        try:
-            return thread.submit(describe).result()
-        except OSError as error:
-            raise InvalidRequest(f"the pod's network namespace {netns} cannot be read: {error}") from error
-
-
-def _enter(netns: str) -> None:
-    """Move this thread, and only it, into the namespace (os.setns needs Python 3.12). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
 
 
 def read_here() -> Rows:
@@ -231,17 +150,3 @@ def _qdiscs(ip: Any) -> list[QdiscRow]:
         {"index": row.get("index"), "kind": row.get("kind"), "handle": row.get("handle"), "parent": row.get("parent")}
         for row in ip.get_qdiscs()
     ]
-
-
-def _worker_address() -> str:
-    """This host's address, with prefix length: that of the default route's interface, else the first outward one."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ip:
-        outward = {link["index"] for link in _links(ip) if link["flags"] & (_IFF_UP | _IFF_LOOPBACK) == _IFF_UP}
-        preferred = [row["index"] for row in _routes(ip) if row["destination"] == "" and row["gateway"]]
-        rows = [row for row in _addresses(ip) if row["family"] == 4 and row["index"] in outward]
-    rows.sort(key=lambda row: row["index"] not in preferred)
-    if not rows:
-        raise Unavailable("this worker has no IPv4 address that a pod VM could reach")
-    return f"{rows[0]['address']}/{rows[0]['prefix']}"

@@ -13,7 +13,20 @@ from typing import Final
 from adaptor.demo import enter
 from adaptor.demo.enter import NamespacesRefused
 from adaptor.errors import AdaptorError
-from tests.bench import _calls, _choice, _crowd, _daemon, _fleet, _handover, _relay, _report, _start, _tunnels, _webhook
+from tests.bench import (
+    _calls,
+    _choice,
+    _crowd,
+    _daemon,
+    _fleet,
+    _handover,
+    _network,
+    _relay,
+    _report,
+    _start,
+    _tunnels,
+    _webhook,
+)
 from tests.bench._daemon import NotReady
 from tests.bench._load import Missing
 from tests.bench._report import Target
@@ -23,7 +36,7 @@ Each prints its figures, those of something that anybody can run beside them, an
 Without a command all of them run, one after the other: some seven minutes.
 
 relay, tunnels and handover need a C compiler and taskset, relay also stunnel, and it uses haproxy if it is there;
-start needs root, or a kernel that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
+start and network need root, or a kernel that lets users have namespaces. Nothing is installed, left running or left behind. Other programs on the machine
 show in the figures: the load is printed with them.
 
 python -m tests.bench COMMAND --help says what can be set.
@@ -116,6 +129,18 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda given: _fleet.run())
 
 
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, metavar="N", default=2.0, help="per measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=3, help="of every path (%(default)s)")
+    parser.add_argument("--pods", type=int, metavar="N", default=40, help="whose networks are built (%(default)s)")
+
+    def run(given: argparse.Namespace) -> list[Target]:
+        _enter()
+        return _network.run(given.seconds, given.rounds, given.pods)
+
+    parser.set_defaults(run=run)
+
+
 def _add_webhook(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, metavar="N", default=2.0, help="per measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, metavar="N", default=5, help="of interleaved measurements (%(default)s)")
@@ -138,6 +163,10 @@ _VERBS: Final[dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]] 
         _add_fleet,
     ),
     "crowd": ("an adaptor's memory and restart with a thousand running sandboxes", _add_crowd),
+    "network": (
+        "a pod's tunnel, plain and encrypted, beside the bare veth; CPU to build and to remove one",
+        _add_network,
+    ),
     "webhook": ("admission reviews, beside an aiohttp handler that allows everything", _add_webhook),
     "choice": ("the choice of a machine out of a thousand offerings, beside a plain sort", _add_choice),
 }

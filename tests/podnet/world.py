@@ -111,6 +111,10 @@ class World:
         self.worker.netlink(lambda ip: _settled(ip, ends))
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
+    def keep(self, descriptor: int) -> None:
+        """Until the world ends."""
+        self._held.append(descriptor)
+
     def namespace(self) -> int:
         """The descriptor of a bare one, which ends when that is closed."""
         return self._workshop.submit(_namespace).result()
