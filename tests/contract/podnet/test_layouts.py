@@ -2,17 +2,16 @@
 
 import ipaddress
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adaptor.config_network import Network
 from adaptor.errors import InvalidRequest
-from adaptor.podnet import apf, netlink
+from adaptor.podnet import apf, netlink, wireguard_choice
 from adaptor.podnet.inspect import Rows, describe
 from adaptor.podnet.plan import PodNetwork
-from tests.worlds.pods import bpf, suite
+from tests.worlds.pods import bpf, suite, traffic
 from tests.worlds.pods.build import NEIGHBOUR, POD, Pods, built
 from tests.worlds.pods.layouts import LAYOUTS, Layout
 from tests.worlds.pods.tunnelled import tunnelled
@@ -22,12 +21,14 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root: run the tests by `make test`"),
 ]
 
+SOME = [each for each in LAYOUTS if each.name in ("calico-dual", "multus")]
+LACKS = wireguard_choice.userspace_wants() if os.geteuid() == 0 else "network namespaces need root"
 _KERNEL = 2  # a route's protocol
 _CLONED = 0x200  # a route's flag: an exception from another one, for a path MTU
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout, tmp_path: Path) -> None:
+def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout) -> None:
     if layout.wires[0].host.redirect_peer and not bpf.allowed():
         pytest.skip("this layout's host has eBPF programs, which only root of the machine may load")
     with built(layout) as pods:
@@ -36,7 +37,7 @@ def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout, tmp_
         assert_stock_images_take_it_or_say_why(network)
         suite.run(pods, pods.pod)
         before = standing(pods)
-        with tunnelled(pods, tmp_path / "podns", Network(vxlan_port=8472)) as there:
+        with tunnelled(pods, Network(vxlan_port=8472)) as there:
             assert [each.mtu for each in there.plan.interfaces] == [
                 min(wire.mtu, layout.underlay_mtu - 50) for wire in layout.wires
             ]
@@ -46,14 +47,25 @@ def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout, tmp_
         suite.same_host(pods, pods.pod, pods.addresses(POD)[0], pods.addresses(NEIGHBOUR)[0])
 
 
-@pytest.mark.parametrize(
-    "layout", [each for each in LAYOUTS if each.name in ("calico-dual", "multus")], ids=lambda layout: layout.name
-)
-def test_a_worker_and_a_vm_that_have_only_ipv6_between_them_carry_it_too(layout: Layout, tmp_path: Path) -> None:
-    with built(layout) as pods, tunnelled(pods, tmp_path / "podns", Network(), six=True) as there:
+@pytest.mark.parametrize("layout", SOME, ids=lambda layout: layout.name)
+def test_a_worker_and_a_vm_that_have_only_ipv6_between_them_carry_it_too(layout: Layout) -> None:
+    with built(layout) as pods, tunnelled(pods, Network(), six=True) as there:
         assert there.plan.interfaces[0].mtu == layout.underlay_mtu - 70
         # The kernel sends no fragments of VXLAN packets over IPv6: what the VM's interface could not send is lost.
         suite.run(pods, there.inside, most=there.plan.interfaces[0].mtu)
+
+
+@pytest.mark.skipif(bool(LACKS), reason=f"no userspace WireGuard: {LACKS}")
+@pytest.mark.parametrize("layout", SOME, ids=lambda layout: layout.name)
+def test_an_encrypted_tunnel_carries_all_of_it_too(layout: Layout) -> None:
+    with built(layout) as pods:
+        before = standing(pods)
+        with tunnelled(pods, Network(encryption="required")) as there:
+            assert there.plan.interfaces[0].mtu == layout.underlay_mtu - 60 - 70
+            with traffic.captured(pods.vm, "eth0", there.tunnel.port) as in_the_open:
+                suite.run(pods, there.inside)
+            assert in_the_open == []
+        assert standing(pods) == before
 
 
 def assert_as_laid_out(layout: Layout, network: PodNetwork) -> None:

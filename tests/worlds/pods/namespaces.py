@@ -30,7 +30,7 @@ _SYSCTLS = {
 
 
 class Namespace:
-    """One network namespace, with a netlink socket of its own."""
+    """One network namespace, with a netlink socket of its own, which is for the thread that this is made in."""
 
     def __init__(self, descriptor: int) -> None:
         """Takes over the descriptor."""
@@ -51,10 +51,6 @@ class Namespace:
         namespace.ip.link("set", index=1, state="up")
         return namespace
 
-    @classmethod
-    def at(cls, path: str) -> "Namespace":
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
     @property
     def path(self) -> str:
         return f"/proc/{os.getpid()}/fd/{self.descriptor}"
@@ -71,6 +67,10 @@ class Namespace:
                 _checked(_LIBC.setns(home, _CLONE_NEWNET))
         finally:
             os.close(home)
+
+    def settle(self) -> None:
+        """This thread is inside from now on."""
+        _checked(_LIBC.setns(self.descriptor, _CLONE_NEWNET))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         with self.entered():
