@@ -17,6 +17,7 @@ from adaptor.demo import netdump, netns
 _SQLITE_OWN: Final = ("-wal", "-shm")
 # mount(8) makes it at its first use on a machine, for itself.
 _MOUNT_OWN: Final = "/run/mount"
+_WIREGUARD_GO_OWN: Final = "/run/wireguard"  # likewise; a socket in it would be a device's
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _socket_path(line: str) -> str:
 
 def _walk(place: str) -> Iterable[Path]:
     found = (path for path in Path(place).rglob("*") if not path.name.endswith(_SQLITE_OWN))
-    return (path for path in found if not str(path).startswith(_MOUNT_OWN))
+    return (path for path in found if not str(path).startswith(_MOUNT_OWN) and str(path) != _WIREGUARD_GO_OWN)
 
 
 def journal_rows(journal: str) -> Iterable[str]:

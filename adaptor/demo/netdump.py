@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from adaptor.demo import netns
 
+_CARRIER: Final = 0x11  # RTNH_F_DEAD, RTNH_F_LINKDOWN: whether something is plugged in at the other end
 _LOCAL_TABLE: Final = 255
 _BY_KERNEL: Final = 2
 _PERMANENT: Final = 0x80  # NUD_PERMANENT: what was not learnt
@@ -80,6 +81,7 @@ def _chosen(row: Any, keys: tuple[str, ...]) -> str:
 def _without(row: Any, left_out: tuple[str, ...] = ()) -> str:
     """A route or rule: its header and attributes in an order of their own."""
     fields = {key: value for key, value in row.items() if isinstance(value, int) and key != "event"}
+    fields["flags"] &= ~_CARRIER
     attributes = {key: _plain(value) for key, value in row["attrs"] if key not in left_out}
     return " ".join(f"{key}={value}" for key, value in sorted((fields | attributes).items()))
 

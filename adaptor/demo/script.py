@@ -184,6 +184,7 @@ async def _settled(world: World, network: Pod, before: Inventory) -> dict[str, l
     await world.no_instance_lives()
     deadline = asyncio.get_running_loop().time() + 15
     while True:
+        world.reap()
         left = (await _inventory(world, network)).added_since(before)
         if not any(left.values()) or asyncio.get_running_loop().time() > deadline:
             return left

@@ -19,6 +19,8 @@ def test_the_demo_plays_a_pod_and_proves_that_nothing_is_left() -> None:
     assert "One pod, one VM, nothing left behind." in ended.stdout
     for phase in ("CreateVM", "StartVM", "logs", "exec with exit code", "exec with a terminal", "StopVM"):
         assert f"ok   {phase}" in ended.stdout
+    assert "10.244.1.2, in its VM: " in ended.stdout
+    assert "169.254.169.254: Network is unreachable" in ended.stdout
     assert ended.stdout.count("none left") == 13
     assert ended.stderr == ""
 
