@@ -18,6 +18,7 @@ from adaptor.relay.client import Identity, OwnGuest, RelayClient, Session
 from podvm_images.guest import identity
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.control import Control
+from podvm_images.guest.network import Network
 from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
 from podvm_images.guest.volumes import Volumes
@@ -98,7 +99,12 @@ async def carried(
     async with AsyncExitStack() as stack:
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
         control = Control(
-            TOKEN, me.der, directory / "guest", Agent(str(directory / "agent.sock")), volumes or Volumes(Programs())
+            TOKEN,
+            me.der,
+            directory / "guest",
+            Agent(str(directory / "agent.sock")),
+            volumes or Volumes(Programs()),
+            Network(),
         )
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
