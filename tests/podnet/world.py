@@ -128,7 +128,7 @@ class World:
 
     def inside(self, path: str, work: Callable[[], T]) -> T:
         """In that namespace, on a thread that ends there."""
-        return _elsewhere(path, work)
+        return elsewhere(path, work)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -210,7 +210,9 @@ def _namespace() -> int:
     return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _elsewhere(path: str, work: Callable[[], T]) -> T:
+def elsewhere(path: str, work: Callable[[], T]) -> T:
+    """In the namespace at that path, on a thread that ends there."""
+
     def visit() -> T:
         libc = ctypes.CDLL(None, use_errno=True)
         with open(path, "rb") as there:

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from adaptor.errors import InvalidRequest
 from adaptor.podnet import apf, netlink, wireguard_choice
 from adaptor.podnet.inspect import Rows, describe
 from adaptor.podnet.plan import PodNetwork
+from tests.podnet.world import elsewhere
+from tests.unit.podnet import oracle
 from tests.worlds.pods import bpf, suite, traffic
 from tests.worlds.pods.build import NEIGHBOUR, POD, Pods, built
 from tests.worlds.pods.layouts import LAYOUTS, Layout
@@ -34,7 +37,7 @@ def test_a_pods_traffic_is_in_its_vm_what_it_is_on_its_host(layout: Layout) -> N
     if layout.wires[0].host.redirect_peer and not bpf.allowed():
         pytest.skip("this layout's host has eBPF programs, which only root of the machine may load")
     with built(layout) as pods:
-        network = describe(pods.pod.path, netlink.read(pods.pod.ip))
+        network = describe(pods.pod.path, both(pods))
         assert_as_laid_out(layout, network)
         assert_stock_images_take_it_or_say_why(network)
         suite.run(pods, pods.pod)
@@ -102,7 +105,7 @@ def standing(pods: Pods) -> list[str]:
     return [
         f"{where}: {kind} {row}"
         for where, namespace in (("host", pods.host), ("pod", pods.pod))
-        for kind, rows in _set_up(netlink.read(namespace.ip)).items()
+        for kind, rows in _set_up(oracle.read(namespace.ip)).items()
         for row in rows
     ]
 
@@ -122,3 +125,10 @@ def difference(before: list[str], after: list[str]) -> list[str]:
     return [f"gone: {row}" for row in before if row not in after] + [
         f"new: {row}" for row in after if row not in before
     ]
+
+
+def both(pods: Pods) -> Rows:
+    """The pod's namespace as the product reads it, which is as pyroute2 does."""
+    rows = elsewhere(pods.pod.path, netlink.read_here)
+    assert replace(rows, filters=()) == oracle.read(pods.pod.ip)
+    return rows
