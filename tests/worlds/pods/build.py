@@ -168,7 +168,8 @@ def _attach(host: Namespace, pod: Namespace, wire: Wire, number: int, name: str)
         add_address(pod, inside, address.format(n=number))
         if not wire.connected:
             network = ipaddress.ip_interface(address.format(n=number)).network
-            pod.ip.route("del", dst=str(network), oif=inside, scope=layouts.LINK, proto=_KERNEL)
+            which = _FAMILY[family(address)]
+            pod.ip.route("del", family=which, dst=str(network), oif=inside, scope=layouts.LINK, proto=_KERNEL)
     for via in sorted(wire.routes, key=lambda each: bool(each.gateway)):
         add_route(pod, inside, Via(via.destination, via.gateway, via.source.format(n=number), via.scope, via.mtu))
     for address, hardware in wire.neighbours:
