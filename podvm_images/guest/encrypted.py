@@ -5,6 +5,7 @@ plan ─► device ppwg0, listening; the worker's key, wherever it calls from �
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from adaptor import names
@@ -95,11 +96,9 @@ async def _keep(endpoint: Endpoint) -> None:
 
 async def _ended() -> None:
     """Until the process that serves our device is gone."""
-    try:
+    with suppress(OSError):  # it may be so already; and killed, it resets the connection
         reader, writer = await asyncio.open_unix_connection(f"{SOCKETS}/{names.WIREGUARD_DEVICE}.sock")
-    except OSError:
-        return
-    try:
-        await reader.read()
-    finally:
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()

@@ -98,14 +98,8 @@ async def carried(
     me = identity.generate()
     async with AsyncExitStack() as stack:
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
-        control = Control(
-            TOKEN,
-            me.der,
-            directory / "guest",
-            Agent(str(directory / "agent.sock")),
-            volumes or Volumes(Programs()),
-            Network(),
-        )
+        agent = Agent(str(directory / "agent.sock"))
+        control = Control(TOKEN, me.der, directory / "guest", agent, volumes or Volumes(Programs()), Network())
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
         await stack.enter_async_context(_running(Service(listener, context, control)))

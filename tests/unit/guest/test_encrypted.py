@@ -147,7 +147,8 @@ def of_worker(key: str, port: int = 51820, worker: str | None = None) -> bytes:
     return to_json(plan(bridge(), worker=inner, wireguard=WireGuard(key, port)))
 
 
-KEY = PrivateKey.make().public
+# Names of tests hold them, and every process that runs these must have the same.
+KEY, OTHER = PrivateKey(bytes(32)).public, PrivateKey(bytes(range(32))).public
 
 
 def test_a_vm_without_any_wireguard_says_so_and_lays_no_such_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_a_vm_with_either_wireguard_can(monkeypatch: pytest.MonkeyPatch, userspa
     ("given", "words"),
     [
         (of_worker(KEY, worker="10.0.0.1"), "cannot come from 10.0.0.1"),
-        (of_worker(KEY, worker=wireguard.inner_address(PrivateKey.make().public)), "the worker's key gives it"),
+        (of_worker(KEY, worker=wireguard.inner_address(OTHER)), "the worker's key gives it"),
         (of_worker(KEY, port=0), "where WireGuard is to listen"),
     ],
 )
