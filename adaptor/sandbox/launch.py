@@ -42,7 +42,7 @@ class LaunchTokens:
     """The launch token of VMs launched now: where create calls are shared the same for some minutes, for the VMs of one
     call have equal user-data.
 
-    Who reads the token (a VM's root, and a pod as long as it uses its VM's own network) can pose as another VM launched
+    Who reads the token (a VM's root, and a pod that may reach its VM's metadata service) can pose as another VM launched
     with it, if it also answers at that one's address and does so before that one is bound: the cloud gives an address to
     one machine only, and a VM is bound seconds after it listens, once. A token lives no longer than it takes
     for pods that start together to be launched.
