@@ -349,10 +349,11 @@ async def _main(options: argparse.Namespace) -> None:
     apf = boot(options.user_data, options.imds, Path(options.root), options.timeout)
     host, _, port = options.listen.rpartition(":")
     command = (*DEVELOPMENT_AGENT, options.agent_socket) if options.agent == "development" else ()
-    try:
-        await asyncio.to_thread(upstream_network.apply, apf.network)
-    except (OSError, ValueError, KeyError) as error:
-        raise Refused(f"the pod's network cannot be made: {error!r}") from error
+    if options.pod_network == "made":
+        try:
+            await asyncio.to_thread(upstream_network.apply, apf.network)
+        except (OSError, ValueError, KeyError) as error:
+            raise Refused(f"the pod's network cannot be made: {error!r}") from error
     forwarder = Forwarder(Agent(options.agent_socket, command), upstream_network.join)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -371,6 +372,7 @@ def main() -> None:
     parser.add_argument("--user-data", default=names.CIDATA_USER_DATA)
     parser.add_argument("--imds", default=imds.URL)
     parser.add_argument("--root", default="/")
+    parser.add_argument("--pod-network", choices=("made", "checked"), default="made")
     parser.add_argument("--timeout", type=float, default=180.0)
     try:
         asyncio.run(_main(parser.parse_args()))

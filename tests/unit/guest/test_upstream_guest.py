@@ -38,7 +38,10 @@ def apf(pki: NodePki, **changes: Any) -> dict[str, Any]:
             "podip": "10.244.1.5/24", "pod-hw-addr": "02:00:00:00:00:05", "interface": "eth0",
             "worker-node-ip": "10.0.0.4/24", "tunnel-type": "vxlan", "mtu": 1450, "index": 0, "vxlan-port": 4789,
             "vxlan-id": 555000, "dedicated": False, "external-net-via-pod-vm": False, "neighbors": [],
-            "routes": [{"dst": "0.0.0.0/0", "gw": "10.244.1.1", "dev": "eth0"}],
+            "routes": [
+                {"dst": "0.0.0.0/0", "gw": "10.244.1.1", "dev": "eth0"},
+                {"dst": "10.244.1.0/24", "gw": "", "dev": "eth0", "protocol": "kernel", "scope": "link"},
+            ],
         },
         "pod-namespace": "shop",
         "pod-name": "web-0",
@@ -308,7 +311,7 @@ async def test_the_program_boots_serves_and_ends_on_sigterm(tmp_path: Path, pki:
     await agent.start()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.worlds.upstream_guest", "--listen", "127.0.0.1:0", "--root", str(tmp_path)),
-        *("--user-data", str(tmp_path / "user-data"), "--agent-socket", str(agent.path)),
+        *("--user-data", str(tmp_path / "user-data"), "--agent-socket", str(agent.path), "--pod-network", "checked"),
         stderr=asyncio.subprocess.PIPE,
     )
     try:
