@@ -49,6 +49,7 @@ class NetworksLine(Networks):
         crash = self._stage.pass_border("network", self._process, what)
         try:
             deed()
+            self._stage.tell(f"kernel: {what}")
         finally:
             if crash is not None and crash.side == "after":  # also after a refusal
                 self._stage.crash(crash, what)
