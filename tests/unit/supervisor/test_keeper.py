@@ -115,7 +115,7 @@ def test_what_speaks_of_the_pod_speaks_on_the_console_of_debug_images_only(
     done = scenario(
         tmp_path,
         f"""
-        keep(sh("agent", "echo secret >&2; exec sleep 9", said=False), sh("guest", "echo open >&2; exec sleep 9"),
+        keep(sh("agent", "echo secret >&2; exec sleep 1", said=False), sh("guest", "echo open >&2; exec sleep 1"),
              exists=lambda path: path == services.DEBUG and {debug})
         loop.after(0.5, loop.end)
         loop.run()
