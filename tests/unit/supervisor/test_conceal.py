@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from podvm_images.supervisor import conceal
+from podvm_images.supervisor import conceal, kernel
 
 
 def test_disks_are_left_out_and_all_else_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_disks_are_left_out_and_all_else_is_there(tmp_path: Path, monkeypatch: p
     for name in kinds:
         (source / name).touch()
     made = []
-    monkeypatch.setattr(conceal.os, "mknod", lambda path, mode, device: made.append(path) or Path(path).touch())
+    monkeypatch.setattr(os, "mknod", lambda path, mode, device: made.append(path) or Path(path).touch())
     monkeypatch.setattr(
         conceal.os,
         "scandir",
@@ -58,8 +58,8 @@ def test_a_program_that_cannot_be_hidden_from_disks_does_not_run(
     def refuse(flags: int) -> None:
         raise PermissionError(1, "unshare: Operation not permitted")
 
-    monkeypatch.setattr(conceal.kernel, "unshare", refuse)
+    monkeypatch.setattr(kernel, "unshare", refuse)
     monkeypatch.setattr(conceal, "hide_disks", lambda: refuse(0))
-    monkeypatch.setattr(conceal.os, "execv", lambda *given: pytest.fail("it runs"))
+    monkeypatch.setattr(os, "execv", lambda *given: pytest.fail("it runs"))
     assert conceal.main(["/usr/local/bin/kata-agent"]) == 1
     assert "without disks in sight" in capsys.readouterr().err
