@@ -25,10 +25,15 @@ def test_disks_are_left_out_and_all_else_is_there(tmp_path: Path, monkeypatch: p
     }
     for name in kinds:
         (source / name).touch()
-    made = []
-    monkeypatch.setattr(os, "mknod", lambda path, mode, device: made.append(path) or Path(path).touch())
+    made: list[str] = []
+
+    def node(path: str, mode: int, device: int) -> None:
+        made.append(path)
+        Path(path).touch()
+
+    monkeypatch.setattr(os, "mknod", node)
     monkeypatch.setattr(
-        conceal.os,
+        os,
         "scandir",
         lambda path: [_Entry(Path(path) / name, kinds, source) for name in sorted(os.listdir(path))],
     )

@@ -17,9 +17,6 @@ def disk(tmp_path: Path, name: str, size: int, *, read_only: bool = False) -> Pa
     for number, start, length in ((1, 1, 40), (2, 50, 10), (3, 60, 20)):
         part = devices / f"{name}{number}"
         part.mkdir(parents=True)
-        start, length = (
-            (1, 40) if number == 1 else (40 + 10 * number - 10, 10 if number < parts else 20 - 10 * (parts < 3))
-        )
         for key, value in (("partition", number), ("start", start * SECTORS), ("size", length * SECTORS - 7)):
             (part / key).write_text(f"{value}\n")
         (part / "uevent").write_text("PARTNAME=podvm-root\n" if number == 2 else "PARTNAME=other\n")
