@@ -28,7 +28,7 @@ def script(banner: str, kept: Sequence[str]) -> str:
     lines = [
         "set -e",
         *(f"exec {fd}<{shlex.quote(path)}" for path, fd in opened.items()),
-        *(f"mount -n -t tmpfs -o mode={_mode(place):o} simcloud {place}" for place in private),
+        *(f"mount -n -t tmpfs -o mode={_mode(place):o} instance {place}" for place in private),
         *(line for path, fd in opened.items() for line in _bind(path, fd)),
         "mount -n -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
         "mount -n -o remount,bind,ro / 2>/dev/null || :",  # and some this
@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
     }
 
 
-_OURS: Final = Path(__file__).resolve().parents[3]
+_OURS: Final = Path(__file__).resolve().parents[1]
 
 
 def _bind(path: str, fd: int) -> list[str]:
