@@ -140,7 +140,7 @@ def _disk(intent: Intent, image: Image, files: Files) -> list[str]:
     file, mode = (files.disk, "off") if intent.disk_gib else (image.disk, "on")
     return [
         *("-drive", f"if=none,id=root,format=raw,file={_text(file)},readonly={mode}"),
-        *("-device", "virtio-blk-pci,drive=root,serial=root,bootindex=0"),
+        *("-device", "virtio-blk-pci,drive=root,serial=root" + (",bootindex=0" if intent.boot == "uefi" else "")),
     ]
 
 
