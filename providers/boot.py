@@ -19,7 +19,7 @@ def script(banner: str, kept: Sequence[str]) -> str:
     """For `sh -c <script> <name> <program> ...`.
 
     Private places become empty tmpfs, but for the `kept` files and folders in them, and the rest read-only, as the
-    image of a pod VM is. Then it prints `banner`, waits for a line on its input (none comes from a simcloud that
+    image of a pod VM is. Then it prints `banner`, if there is one, waits for a line on its input (none comes from a simcloud that
     has died meanwhile), and becomes the program.
     """
     private = [place for place in PRIVATE if Path(place).is_dir() and not Path(place).is_symlink()]
@@ -32,7 +32,7 @@ def script(banner: str, kept: Sequence[str]) -> str:
         *(line for path, fd in opened.items() for line in _bind(path, fd)),
         "mount -n -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
         "mount -n -o remount,bind,ro / 2>/dev/null || :",  # and some this
-        f"echo {shlex.quote(banner)}",
+        *([f"echo {shlex.quote(banner)}"] if banner else []),
         "read -r go",
         'exec "$@" </dev/null',
     ]

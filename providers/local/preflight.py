@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from providers.base import Finding, Grade, Tee
+from providers.errors import Denied
 from providers.local import hosts, links, sandbox, vm
 from providers.local.config import LocalConfig
 from providers.local.errors import Refused
@@ -26,6 +27,8 @@ def _programs(config: LocalConfig, look: Callable[[], str]) -> Finding:
     try:
         accel = look()
     except Refused as error:
+        if error.kind is Denied:
+            return Finding("permission to start machines", Grade.FAULT, str(error), "run it as root")
         return Finding(subject, Grade.FAULT, str(error), "install or correct what it names")
     except OSError as error:
         return Finding(subject, Grade.FAULT, f"cannot be looked at: {error}", "correct what it names")

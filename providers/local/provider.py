@@ -20,7 +20,6 @@ from providers.base import (
     LaunchSpec,
     Offering,
     Ownership,
-    Resource,
     console_tail,
 )
 from providers.errors import InvalidSpec, NotFound, ProviderError
@@ -45,7 +44,7 @@ def open(config: LocalConfig, owner: Ownership) -> "LocalProvider":
 
 
 class LocalProvider:
-    """`providers.base.Provider`, SupportsSweep, SupportsConsole, SupportsPreflight and SupportsQuota for this host."""
+    """`providers.base.Provider`, SupportsConsole, SupportsPreflight and SupportsQuota for this host."""
 
     name = "local"
     user_data_limit = requests.USER_DATA_LIMIT
@@ -99,24 +98,6 @@ class LocalProvider:
             return catalog.offerings(self._config, hosts.architecture())
 
         return await self._offers.get("", look)
-
-    async def resources(self) -> Sequence[Resource]:
-        """See SupportsSweep.resources: machines only, whose files and links are found and go with them."""
-        found = await self._in_thread("cannot list what is on this host", self._machines.everything)
-        whole = Ownership(self._owner.cluster, "")
-        return [requests.resource(seen) for seen in found if requests.is_ours(seen.intent.tags, whole)]
-
-    async def remove(self, resource: Resource) -> None:
-        """See SupportsSweep.remove."""
-        doing = f"cannot delete the {resource.kind} {resource.id}"
-
-        def remove() -> None:
-            for seen in self._machines.everything():
-                if seen.intent.id == resource.id:
-                    tags.check_removal(requests.resource(seen), self._owner)
-                    self._machines.delete(resource.id)
-
-        await self._in_thread(doing, remove)
 
     async def console(self, instance_id: str) -> str:
         """See SupportsConsole.console."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from providers import tags
-from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Purchase, Resource, ResourceKind, Tee
+from providers.base import Instance, InstanceState, LaunchSpec, Ownership, Purchase, Tee
 from providers.errors import InvalidSpec, NotFound
 from providers.local.config import LocalConfig, size, tag_problem
 
@@ -203,21 +203,6 @@ def ended(ending: Ending) -> Instance:
         image=ending.image,
         tags=dict(ending.tags),
         reason="it was deleted",
-    )
-
-
-def resource(seen: Seen) -> Resource:
-    """For the sweep: a machine is all that there is."""
-    vcpus, mib = machine(seen.intent)
-    told = instance(seen)
-    return Resource(
-        ResourceKind.INSTANCE,
-        told.id,
-        told.tags.get("Name", told.name),
-        told.tags,
-        told.launched_at,
-        addresses=told.addresses,
-        facts=f"{told.instance_type} ({vcpus} vCPU, {mib} MiB), {seen.intent.vmm} on this host",
     )
 
 

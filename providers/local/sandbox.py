@@ -34,8 +34,7 @@ def start(intent: Intent, directory: str, config: LocalConfig, program: Sequence
     go = Path(directory, "go")
     go.write_text("go\n")  # the script waits for a line
     guest = tuple(program) or (*boot.GUEST, "--user-data", f"{directory}/user-data")
-    banner = f"{intent.id}: {intent.name} at {intent.address}, namespaces of this host"
-    steps = boot.script(banner, boot.kept(guest))
+    steps = boot.script("", boot.kept(guest))
     failed: list[BaseException] = []
 
     def run() -> None:
