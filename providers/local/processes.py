@@ -16,7 +16,8 @@ from typing import Final
 # $0: where to write. The shell's own /proc/PID/stat has its id and its start time, which stay through exec.
 _WRITTEN: Final = 'read -r stat </proc/$$/stat && printf "%s\\n" "$stat" >"$0" && exec "$@"'
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-_START: Final = 19  # of the fields behind the name: clock ticks since the boot
+_THREADS: Final = 17  # of the fields behind the name
+_START: Final = 19  # likewise: clock ticks since the boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def read(pidfile: str) -> Process | None:
 
 
 def alive(process: Process | None) -> bool:
-    """Whether it still runs. One that has ended and was our child is buried."""
+    """Whether it still runs, if only some of its threads. One that has ended and was our child is buried."""
     if process is None:
         return False
     try:
@@ -75,11 +76,13 @@ def alive(process: Process | None) -> bool:
         return False
     if _parse(text) != process:
         return False
-    if text.rpartition(")")[2].split()[0] not in "ZX":
+    fields = text.rpartition(")")[2].split()
+    if fields[0] not in "ZX":
         return True
-    with suppress(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)
-    return False
+    try:
+        return os.waitpid(process.pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return int(fields[_THREADS]) > 1
 
 
 def end(process: Process | None, *, grace: float, children: bool = False) -> bool:

@@ -90,7 +90,7 @@ class LocalWorld:
     zones = ("", "")
     disk_gib = 0
     kinds = (ResourceKind.INSTANCE,)
-    lacks = frozenset({"zones", "spot", "TEEs", "request ids", "root volumes"})
+    lacks = frozenset({"zones", "spot", "TEEs", "request ids", "root volumes", "calls worth saving"})
 
     def __init__(self, config: LocalConfig, closing: AsyncExitStack) -> None:
         self.config = config

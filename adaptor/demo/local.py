@@ -1,0 +1,89 @@
+"""The demo's worker node with pod VMs on this very machine: no cloud, but QEMU, or namespaces in place of VMs.
+
+async with LocalWorld(directory, image="/…/min-amd64") as world:
+await world.start_cloud()           there is none: this names the settings
+await world.start_adaptor()
+...as with World
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from adaptor.demo.world import World
+
+# What pods may do in a VM of ours is in its image, and getting into them is not: a demo's user wants to. The agents read
+# it out of the pod's initdata, where it would be measured.
+INITDATA: Final = '''\
+version = "0.1.0"
+algorithm = "sha256"
+[data]
+"policy.rego" = """
+package agent_policy
+default AllowRequestsFailingPolicy := true
+default ExecProcessRequest := true
+"""
+'''
+ANNOTATION: Final = "io.katacontainers.config.hypervisor.cc_init_data"
+_START_TIMEOUT: Final = "240s"  # under TCG, on a busy machine
+_POLL: Final = 0.05
+
+
+class LocalWorld(World):
+    """World without a simulated cloud. `vmm`: qemu or namespace; `local`: more of the provider's settings."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        image: str = "",
+        vmm: str = "qemu",
+        local: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            directory, provider="local", settings={"guest": {"start_timeout": _START_TIMEOUT}, **(settings or {})}
+        )
+        self.vmm = vmm
+        self._image = image
+        self._local = local or {}
+
+    @property
+    def place(self) -> Path:
+        """The provider's state directory."""
+        return self.directory / "local"
+
+    async def start_cloud(self, *options: str) -> None:
+        """Nothing is started: the machine itself is the cloud."""
+        given = {"image": self._image} if self._image else {}
+        self.cloud = {
+            "provider": "local",
+            "settings": {"vmm": self.vmm, "state_dir": str(self.place), **given, **self._local},
+        }
+
+    async def instances(self) -> list[dict[str, Any]]:
+        """Every VM that is there, or has just been."""
+        found = []
+        for path in sorted(self.place.glob("vms/*/intent.json")):
+            with contextlib.suppress(OSError, ValueError):  # it is being deleted
+                intent = json.loads(path.read_text())
+                console = path.with_name("console.log").read_text(errors="replace")
+                found.append({"id": intent["id"], "state": "running", "console": console})
+        return found
+
+    async def living(self) -> list[str]:
+        """Ids of the VMs."""
+        return [path.name for path in sorted(self.place.glob("vms/vm-*"))]
+
+    async def no_instance_lives(self) -> None:
+        """Return once every VM is gone; raises TimeoutError."""
+        async with asyncio.timeout(30):
+            while await self.living():
+                await asyncio.sleep(_POLL)
+
+    def console(self) -> str:
+        """What the VMs' consoles end in, for diagnosis."""
+        return "".join(path.read_text(errors="replace")[-3000:] for path in self.place.glob("vms/*/console.log"))
