@@ -11,9 +11,13 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from adaptor.demo.world import World
+from providers.local import links
+from providers.local.config import LocalConfig
+from providers.local.machines import Machines
 
 # What pods may do in a VM of ours is in its image, and getting into them is not: a demo's user wants to. The agents read
 # it out of the pod's initdata, where it would be measured.
@@ -50,6 +54,7 @@ class LocalWorld(World):
         self.vmm = vmm
         self._image = image
         self._local = local or {}
+        self._machines = Machines(LocalConfig(vmm=vmm, state_dir=str(self.place)))
 
     @property
     def place(self) -> Path:
@@ -57,12 +62,29 @@ class LocalWorld(World):
         return self.directory / "local"
 
     async def start_cloud(self, *options: str) -> None:
-        """Nothing is started: the machine itself is the cloud."""
+        """Nothing is started: the machine itself is the cloud. What stays for the next VM is made before the first."""
+        await asyncio.to_thread(self._lay_out)
         given = {"image": self._image} if self._image else {}
         self.cloud = {
             "provider": "local",
             "settings": {"vmm": self.vmm, "state_dir": str(self.place), **given, **self._local},
         }
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        await asyncio.to_thread(self._take_away)
+
+    def _take_away(self) -> None:
+        """VMs outlive their adaptor; after a failure some may be left."""
+        for seen in self._machines.everything():
+            self._machines.delete(seen.intent.id)
+        links.remove(LocalConfig().bridge)
+
+    def _lay_out(self) -> None:
+        links.ensure_bridge(LocalConfig().bridge, LocalConfig().subnet)
+        self._machines.everything()
 
     async def instances(self) -> list[dict[str, Any]]:
         """Every VM that is there, or has just been."""

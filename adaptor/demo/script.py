@@ -92,7 +92,8 @@ async def _play(console: Console, world: World, *, plain: bool) -> dict[str, lis
 
 async def _start_cloud(world: World, timeline: Timeline) -> None:
     if isinstance(world, LocalWorld):
-        return await world.start_cloud()
+        await world.start_cloud()
+        return
     with timeline.phase(f"simcloud: {world.stage.title} on loopback") as row:
         await world.start_cloud()
         row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"

@@ -15,7 +15,8 @@ ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}
 _TEXTS: Final = ("architecture", "profile", "kernel_version", "command_line", "root_hash")
 _FLAGS: Final = ("release", "development_agent")
 _FILES: Final = ("kernel", "initrd", "uki", "disk", "root", "verity")
-_KEYS: Final = {*_TEXTS, *_FLAGS, *_FILES, "hashes", "version"}
+_TABLES: Final = ("hashes", "programs")
+_KEYS: Final = {*_TEXTS, *_FLAGS, *_FILES, *_TABLES, "version"}
 
 
 class ImageFault(ValueError):
@@ -78,7 +79,7 @@ def _check_keys(found: dict[str, Any], where: str) -> None:
         raise ImageFault(f"{where}: {name} is not known here: it is newer than this peerpods")
     for name in sorted(_KEYS - found.keys()):
         raise ImageFault(f"{where}: {name} is missing")
-    for names, kind in (((*_TEXTS, *_FILES), str), (_FLAGS, bool), (("hashes",), dict)):
+    for names, kind in (((*_TEXTS, *_FILES), str), (_FLAGS, bool), (_TABLES, dict)):
         for name in names:
             if type(found[name]) is not kind:
                 raise ImageFault(f"{where}: {name} is {found[name]!r}")

@@ -34,6 +34,13 @@ class Book:
         assert is_id(id)
         return str(self._vms / id)
 
+    def prepare(self) -> None:
+        """Make what is there for all machines. Raises OSError."""
+        if not (self._root / "ended.json").exists():
+            with self.locked():
+                if not (self._root / "ended.json").exists():
+                    _write(self._root / "ended.json", b"{}")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else adds or takes away meanwhile, in this process or another."""

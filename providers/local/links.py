@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +25,6 @@ _CAP_NET_ADMIN: Final = 12
 _CLONE_NEWNET: Final = 0x40000000
 _CLONE_NEWUTS: Final = 0x04000000
 _LO: Final = 1
-_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def may_make() -> bool:
@@ -43,6 +42,8 @@ def ensure_bridge(name: str, subnet: str) -> None:
         _unless_there(lambda: ip.link("add", ifname=name, kind="bridge", address=requests.mac_of(str(network[1]))))
         index = _index(ip, name)
         _unless_there(lambda: ip.addr("add", index=index, address=str(network[1]), prefixlen=network.prefixlen))
+        with suppress(OSError):  # VMs have IPv4 only; a kernel may have it only, too
+            Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
         ip.link("set", index=index, state="up")
 
 

@@ -64,6 +64,7 @@ class Machines:
 
     def everything(self) -> list[Seen]:
         """All that is not gone, whoever's; deletions that were interrupted are finished."""
+        self._book.prepare()
         endings = self._book.endings(time.time())
         intents = self._book.intents()
         for intent in intents:
