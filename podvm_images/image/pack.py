@@ -28,7 +28,7 @@ def identity(name: str) -> uuid.UUID:
 
 def root(tree: Path, target: Path, tools: Tools, epoch: int) -> None:
     """The read-only file system: everything in it is root's and of the same age. Raises: BuildFault."""
-    words = ["-zlz4hc,12", "-C65536", "-x-1", "--all-root", "--quiet", f"-T{epoch}", f"-U{identity('root')}"]
+    words = ["-zlz4hc,12", "-C65536", "-Eztailpacking,fragments", "-x-1", "--all-root", "--quiet", f"-T{epoch}", f"-U{identity('root')}"]
     tools.run("mkfs.erofs", *words, str(target), str(tree))
 
 
@@ -40,9 +40,7 @@ def hashes(data: Path, target: Path, epoch: int) -> Verity:
 
 def command_line(recipe: Recipe, found: Verity) -> str:
     """The kernel's, in the UKI and in a direct boot alike."""
-    return (
-        f"{recipe.command_line} podvm.roothash={found.root_hash} podvm.salt={found.salt} podvm.blocks={found.blocks}"
-    )
+    return f"{recipe.command_line} podvm.roothash={found.root_hash} podvm.salt={found.salt} podvm.blocks={found.blocks}"
 
 
 def unified(stub: bytes, kernel: bytes, initrd: bytes, texts: Mapping[str, str]) -> bytes:

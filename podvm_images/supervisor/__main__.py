@@ -22,7 +22,7 @@ def main() -> int:
     loop.on(signal.SIGCHLD, keeper.reap)
     loop.on(signal.SIGTERM, keeper.end)
     loop.on(signal.SIGINT, keeper.end)
-    drivers.Drivers(loop, keeper.run).begin()
+    drivers.Drivers(loop, keeper.run, lambda: machine.mount_some(machine.REPORTS)).begin()
     for line in services.loudly(os.path.exists):
         say(line)
     keeper.look()

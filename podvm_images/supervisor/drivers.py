@@ -19,11 +19,14 @@ _SAME_TIME: Final = 0.02  # seconds in which what comes together is asked for to
 
 
 class Drivers:
-    """`run(command, ended)` starts a program."""
+    """`run(command, ended)` starts a program. `loaded` is called each time that drivers have been loaded."""
 
-    def __init__(self, loop: Loop, run: Callable[[Sequence[str], Callable[[int], None]], None]) -> None:
+    def __init__(
+        self, loop: Loop, run: Callable[[Sequence[str], Callable[[int], None]], None], loaded: Callable[[], None]
+    ) -> None:
         self._loop = loop
         self._run = run
+        self._loaded = loaded
         self._wanted: dict[str, None] = {}
         self._asked: set[str] = set()
 
@@ -60,7 +63,9 @@ class Drivers:
     def _load(self) -> None:
         wanted, self._wanted = list(self._wanted), {}
         try:
-            self._run([*_MODPROBE, *wanted], lambda status: None)  # most of what is there needs no module
+            self._run(
+                [*_MODPROBE, *wanted], lambda status: self._loaded()
+            )  # its status: most of what is there needs no module
         except OSError as error:
             say(f"no drivers can be loaded: {error}")
 

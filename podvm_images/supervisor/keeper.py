@@ -33,7 +33,7 @@ class Keeper:
         self._loop = loop
         self._kept = [_Kept(each) for each in wanted]
         self._exists = exists
-        self._quiet = exists(services.RELEASE)
+        self._quiet = not exists(services.DEBUG)
         self._others: dict[int, Callable[[int], None]] = {}
         self._ending = False
 

@@ -42,9 +42,9 @@ MOUNTS: Final[Sequence[Mount]] = (
     Mount("tmpfs", "/tmp", NOSUID | NODEV, "mode=1777"),  # noqa: S108
     Mount("tmpfs", "/var", NOSUID | NODEV, "mode=0755"),
     Mount("cgroup2", "/sys/fs/cgroup", NOSUID | NODEV | NOEXEC, "nsdelegate"),
-    Mount("configfs", "/sys/kernel/config"),  # attestation reports, where the hardware has any
     Mount("securityfs", "/sys/kernel/security"),  # the firmware's event log
 )
+REPORTS: Final = (Mount("configfs", "/sys/kernel/config"),)  # attestation reports come by it: a module's, see `drivers`
 DIRECTORIES: Final = ("/var/lib", "/var/log", "/var/tmp", "/run/lock", "/run/netns")  # noqa: S108
 # Enabled below the root, so that containers' limits count.
 CONTROLLERS: Final = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
@@ -52,17 +52,21 @@ CONTROLLERS: Final = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
 
 def mount_all(mounts: Sequence[Mount] = MOUNTS) -> None:
     """Everything that is not mounted yet, and what is mounted later is seen in every namespace made before."""
+    mount_some(mounts)
+    for directory in DIRECTORIES:
+        with _telling(f"make {directory}"):
+            os.makedirs(directory, mode=0o1777 if directory.endswith("tmp") else 0o755, exist_ok=True)
+    with _telling("share the mounts"):
+        kernel.mount("", "/", "", kernel.REC | kernel.SHARED)
+
+
+def mount_some(mounts: Sequence[Mount]) -> None:
     for each in mounts:
         with _telling(f"mount {each.kind} at {each.target}"):
             with suppress(OSError):  # the root is read-only: the place is there, or the mount says what is wrong
                 os.makedirs(each.target, exist_ok=True)
             if not os.path.ismount(each.target):
                 kernel.mount(each.kind, each.target, each.kind, each.flags, each.options)
-    for directory in DIRECTORIES:
-        with _telling(f"make {directory}"):
-            os.makedirs(directory, mode=0o1777 if directory.endswith("tmp") else 0o755, exist_ok=True)
-    with _telling("share the mounts"):
-        kernel.mount("", "/", "", kernel.REC | kernel.SHARED)
 
 
 def settle(name: str = "podvm") -> None:

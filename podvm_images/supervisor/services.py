@@ -14,10 +14,10 @@ from typing import Final
 from adaptor import names
 
 PYTHON: Final = ("/usr/bin/python3.13", "-S", "-m")
-PACKAGES: Final = "/usr/lib/podvm:/usr/lib/python3/dist-packages"
+PACKAGES: Final = "/usr/lib/podvm"
 SLOTS: Final = "/usr/local/bin"  # where an image has the real components
 CONFIGURATION: Final = "/etc/podvm"  # what the image brings for a pod that brings nothing
-RELEASE: Final = f"{CONFIGURATION}/release"  # exists in release images
+DEBUG: Final = f"{CONFIGURATION}/debug"  # exists in debug images
 BOUND: Final = f"{names.GUEST_RUN_DIR}/bound"
 AA_SOCKET: Final = "/run/confidential-containers/attestation-agent/attestation-agent.sock"
 SCRATCH_MARKER: Final = f"{names.GUEST_RUN_DIR}/scratch-space.marker"
