@@ -19,18 +19,20 @@ from providers.local import links
 from providers.local.config import LocalConfig
 from providers.local.machines import Machines
 
-# What pods may do in a VM of ours is in its image, and getting into them is not: a demo's user wants to. The agents read
-# it out of the pod's initdata, where it would be measured.
-INITDATA: Final = '''\
-version = "0.1.0"
-algorithm = "sha256"
-[data]
-"policy.rego" = """
-package agent_policy
-default AllowRequestsFailingPolicy := true
-default ExecProcessRequest := true
-"""
-'''
+# What a pod's agent is allowed stands in its VM's image, and getting into the pod is not among it. Whoever wants that says
+# so in the pod's initdata, where it is measured: the calls that the demo makes, `kubectl exec` included.
+_CALLS: Final = (
+    *("CreateSandbox", "CreateContainer", "StartContainer", "RemoveContainer", "DestroySandbox", "CopyFile"),
+    *("SignalProcess", "WaitProcess", "ReadStream", "StatsContainer", "GetOOMEvent", "GuestDetails"),
+    *("ExecProcess", "WriteStream", "CloseStdin", "TtyWinResize", "SetGuestDateTime", "UpdateInterface"),
+)
+INITDATA: Final = "\n".join(
+    (
+        'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"policy.rego" = """\npackage agent_policy',
+        *(f"default {call}Request := true" for call in _CALLS),
+        '"""\n',
+    )
+)
 ANNOTATION: Final = "io.katacontainers.config.hypervisor.cc_init_data"
 _START_TIMEOUT: Final = "240s"  # under TCG, on a busy machine
 _POLL: Final = 0.05

@@ -121,7 +121,7 @@ async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
             container = await shim.create_container(service.serve(python=python))
         with timeline.phase("StartContainer"):
             process = await shim.start_container(container)
-        await _use(shim, process, timeline)
+        await _use(shim, process, timeline, python=python)
         await _reach(shim, process, network, timeline, python=python)
         with timeline.phase("SignalProcess, WaitProcess twice") as row:
             row.note = f"exit code {await shim.stop(process)}"
@@ -134,16 +134,17 @@ async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
             raise DemoFailed(f"Health.Check failed while the pod ran: {shim.checks_failed[0]}")
 
 
-async def _use(shim: Shim, process: Process, timeline: Timeline) -> None:
+async def _use(shim: Shim, process: Process, timeline: Timeline, *, python: bool) -> None:
+    shell = ["busybox", "sh"] if python else ["sh"]
     with timeline.phase("logs") as row:
         row.note = _one_line(await process.until(lambda out: out.endswith(b"\n")))
     with timeline.phase("exec with exit code") as row:
-        run = await shim.exec(process, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+        run = await shim.exec(process, [*shell, "-c", "echo out; echo err >&2; exit 7"])
         code = await run.exit_code()
         _expect("exec", (bytes(run.stdout), bytes(run.stderr), code), (b"out\n", b"err\n", 7))
         row.note = "exit code 7, stdout and stderr apart"
     with timeline.phase("exec with a terminal") as row:
-        row.note = await _terminal(shim, process)
+        row.note = await _terminal(shim, process, shell)
 
 
 async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline, *, python: bool) -> None:
@@ -166,13 +167,13 @@ async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline,
         row.note = f"{_METADATA}: {said.removeprefix(service.NONE + ': ')}"
 
 
-async def _terminal(shim: Shim, process: Process) -> str:
+async def _terminal(shim: Shim, process: Process, shell: list[str]) -> str:
     """A shell on a tty, resized, typed at, and left."""
-    shell = await shim.exec(process, ["sh"], terminal=True)
-    await shim.resize(shell, 42, 123)
-    await shim.write(shell, b"stty size; echo $((6*7)) > /dev/tty; exit 3\n")
-    code = await shell.exit_code()
-    screen = bytes(shell.stdout)
+    typed = await shim.exec(process, shell, terminal=True)
+    await shim.resize(typed, 42, 123)
+    await shim.write(typed, b"stty size; echo $((6*7)) > /dev/tty; exit 3\n")
+    code = await typed.exit_code()
+    screen = bytes(typed.stdout)
     _expect("terminal", (b"42 123" in screen, b"\r\n42\r\n" in screen, code), (True, True, 3))
     return "resized to 42x123, stdin read, exit code 3"
 

@@ -57,7 +57,7 @@ def serve(client, peer):
                 path = line.split()[1].decode()
             if not line.strip():
                 body = f'{path} from {host} to {peer}'.encode()
-                client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: %%d\r\n\r\n' %% len(body) + body)
+                client.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %%d\\r\\n\\r\\n' %% len(body) + body)
 while True:
     client, peer = server.accept()
     threading.Thread(target=serve, args=(client, peer[0]), daemon=True).start()
@@ -69,8 +69,8 @@ try:
 except OSError as error:
     print('no answer:', error.strerror or error)
     sys.exit()
-server.sendall(b'GET %s HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n')
-head, _, body = server.recv(65536).partition(b'\r\n\r\n')
+server.sendall(b'GET %s HTTP/1.1\\r\\nHost: pod\\r\\nConnection: close\\r\\n\\r\\n')
+head, _, body = server.recv(65536).partition(b'\\r\\n\\r\\n')
 print(body.decode())
 """
 
