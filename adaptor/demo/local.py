@@ -24,7 +24,7 @@ from providers.local.machines import Machines
 _CALLS: Final = (
     *("CreateSandbox", "CreateContainer", "StartContainer", "RemoveContainer", "DestroySandbox", "CopyFile"),
     *("SignalProcess", "WaitProcess", "ReadStream", "StatsContainer", "GetOOMEvent", "GuestDetails"),
-    *("ExecProcess", "WriteStream", "CloseStdin", "TtyWinResize", "SetGuestDateTime", "UpdateInterface"),
+    *("ExecProcess", "WriteStream", "CloseStdin", "TtyWinResize", "RemoveStaleVirtiofsShareMounts"),
 )
 INITDATA: Final = "\n".join(
     (
