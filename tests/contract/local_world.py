@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -39,6 +39,8 @@ from providers.local.machines import Machines
 from providers.local.provider import LocalProvider
 from providers.local.requests import Intent, Seen
 from tests.contract.world import Verb
+
+T = TypeVar("T")
 
 HELD = 0.5  # seconds an answer is held back
 IMAGE = "/var/lib/peerpods/images/min-1a2b"  # that nobody reads: there is no VM to boot it
@@ -85,7 +87,11 @@ class LocalWorld:
 
     unknown_id = "vm-0123456789abcdef"
     user_data_limit = 16384
-    truths = (Offering("local.small", 1, 1024), Offering("local.medium", 2, 2048), Offering("local.4x6144", 4, 6144))
+    truths: tuple[Offering, ...] = (
+        Offering("local.small", 1, 1024),
+        Offering("local.medium", 2, 2048),
+        Offering("local.4x6144", 4, 6144),
+    )
     confidential = ("", "local.small")
     zones = ("", "")
     disk_gib = 0
@@ -104,7 +110,7 @@ class LocalWorld:
         self.truths = tuple(replace(each, architecture=hosts.architecture(), price=None) for each in self.truths)
         self.provider = self.connect(self.owner)
 
-    def through(self, verb: Verb, work: Callable[[], Any]) -> Any:
+    def through(self, verb: Verb, work: Callable[[], T]) -> T:
         with self._lock:
             self.counted[verb] += 1
             fault, number = self.faults[verb].pop(0) if self.faults[verb] else ("", 0)
