@@ -31,8 +31,8 @@ $(STAMP): requirements.lock pyproject.toml .ci/setup
 packages: ## The few programs that come from the distribution (crun)
 	@.ci/packages
 
-demo: setup packages ## Watch a pod VM come and go on this machine, without a cloud account
-	@$(BIN)/peerpods demo $(ARGS)
+demo: setup packages ## Watch a pod VM come and go on this machine, without a cloud account; VMM=qemu: a real one
+	@$(BIN)/peerpods demo $(if $(VMM),--vmm $(VMM)) $(ARGS)
 
 test: setup lint ## What every change must pass: lint, types and all tests but the nightly ones
 	@.ci/packages || echo 'going on without: tests that need them say so and are skipped'

@@ -32,6 +32,7 @@ BUILT_IN: Final = {
     "aws": Entry("providers.aws", "aws"),
     "azure": Entry("providers.azure", "azure"),
     "gcp": Entry("providers.gcp", "gcp"),
+    "local": Entry("providers.local", ""),
 }
 
 

@@ -21,6 +21,14 @@ def add_parser(verbs: Verbs) -> None:
         default="aws",
         help="which; azure and gcp need their SDK, as `pip install 'peerpods[sim,azure]'` (default: %(default)s)",
     )
+    demo.add_argument(
+        "--vmm",
+        choices=("qemu", "namespace"),
+        default="",
+        help="without a cloud, on this machine: qemu: in a real VM (needs qemu-system-x86, no KVM; builds the image first "
+        "if there is none); namespace: the same provider without a VM",
+    )
+    demo.add_argument("--image", metavar="DIR", help="with --vmm qemu: the image (default: the cache's)")
     demo.add_argument("--boot-delay", default="2s±1s", help="how long simulated VMs boot (default: %(default)s)")
     demo.add_argument("--encrypt", action="store_true", help="the pod's traffic to its VM goes through WireGuard")
     demo.add_argument("--plain", action="store_true", help="one line per phase instead of a live display")
@@ -31,16 +39,24 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole demo; 0 only if every call succeeded and nothing was left."""
+    image = arguments.image or ""
     if not arguments.inside:
         from adaptor.demo import enter
 
-        enter.run([sys.executable, "-m", "adaptor", *sys.argv[1:], "--inside"])
+        if arguments.vmm == "qemu":
+            from adaptor.demo import image as images
+
+            image = images.ready(image)
+        given = ["--image", image] if image else []
+        enter.run([sys.executable, "-m", "adaptor", *sys.argv[1:], *given, "--inside"])
     from adaptor.demo import script
 
     return script.main(
-        arguments.cloud,
+        "local" if arguments.vmm else arguments.cloud,
         arguments.boot_delay,
         encrypted=arguments.encrypt,
         plain=arguments.plain,
         logs=arguments.logs,
+        vmm=arguments.vmm,
+        image=image,
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`api` is what `peerpods simcloud --cloud` plays; `types` completes the provider's settings."""
+    """`api` is what `peerpods simcloud --cloud` plays, empty without; `types` completes the provider's settings."""
 
     api: str
     title: str
@@ -37,5 +37,12 @@ STAGES: Final[Mapping[str, Stage]] = {
         "GCE instances.insert",
         "GCE instances.delete",
         {"machine_type": "n2d-standard-2", "machine_types": ["n2d-standard-2", "n2d-standard-4"]},
+    ),
+    "local": Stage(
+        "",
+        "this machine",
+        "QEMU starts",
+        "QEMU ends",
+        {"instance_type": "local.small", "instance_types": ["local.medium"]},
     ),
 }

@@ -13,6 +13,7 @@ from adaptor.demo import leftovers, service
 from adaptor.demo.clouds import STAGES
 from adaptor.demo.cni import Pod
 from adaptor.demo.leftovers import Inventory
+from adaptor.demo.local import ANNOTATION, INITDATA, LocalWorld
 from adaptor.demo.shim import Process, Shim
 from adaptor.demo.timeline import Timeline
 from adaptor.demo.world import World
@@ -33,19 +34,33 @@ _SPANS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
 }
 
 
+_WHERE: Final = {
+    "qemu": "in a VM of QEMU's on this machine",
+    "namespace": "in NO VM: namespaces of this machine, without isolation",
+}
+
+
 class DemoFailed(AdaptorError):
     """A pod did not behave as one on a real node does."""
 
 
-def main(provider: str, boot_delay: str, *, encrypted: bool, plain: bool, logs: str | None) -> int:
-    """Run it; 0 when everything worked and nothing was left, else 1."""
+def main(
+    provider: str, boot_delay: str, *, encrypted: bool, plain: bool, logs: str | None, vmm: str = "", image: str = ""
+) -> int:
+    """Run it; 0 when everything worked and nothing was left, else 1. With a `vmm` (qemu, namespace) the VM is on this
+    machine, and there is no cloud: `provider` is local."""
     console = Console(highlight=False)
-    console.print(
-        f"One pod from CreateVM to StopVM, as kata's shim plays it, in a VM on a simulated {STAGES[provider].title}.\n"
-    )
+    where = _WHERE.get(vmm) or f"in a VM on a simulated {STAGES[provider].title}"
+    console.print(f"One pod from CreateVM to StopVM, as kata's shim plays it, {where}.\n")
     _DIRECTORY.mkdir()
     try:
-        left = asyncio.run(_play(console, provider, boot_delay, encrypted=encrypted, plain=plain))
+        settings = {"network": {"encryption": "required"}} if encrypted else {}
+        world: World = (
+            LocalWorld(_DIRECTORY, image=image, vmm=vmm, settings=settings)
+            if vmm
+            else World(_DIRECTORY, provider=provider, boot_delay=boot_delay, settings=settings)
+        )
+        left = asyncio.run(_play(console, world, plain=plain))
     except AdaptorError as error:
         console.print(f"[red]the demo failed:[/] {error}", soft_wrap=True)
         return 1
@@ -55,19 +70,14 @@ def main(provider: str, boot_delay: str, *, encrypted: bool, plain: bool, logs: 
     return _verdict(console, left)
 
 
-async def _play(
-    console: Console, provider: str, boot_delay: str, *, encrypted: bool, plain: bool
-) -> dict[str, list[str]]:
+async def _play(console: Console, world: World, *, plain: bool) -> dict[str, list[str]]:
     before_all = _take([])
-    settings = {"network": {"encryption": "required"}} if encrypted else {}
     with Timeline(console, plain=plain) as timeline:
-        async with World(_DIRECTORY, provider=provider, boot_delay=boot_delay, settings=settings) as world:
-            with timeline.phase(f"simcloud: {world.stage.title} on loopback") as row:
-                await world.start_cloud()
-                row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"
+        async with world:
+            await _start_cloud(world, timeline)
             with timeline.phase("adaptor and relay") as row:
                 await world.start_adaptor()
-                row.note = f"{provider} provider; serving hypervisor.sock"
+                row.note = f"{world.cloud['provider']} provider; serving hypervisor.sock"
             with world.pod_network() as network:
                 before = await _inventory(world, network)
                 await _pod(world, timeline, network)
@@ -80,8 +90,20 @@ async def _play(
     return left
 
 
+async def _start_cloud(world: World, timeline: Timeline) -> None:
+    if isinstance(world, LocalWorld):
+        await world.start_cloud()
+        return
+    with timeline.phase(f"simcloud: {world.stage.title} on loopback") as row:
+        await world.start_cloud()
+        row.note = f"{world.cloud['endpoint_url']}, instances boot as namespaces"
+
+
 async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
-    async with _following(world, timeline), Shim(world.hypervisor_socket, pod=_POD, netns=network.netns) as shim:
+    python = isinstance(world, LocalWorld) and world.vmm == "qemu"  # what the image has
+    annotations = {ANNOTATION: INITDATA} if python else {}
+    shim = Shim(world.hypervisor_socket, pod=_POD, netns=network.netns, annotations=annotations)
+    async with _following(world, timeline), shim:
         with timeline.phase("CreateVM") as row:
             row.note = f"agent socket {Path(await shim.create_vm()).name}"
         with timeline.phase("StartVM"):
@@ -96,11 +118,11 @@ async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
         with timeline.phase("CopyFile, 3 MiB") as row:
             row.note = Path(await shim.copy_file("data", _FILE)).name[-24:]
         with timeline.phase("CreateContainer"):
-            container = await shim.create_container(service.serve())
+            container = await shim.create_container(service.serve(python=python))
         with timeline.phase("StartContainer"):
             process = await shim.start_container(container)
-        await _use(shim, process, timeline)
-        await _reach(shim, process, network, timeline)
+        await _use(shim, process, timeline, python=python)
+        await _reach(shim, process, network, timeline, python=python)
         with timeline.phase("SignalProcess, WaitProcess twice") as row:
             row.note = f"exit code {await shim.stop(process)}"
         with timeline.phase("DestroySandbox"):
@@ -112,19 +134,20 @@ async def _pod(world: World, timeline: Timeline, network: Pod) -> None:
             raise DemoFailed(f"Health.Check failed while the pod ran: {shim.checks_failed[0]}")
 
 
-async def _use(shim: Shim, process: Process, timeline: Timeline) -> None:
+async def _use(shim: Shim, process: Process, timeline: Timeline, *, python: bool) -> None:
+    shell = ["busybox", "sh"] if python else ["sh"]
     with timeline.phase("logs") as row:
         row.note = _one_line(await process.until(lambda out: out.endswith(b"\n")))
     with timeline.phase("exec with exit code") as row:
-        run = await shim.exec(process, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+        run = await shim.exec(process, [*shell, "-c", "echo out; echo err >&2; exit 7"])
         code = await run.exit_code()
         _expect("exec", (bytes(run.stdout), bytes(run.stderr), code), (b"out\n", b"err\n", 7))
         row.note = "exit code 7, stdout and stderr apart"
     with timeline.phase("exec with a terminal") as row:
-        row.note = await _terminal(shim, process)
+        row.note = await _terminal(shim, process, shell)
 
 
-async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline) -> None:
+async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline, *, python: bool) -> None:
     """The pod's address answers, from inside its VM; and the VM's own cloud does not answer the pod."""
     with timeline.phase("request from the worker") as row:
         client = service.Client(network.address)
@@ -136,7 +159,7 @@ async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline)
             await client.aclose()
         row.note = f"{network.address}, in its VM: {first.seconds * 1000:.1f} ms, then {second.seconds * 1000:.1f} ms"
     with timeline.phase("the VM's metadata, from the pod") as row:
-        run = await shim.exec(process, service.asker(_METADATA, "/latest/user-data", 80))
+        run = await shim.exec(process, service.asker(_METADATA, "/latest/user-data", 80, python=python))
         await run.exit_code()
         said = _one_line(bytes(run.stdout))
         if not said.startswith(service.NONE):
@@ -144,13 +167,13 @@ async def _reach(shim: Shim, process: Process, network: Pod, timeline: Timeline)
         row.note = f"{_METADATA}: {said.removeprefix(service.NONE + ': ')}"
 
 
-async def _terminal(shim: Shim, process: Process) -> str:
+async def _terminal(shim: Shim, process: Process, shell: list[str]) -> str:
     """A shell on a tty, resized, typed at, and left."""
-    shell = await shim.exec(process, ["sh"], terminal=True)
-    await shim.resize(shell, 42, 123)
-    await shim.write(shell, b"stty size; echo $((6*7)) > /dev/tty; exit 3\n")
-    code = await shell.exit_code()
-    screen = bytes(shell.stdout)
+    typed = await shim.exec(process, shell, terminal=True)
+    await shim.resize(typed, 42, 123)
+    await shim.write(typed, b"stty size; echo $((6*7)) > /dev/tty; exit 3\n")
+    code = await typed.exit_code()
+    screen = bytes(typed.stdout)
     _expect("terminal", (b"42 123" in screen, b"\r\n42\r\n" in screen, code), (True, True, 3))
     return "resized to 42x123, stdin read, exit code 3"
 

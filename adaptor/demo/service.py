@@ -42,6 +42,37 @@ read $server, my $body, $length || 65536;
 print $body, "\n";
 """
 NONE: Final = "no answer"
+# The same two for a pod VM's own image, whose /usr has Python and no Perl.
+_PYTHON: Final = "/usr/bin/python3.13"
+_PYTHON_SERVER: Final = """
+import os, socket, threading
+server = socket.create_server(('%s', %d), backlog=128)
+host = os.uname().nodename
+print('hello from ' + host, flush=True)
+def serve(client, peer):
+    with client, client.makefile('rb') as lines:
+        path = ''
+        for line in lines:
+            if line.startswith(b'GET '):
+                path = line.split()[1].decode()
+            if not line.strip():
+                body = f'{path} from {host} to {peer}'.encode()
+                client.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %%d\\r\\n\\r\\n' %% len(body) + body)
+while True:
+    client, peer = server.accept()
+    threading.Thread(target=serve, args=(client, peer[0]), daemon=True).start()
+"""
+_PYTHON_ASK: Final = """
+import socket, sys
+try:
+    server = socket.create_connection(('%s', %d), %d)
+except OSError as error:
+    print('no answer:', error.strerror or error)
+    sys.exit()
+server.sendall(b'GET %s HTTP/1.1\\r\\nHost: pod\\r\\nConnection: close\\r\\n\\r\\n')
+head, _, body = server.recv(65536).partition(b'\\r\\n\\r\\n')
+print(body.decode())
+"""
 
 
 class NoAnswer(OSError):
@@ -58,13 +89,17 @@ class Answer:
     seconds: float
 
 
-def serve(address: str = "0.0.0.0", port: int = PORT) -> list[str]:
+def serve(address: str = "0.0.0.0", port: int = PORT, *, python: bool = False) -> list[str]:
     """The container's command; its first line of output says that it listens."""
+    if python:
+        return [_PYTHON, "-ISc", _PYTHON_SERVER % (address, port)]
     return ["perl", "-e", _SERVER % (address, port)]
 
 
-def asker(address: str, path: str = "/", port: int = PORT, seconds: int = 2) -> list[str]:
+def asker(address: str, path: str = "/", port: int = PORT, seconds: int = 2, *, python: bool = False) -> list[str]:
     """A command that asks for `path`; its output is the answer, or begins with NONE and says why there is none."""
+    if python:
+        return [_PYTHON, "-ISc", _PYTHON_ASK % (address, port, seconds, path)]
     return ["perl", "-e", _ASK % (address, port, seconds, path)]
 
 

@@ -87,8 +87,11 @@ def lay(netns: str, plan: GuestPlan) -> Sequence[Interface]:
         for vni, interface in zip(plan.vnis, interfaces, strict=True):
             with _telling(f"make the VXLAN device {interface.name} (number {vni})"):
                 device = Vxlan(vni, plan.worker, path.source, plan.port)
-                # By the socket of the VM's namespace: so the device's own packets go by the VM's network.
-                vm.add_vxlan(interface.name, interface.hardware_address, interface.mtu, device, descriptor)
+                # By the socket of the VM's namespace: so the device's own packets go by the VM's network. Kernels before
+                # 6.15 look for its name there too, where the VM's own card may have it.
+                passing = f"podvm{vni}"
+                vm.add_vxlan(passing, interface.hardware_address, interface.mtu, device, descriptor)
+                pod.rename(passing, interface.name)
             _keep_still(interface)
         with _telling("bring loopback up"):
             indices = {link.name: link.index for link in pod.links()}

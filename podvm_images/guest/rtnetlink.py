@@ -166,6 +166,12 @@ class Rtnetlink:
         )
         self._make(_NEWLINK, NLM_F_EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + body)
 
+    def rename(self, name: str, wanted: str) -> None:
+        """A device of this socket's namespace that is down."""
+        body = attribute(_IFLA_IFNAME, wanted.encode() + b"\0")
+        (index,) = [link.index for link in self.links() if link.name == name]
+        self._exchange.do(message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + body))
+
     def bring_up(self, index: int) -> None:
         self._exchange.do(message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP)))
 

@@ -12,6 +12,7 @@ CLOUDS = {
     "aws": "tests.contract.aws_world",
     "azure": "tests.contract.azure_world",
     "gcp": "tests.contract.gcp_world",
+    "local": "tests.contract.local_world",
 }  # name: module with `world()`, an async context manager
 
 

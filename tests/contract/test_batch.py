@@ -7,7 +7,7 @@ import pytest
 from providers import tags
 from providers.base import Instance, InstanceState, LaunchSpec, Provider, Seat, SupportsBatchCreate, SupportsSweep
 from providers.errors import Capacity, InvalidSpec, Throttled, Transient
-from tests.contract.world import Verb, World
+from tests.contract.world import Verb, World, needs
 
 
 @pytest.fixture
@@ -144,6 +144,7 @@ async def test_deletes_that_come_together_are_one_call_and_a_stranger_fails_none
 
 
 async def test_looks_that_come_together_are_one_call(world: World, provider: Provider) -> None:
+    needs(world, "calls worth saving")
     made = [await provider.create(world.spec(), f"token-{number}") for number in range(2)]
     before = world.calls(Verb.GET)
     seen = await asyncio.gather(*(provider.get([each.id]) for each in made), provider.get([world.unknown_id]))

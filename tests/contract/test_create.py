@@ -7,7 +7,7 @@ import pytest
 from providers import tags
 from providers.base import InstanceState, Provider, Tee
 from providers.errors import Capacity, InvalidSpec, NotFound, Transient
-from tests.contract.world import Verb, World, arrival
+from tests.contract.world import Verb, World, arrival, needs
 
 
 async def test_a_create_returns_an_accepted_instance_with_what_was_asked(world: World, provider: Provider) -> None:
@@ -124,6 +124,7 @@ async def test_a_create_refused_for_capacity_can_be_repeated_with_its_token(worl
 
 
 async def test_a_confidential_instance_is_one_if_the_type_can(world: World, provider: Provider) -> None:
+    needs(world, "TEEs")
     able, _ = world.confidential
     tee = next(offer.tee for offer in world.truths if offer.instance_type == able and offer.tee is not Tee.NONE)
     assert (await provider.create(world.spec(instance_type=able, tee=tee), "token-1")).instance_type == able

@@ -6,7 +6,7 @@ import pytest
 
 from providers.base import Provider
 from providers.errors import Capacity, Denied, ProviderError, Quota, Throttled, Transient
-from tests.contract.world import Verb, World
+from tests.contract.world import Verb, World, needs
 
 Act = Callable[[World, Provider], Awaitable[object]]
 VERBS: dict[Verb, Act] = {
@@ -49,6 +49,7 @@ async def test_every_verb_tells_its_callers_what_to_do(
 
 
 async def test_the_clouds_request_id_is_kept(world: World, provider: Provider) -> None:
+    needs(world, "request ids")
     world.refuse(Verb.CREATE, Denied)
     error = await refusal(world, provider, Verb.CREATE)
     assert error.request_id

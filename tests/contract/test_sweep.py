@@ -215,7 +215,7 @@ async def test_a_removal_whose_reply_was_lost_may_be_repeated(world: World, clou
 # -- a whole cluster's: Ownership without a node
 
 
-async def test_a_whole_clusters_owner_removes_what_any_node_of_it_has(world: World) -> None:
+async def test_a_whole_clusters_owner_removes_what_any_node_of_it_has(world: World, cloud: SupportsSweep) -> None:
     kind = ResourceKind.DISK
     theirs = await world.plant(kind, tags.ownership(Ownership(world.owner.cluster, "node-2")))
     strangers = await world.plant(kind, tags.ownership(Ownership("cluster-b", "node-1")))

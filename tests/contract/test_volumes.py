@@ -6,7 +6,7 @@ import pytest
 
 from providers.base import InstanceState, LaunchSpec, Provider, ResourceKind, SupportsVolumes, Volume
 from providers.errors import Denied, InvalidSpec, NotFound, ProviderError, Throttled, Transient
-from tests.contract.world import Verb, World, until_running
+from tests.contract.world import Verb, World, needs, until_running
 
 
 @pytest.fixture
@@ -142,6 +142,7 @@ async def test_refused_descriptions_of_disks_are_of_their_kind(
 
 
 async def test_a_larger_root_volume_is_taken_and_a_smaller_one_is_the_images(world: World, provider: Provider) -> None:
+    needs(world, "root volumes")
     small = await provider.create(world.spec(root_volume_gib=1), "token-1")
     large = await provider.create(world.spec(root_volume_gib=40, scratch_gib=10), "token-2")
     assert await world.root_gib(large.id) == 50

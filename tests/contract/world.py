@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+import pytest
+
 from providers.base import InstanceState, LaunchSpec, Offering, Ownership, Provider, Purchase, ResourceKind
 from providers.errors import ProviderError
 
@@ -117,6 +119,12 @@ def kinds(world: World) -> tuple[ResourceKind, ...]:
     """The resources that this cloud has by themselves: all kinds, unless the world has fewer `kinds`."""
     found: tuple[ResourceKind, ...] = getattr(world, "kinds", tuple(ResourceKind))
     return found
+
+
+def needs(world: World, trait: str) -> None:
+    """Skip where a cloud has none of these; the world says so with `lacks`."""
+    if trait in getattr(world, "lacks", ()):
+        pytest.skip(f"the {world.provider.name} provider has no {trait}")
 
 
 async def arrival(world: World, verb: Verb) -> None:

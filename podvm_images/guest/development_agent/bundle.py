@@ -4,6 +4,7 @@ Left out by design: IPC and UTS namespaces (the pod's are the agent's own), a ne
 Spec names by its path, hostname and sysctls (set by the agent there), cgroup mounts, resources and paths (no cgroup is made), annotations (`run.oci.*` would command crun).
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,8 +12,14 @@ from typing import Any, Final
 from adaptor.protos import agent_pb2
 from podvm_images.guest.development_agent.machine import Machine
 
-# The pause container keeps the pod's processes company; any program that waits does. In every VM's /usr.
-PAUSE: Final = ("sleep", "infinity")
+# The pause container keeps the pod's processes company; any program that waits does. A VM's /usr has the second, this
+# machine's, where there is no VM, the first.
+_SLEEP: Final = "/usr/bin/sleep"
+PAUSE: Final = (
+    ("sleep", "infinity")
+    if os.path.exists(_SLEEP)
+    else ("/usr/bin/python3.13", "-ISc", "import signal; signal.signal(15, lambda *_: exit()); signal.pause()")
+)
 
 # Name spaces of sysctls that belong to the pod's network and IPC namespaces; others would reach beyond the VM.
 _POD_SYSCTLS: Final = ("net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")

@@ -2,7 +2,7 @@
 
     fleet.py ─► base.py (Host, Run) ◄── namespace.py   boots one instance, watches and ends it
                                           ├─ network.py    the VPC: a router namespace, one link to this one
-                                          ├─ boot.py       the instance's first steps, as a shell script (pure)
+                                          ├─ providers/boot.py   the instance's first steps, as a shell script
                                           ├─ imds.py       HTTP at 169.254.169.254, served from this process
                                           └─ console.py    what it prints, the last 64 KiB
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, ParamSpec, TypeVar
 
+from providers import boot
 from providers.simcloud.faults import Fate
-from providers.simcloud.machines import boot
 from providers.simcloud.machines.base import Machine, Run
 from providers.simcloud.machines.imds import MetadataService
 from providers.simcloud.machines.network import Network

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from providers.simcloud.machines import boot
+from providers import boot
 from providers.simcloud.options import SimcloudError
 from providers.simcloud.testing import running_in_thread
 from tests.unit.simcloud.ec2_client import Account, client, eventually

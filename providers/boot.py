@@ -19,7 +19,7 @@ def script(banner: str, kept: Sequence[str]) -> str:
     """For `sh -c <script> <name> <program> ...`.
 
     Private places become empty tmpfs, but for the `kept` files and folders in them, and the rest read-only, as the
-    image of a pod VM is. Then it prints `banner`, waits for a line on its input (none comes from a simcloud that
+    image of a pod VM is. Then it prints `banner`, if there is one, waits for a line on its input (none comes from a simcloud that
     has died meanwhile), and becomes the program.
     """
     private = [place for place in PRIVATE if Path(place).is_dir() and not Path(place).is_symlink()]
@@ -28,11 +28,11 @@ def script(banner: str, kept: Sequence[str]) -> str:
     lines = [
         "set -e",
         *(f"exec {fd}<{shlex.quote(path)}" for path, fd in opened.items()),
-        *(f"mount -n -t tmpfs -o mode={_mode(place):o} simcloud {place}" for place in private),
+        *(f"mount -n -t tmpfs -o mode={_mode(place):o} instance {place}" for place in private),
         *(line for path, fd in opened.items() for line in _bind(path, fd)),
         "mount -n -t sysfs sysfs /sys 2>/dev/null || :",  # to show its own links; some containers forbid it
         "mount -n -o remount,bind,ro / 2>/dev/null || :",  # and some this
-        f"echo {shlex.quote(banner)}",
+        *([f"echo {shlex.quote(banner)}"] if banner else []),
         "read -r go",
         'exec "$@" </dev/null',
     ]
@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
     }
 
 
-_OURS: Final = Path(__file__).resolve().parents[3]
+_OURS: Final = Path(__file__).resolve().parents[1]
 
 
 def _bind(path: str, fd: int) -> list[str]:
