@@ -1,4 +1,4 @@
-"""The lock file: every package that an image is made of, by version and hash; pure.
+"""The lock file: every package and every wheel that an image is made of, by version and hash; pure.
 
 suite = "trixie"
 architecture = "amd64"
@@ -10,12 +10,20 @@ version = "2.41-12+deb13u4"
 path = "pool/main/g/glibc/libc6_2.41-12+deb13u4_amd64.deb"      # below any mirror of the suite
 size = 2846580                  # bytes
 sha256 = "..."
+
+[[wheel]]
+name = "protobuf"
+version = "7.36.2"
+path = "protobuf-7.36.2-cp310-abi3-manylinux2014_x86_64.whl"    # the file's name in any index
+size = 324512
+sha256 = "..."
 """
 
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 ARCHITECTURES: Final = ("amd64", "arm64")
@@ -23,8 +31,11 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy 5.6.7
 _VERSION: Final = re.compile(r"[A-Za-z0-9.+:~-]+")
 _PATH: Final = re.compile(r"pool/[A-Za-z0-9+._~%/-]+\.deb")
+_WHEEL: Final = re.compile(r"[A-Za-z0-9._+-]+\.whl")
+_WHEEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")  # as indexes normalize it
 _FIELDS: Final = {"name": str, "version": str, "path": str, "size": int, "sha256": str}
 _TOP: Final = {"suite": str, "architecture": str, "epoch": int, "package": list}
+_OPTIONAL: Final = {"wheel": list}
 
 
 class LockFault(ValueError):
@@ -33,7 +44,7 @@ class LockFault(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Package:
-    """One .deb."""
+    """One .deb, or one wheel; `path` is below a mirror's root, or a file's name in an index."""
 
     name: str
     version: str
@@ -44,12 +55,13 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The whole file; packages sorted by name."""
+    """The whole file; packages and wheels sorted by name."""
 
     suite: str
     architecture: str
     epoch: int
     packages: tuple[Package, ...]
+    wheels: tuple[Package, ...] = ()
 
 
 def parse(text: str, where: str) -> Lock:
@@ -61,23 +73,29 @@ def parse(text: str, where: str) -> Lock:
     faults = [f"{where}: {fault}" for fault in _faults(document)]
     if faults:
         raise LockFault("\n".join(faults))
-    packages = sorted(Package(**entry) for entry in document["package"])
-    return Lock(document["suite"], document["architecture"], document["epoch"], tuple(packages))
+    packages, wheels = (
+        tuple(sorted(Package(**entry) for entry in document.get(kind, ()))) for kind in ("package", "wheel")
+    )
+    return Lock(document["suite"], document["architecture"], document["epoch"], packages, wheels)
 
 
 def render(lock: Lock) -> str:
     """The file's text: the same for the same lock, one change a line, so that a diff shows what is new."""
     head = f'suite = "{lock.suite}"\narchitecture = "{lock.architecture}"\nepoch = {lock.epoch}\n'
     return head + "".join(
-        f'\n[[package]]\nname = "{each.name}"\nversion = "{each.version}"\npath = "{each.path}"\n'
+        f'\n[[{kind}]]\nname = "{each.name}"\nversion = "{each.version}"\npath = "{each.path}"\n'
         f'size = {each.size}\nsha256 = "{each.sha256}"\n'
-        for each in sorted(lock.packages)
+        for kind, entries in (("package", lock.packages), ("wheel", lock.wheels))
+        for each in sorted(entries)
     )
 
 
 def changes(before: Lock, after: Lock) -> list[str]:
-    """What a new lock brings, for people: one line per package."""
-    old, new = ({each.name: each for each in lock.packages} for lock in (before, after))
+    """What a new lock brings, for people: one line per package or wheel."""
+    old, new = (
+        {each.path.endswith(".whl") * "wheel " + each.name: each for each in (*lock.packages, *lock.wheels)}
+        for lock in (before, after)
+    )
     return [_change(name, old.get(name), new.get(name)) for name in sorted(old | new) if old.get(name) != new.get(name)]
 
 
@@ -90,7 +108,7 @@ def _change(name: str, old: Package | None, new: Package | None) -> str:
 
 
 def _faults(document: Mapping[str, Any]) -> Iterable[str]:
-    wrong = list(_typed(document, _TOP))
+    wrong = list(_typed(document, _TOP, _OPTIONAL))
     yield from wrong
     if wrong:
         return
@@ -102,12 +120,13 @@ def _faults(document: Mapping[str, Any]) -> Iterable[str]:
         yield f"epoch {document['epoch']} is before 1970"
     if not document["package"]:
         yield "it names no package"
-    seen: set[str] = set()
-    for number, entry in enumerate(document["package"], start=1):
-        yield from (f"package {number}{fault}" for fault in _package_faults(entry, seen))
+    for kind, name, path in (("package", _NAME, _PATH), ("wheel", _WHEEL_NAME, _WHEEL)):
+        seen: set[str] = set()
+        for number, entry in enumerate(document.get(kind, ()), start=1):
+            yield from (f"{kind} {number}{fault}" for fault in _entry_faults(entry, seen, name, path))
 
 
-def _package_faults(entry: Any, seen: set[str]) -> Iterable[str]:
+def _entry_faults(entry: Any, seen: set[str], names: re.Pattern[str], paths: re.Pattern[str]) -> Iterable[str]:
     if not isinstance(entry, dict):
         yield " is no table"
         return
@@ -116,7 +135,7 @@ def _package_faults(entry: Any, seen: set[str]) -> Iterable[str]:
     if wrong:
         return
     name = entry["name"]
-    for key, form in (("name", _NAME), ("version", _VERSION), ("path", _PATH), ("sha256", _SHA256)):
+    for key, form in (("name", names), ("version", _VERSION), ("path", paths), ("sha256", _SHA256)):
         if not form.fullmatch(entry[key]) or ".." in entry[key]:
             yield f" ({name!r}): {key} {entry[key]!r} cannot be one"
     if entry["size"] <= 0:
@@ -126,10 +145,17 @@ def _package_faults(entry: Any, seen: set[str]) -> Iterable[str]:
     seen.add(name)
 
 
-def _typed(table: Mapping[str, Any], fields: Mapping[str, type]) -> Iterable[str]:
-    for key, kind in fields.items():
+def _typed(
+    table: Mapping[str, Any], fields: Mapping[str, type], optional: Mapping[str, type] = MappingProxyType({})
+) -> Iterable[str]:
+    for key, kind in {**fields, **optional}.items():
         if key not in table:
-            yield f"{key} is missing"
+            if key in fields:
+                yield f"{key} is missing"
         elif type(table[key]) is not kind:
             yield f"{key} is {table[key]!r}; it must be {'a list of tables' if kind is list else kind.__name__}"
-    yield from (f"{key} is not known here (known: {', '.join(fields)})" for key in table if key not in fields)
+    yield from (
+        f"{key} is not known here (known: {', '.join(fields)})"
+        for key in table
+        if key not in fields and key not in optional
+    )

@@ -1,0 +1,64 @@
+"""A profile's recipe: which packages, wheels and kernel modules by name, and what of them is left out; pure.
+
+The names are all that goes in: what a package depends on is named too, or is not there. A build checks that no library
+is missing, and a lock prints what the dependencies would have added.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from podvm_images.image.faults import BuildFault
+
+# Rooms of packages: where in the image they go.
+ROOMS: Final = ("root", "development", "debug", "initrd", "tools", "stub")
+_MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`packages`: room -> names; `kernel`: the package that depends on the newest kernel; paths relative to the root."""
+
+    suite: str
+    architecture: str
+    kernel: str
+    command_line: str
+    packages: Mapping[str, tuple[str, ...]]
+    wheels: tuple[str, ...]  # as pip's requirements
+    only: Mapping[str, tuple[str, ...]]  # package -> the only files of it that go in
+    trim: tuple[str, ...]  # patterns of what does not go in
+    initrd_modules: tuple[str, ...]
+    root_modules: tuple[str, ...]
+
+    @property
+    def machine(self) -> str:
+        """The architecture's name in kernels and wheels."""
+        return _MACHINES[self.architecture]
+
+    @property
+    def triplet(self) -> str:
+        """The architecture's name in library paths."""
+        return f"{self.machine}-linux-gnu"
+
+
+def parse(text: str, architecture: str, where: str) -> Recipe:
+    """Raises: BuildFault naming what is missing."""
+    try:
+        document: dict[str, Any] = tomllib.loads(text.replace("{architecture}", architecture))
+        return Recipe(
+            suite=document["suite"],
+            architecture=architecture,
+            kernel=document["kernel"],
+            command_line=document["command_line"],
+            packages={room: tuple(document["packages"][room]) for room in ROOMS},
+            wheels=tuple(document["wheels"]),
+            only={name: tuple(paths) for name, paths in document["only"].items()},
+            trim=tuple(document["trim"]),
+            initrd_modules=tuple(document["modules"]["initrd"]),
+            root_modules=tuple(document["modules"]["root"]),
+        )
+    except tomllib.TOMLDecodeError as error:
+        raise BuildFault(f"{where} is not TOML: {error}") from None
+    except KeyError as error:
+        raise BuildFault(f"{where} has no {error.args[0]!r}") from None

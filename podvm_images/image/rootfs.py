@@ -1,0 +1,151 @@
+"""What the image's root holds: Debian's libraries, our guest, kernel modules, and the agents that were given."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from podvm_images.image import elf, initrd, ours, packages, tree, wheels
+from podvm_images.image.faults import BuildFault
+from podvm_images.image.lock import Lock
+from podvm_images.image.recipe import Recipe
+from podvm_images.image.store import Store
+from podvm_images.image.tools import Tools
+
+if TYPE_CHECKING:
+    from podvm_images.image.build import Wanted
+
+AGENT: Final = "kata-agent"
+SLOTS: Final = (AGENT, "attestation-agent", "confidential-data-hub", "api-server-rest")
+PYTHON: Final = "python3.13"
+_OURS: Final = "usr/lib/podvm"
+_PROGRAMS: Final = "usr/local/bin"
+_MACHINES: Final = {"amd64": 62, "arm64": 183}  # e_machine
+_WARNING: Final = "DEVELOPMENT AGENT: nothing in this image attests anything. Never run a pod with secrets in it."
+_ETC: Final = {
+    "etc/passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\ntty:x:5:\ndisk:x:6:\nnogroup:x:65534:\n",
+    "etc/shadow": "root:!*:::::::\nnobody:!*:::::::\n",
+    "etc/hostname": "podvm\n",
+    "etc/hosts": "127.0.0.1 localhost podvm\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+    "etc/machine-id": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A program that the builder gives: `sha256` is what he says its hash is."""
+
+    name: str
+    path: Path
+    sha256: str
+    version: str
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises: BuildFault when it is another file, or no program for this machine."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise BuildFault(f"--{self.name} {self.path} cannot be read: {error.strerror}") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256.lower():
+            raise BuildFault(f"--{self.name} {self.path} has the SHA-256 {found}, and not {self.sha256} as was said")
+        if not elf.is_for(content, _MACHINES[recipe.architecture]):
+            raise BuildFault(f"--{self.name} {self.path} is no program for {recipe.architecture}")
+
+
+def build(  # noqa: PLR0913 - one call site
+    wanted: "Wanted",
+    version: str,
+    root: Path,
+    kernel: Path,
+    tools: Tools,
+    store: Store,
+    say: Callable[[str], None],
+) -> None:
+    """Raises: BuildFault when a library or a module is missing."""
+    recipe = wanted.recipe
+    say("unpack the root")
+    rooms = ["root", *["development"] * wanted.development_agent, *["debug"] * (not wanted.release)]
+    archives = [(each.name, store.path(each)) for each in packages.room(recipe, wanted.lock, *rooms)]
+    tree.unpack(archives, root, recipe.only)
+    tree.trust(root)
+    tree.trim(root, recipe.trim)
+    _our_files(root, wanted)
+    for slot in wanted.slots:
+        tree.put(root, f"{_PROGRAMS}/{slot.name}", slot.path.read_bytes(), executable=True)
+    for wheel in wanted.lock.wheels:
+        wheels.unpack(store.path(wheel), root / _OURS)
+    tree.trim(root, recipe.trim)
+    _modules(root, kernel, version, recipe.root_modules, tools)
+    tree.settle(root)
+    lacking = tree.lacking(root, recipe.triplet)
+    if lacking:
+        raise BuildFault(f"libraries are missing in the image, whose packages the recipe must name: {'; '.join(lacking)}")
+    say("compile the image's Python")
+    compile_all(root, recipe)
+    try_imports(root, recipe)
+
+
+def try_imports(root: Path, recipe: Recipe) -> None:
+    """Have the image's own Python import each of our modules in it: nothing that they need has been trimmed.
+
+    Raises: BuildFault naming what is missing.
+    """
+    found = sorted(path.relative_to(root / _OURS) for name in ours.ROOMS for path in (root / _OURS / name).rglob("*.py"))
+    names = [ours.module(str(path)) for path in found]
+    code = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)"
+    environment = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(root / _OURS), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        Tools(root, recipe).run(PYTHON, "-S", "-c", code, environment=environment)
+    except BuildFault as fault:
+        raise BuildFault(f"a module of the image cannot be imported there: {fault}") from None
+
+
+def compile_all(root: Path, recipe: Recipe) -> None:
+    """Bytecode beside the sources, by the image's own Python; it holds no time and no path of this machine."""
+    words = ["-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/"]
+    environment = {"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    program = Tools(root, recipe)
+    for folder in (f"usr/lib/{PYTHON}", _OURS):
+        program.run(PYTHON, *words, str(root / folder), environment=environment)
+
+
+def os_release(base: str, wanted: "Wanted") -> str:
+    """Debian's, with what this image is."""
+    lines = {
+        "IMAGE_ID": "podvm",
+        "IMAGE_VERSION": str(wanted.lock.epoch),
+        "VARIANT_ID": f"{wanted.profile}-{'release' if wanted.release else 'debug'}",
+    }
+    if wanted.development_agent:
+        lines["PODVM_WARNING"] = f'"{_WARNING}"'
+    return base.rstrip("\n") + "\n" + "".join(f"{name}={value}\n" for name, value in lines.items())
+
+
+def _our_files(root: Path, wanted: "Wanted") -> None:
+    base = (root / "usr/lib/os-release").read_text("utf-8")
+    tree.put(root, "usr/lib/os-release", os_release(base, wanted).encode())
+    tree.put(root, "etc/os-release", os_release(base, wanted).encode())
+    for name, text in _ETC.items():
+        tree.put(root, name, text.encode())
+    tree.link(root, "etc/resolv.conf", "../run/resolv.conf")
+    tree.link(root, "etc/mtab", "../proc/self/mounts")
+    for folder in ("common", wanted.profile, *["debug"] * (not wanted.release)):
+        if (initrd.FILES / folder).is_dir():
+            tree.overlay(initrd.FILES / folder, root)
+    for name, path in ours.guest(development=wanted.development_agent).items():
+        tree.put(root, f"{_OURS}/{name}", path.read_bytes())
+    tree.link(root, "usr/bin/python3", PYTHON)
+
+
+def _modules(root: Path, kernel: Path, version: str, wanted: Sequence[str], tools: Tools) -> None:
+    base = f"usr/lib/modules/{version}"
+    for _, path, content in initrd.kernel_modules(kernel, version, wanted):
+        tree.put(root, f"{base}/{path}", content)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copyfile(initrd.folder(kernel, version) / name, root / base / name)
+    tools.run("kmod", "-b", str(root / "usr"), version, argv0="depmod")
