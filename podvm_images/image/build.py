@@ -6,7 +6,7 @@ packages ─► tree ─► root.erofs ─► root.verity ─┐
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -164,6 +164,7 @@ def _manifest(wanted: Wanted, version: str, line: str, root_hash: str, out: Path
         kernel_version=version,
         command_line=line,
         root_hash=root_hash,
+        programs=tuple(sorted((slot.name, f"{slot.version} sha256:{slot.sha256.lower()}") for slot in wanted.slots)),
         hashes=tuple(sorted((path.name, pack.sha256(path)) for path in out.iterdir())),
     )
     (out / manifest.FILE).write_text(manifest.to_json(made), "utf-8")
@@ -186,7 +187,3 @@ def _replace(new: Path, out: Path) -> None:
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def hashes_of(made: Manifest) -> Mapping[str, str]:
-    return dict(made.hashes)

@@ -11,6 +11,7 @@ from typing import Final
 VERSION: Final = 1
 FILE: Final = "image.json"
 PROFILES: Final = ("min", "systemd")
+_TABLES: Final = ("hashes", "programs")
 
 
 class ManifestFault(ValueError):
@@ -35,12 +36,13 @@ class Manifest:
     root: str = "root.erofs"
     verity: str = "root.verity"
     hashes: tuple[tuple[str, str], ...] = ()  # (file name, hash) of each of them
+    programs: tuple[tuple[str, str], ...] = ()  # that the builder gave: (name, "VERSION sha256:HASH")
     version: int = VERSION
 
 
 def to_json(manifest: Manifest) -> str:
     """The file's text, the same for the same manifest."""
-    fields = dataclasses.asdict(manifest) | {"hashes": dict(manifest.hashes)}
+    fields = dataclasses.asdict(manifest) | {name: dict(getattr(manifest, name)) for name in _TABLES}
     return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 
 
@@ -58,11 +60,11 @@ def parse(text: str, where: str) -> Manifest:
     for name, value in fields.items():
         if name not in kinds:
             raise ManifestFault(f"{where}: {name} is not known here")
-        wanted = dict if name == "hashes" else kinds[name]
+        wanted = dict if name in _TABLES else kinds[name]
         if type(value) is not wanted:
             raise ManifestFault(f"{where}: {name} is {value!r}")
     missing = sorted(kinds.keys() - fields.keys())
     if missing:
         raise ManifestFault(f"{where}: {', '.join(missing)} missing")
-    hashes = tuple(sorted((str(name), str(value)) for name, value in fields["hashes"].items()))
-    return Manifest(**{**fields, "hashes": hashes})
+    tables = {name: tuple(sorted((str(key), str(value)) for key, value in fields[name].items())) for name in _TABLES}
+    return Manifest(**{**fields, **tables})

@@ -45,7 +45,7 @@ class Recipe:
 def parse(text: str, architecture: str, where: str) -> Recipe:
     """Raises: BuildFault naming what is missing."""
     try:
-        document: dict[str, Any] = tomllib.loads(text.replace("{architecture}", architecture))
+        document: dict[str, Any] = tomllib.loads(_filled(text, architecture))
         return Recipe(
             suite=document["suite"],
             architecture=architecture,
@@ -62,3 +62,8 @@ def parse(text: str, architecture: str, where: str) -> Recipe:
         raise BuildFault(f"{where} is not TOML: {error}") from None
     except KeyError as error:
         raise BuildFault(f"{where} has no {error.args[0]!r}") from None
+
+
+def _filled(text: str, architecture: str) -> str:
+    """The architecture as packages' names spell it: "amd64", and "x86-64" where it is a part of a GNU triplet."""
+    return text.replace("{architecture}", architecture).replace("{machine}", _MACHINES[architecture].replace("_", "-"))

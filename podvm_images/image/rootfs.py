@@ -80,6 +80,8 @@ def build(  # noqa: PLR0913 - one call site
     for wheel in wanted.lock.wheels:
         wheels.unpack(store.path(wheel), root / _OURS)
     tree.trim(root, recipe.trim)
+    for library in sorted((root / _OURS).rglob("*.so*")):  # wheels come with debugging symbols
+        tools.run(f"{recipe.triplet}-strip", "--strip-unneeded", str(library))
     _modules(root, kernel, version, recipe.root_modules, tools)
     tree.settle(root)
     lacking = tree.lacking(root, recipe.triplet)
