@@ -47,7 +47,10 @@ def add_parsers(verbs: Verbs) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", choices=_PROFILES, default="min", help="min: our own init; systemd: Debian's (default: %(default)s)"
+        "--profile",
+        choices=_PROFILES,
+        default="min",
+        help="min: our own init; systemd: Debian's (default: %(default)s)",
     )
     parser.add_argument("--architecture", choices=_ARCHITECTURES, default=_native(), help="default: this machine's")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="default: the one that comes with this program")
@@ -58,7 +61,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="'URL [SUITE]'",
         help="instead of the host's own mirrors, a dated one for example; may be repeated",
     )
-    parser.add_argument("--keyring", default="", metavar="FILE", help="whose keys --mirror is signed with (default: Debian's)")
+    parser.add_argument(
+        "--keyring", default="", metavar="FILE", help="whose keys --mirror is signed with (default: Debian's)"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", default=_cache(), help="default: %(default)s")
 
 

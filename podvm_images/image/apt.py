@@ -75,7 +75,9 @@ class Apt:
         unknown = [name for name in names if name not in found]
         if unknown:
             asked = ", ".join(f"{each.uri} {each.suite}" for each in self.sources)
-            raise BuildFault(f"there is no package {', '.join(unknown)} (asked: {asked}): is the recipe for this suite?")
+            raise BuildFault(
+                f"there is no package {', '.join(unknown)} (asked: {asked}): is the recipe for this suite?"
+            )
         return found
 
     def installing(self, names: Sequence[str]) -> list[str]:
@@ -113,7 +115,9 @@ def _of_host(suite: str) -> list[Source]:
         line.split("=", 1) for line in Path("/etc/os-release").read_text("utf-8").splitlines() if "=" in line
     )
     paths = [_ETC / "sources.list", *sorted((_ETC / "sources.list.d").glob("*"))]
-    files = {str(path): path.read_text("utf-8") for path in paths if path.suffix in (".list", ".sources") and path.is_file()}
+    files = {
+        str(path): path.read_text("utf-8") for path in paths if path.suffix in (".list", ".sources") and path.is_file()
+    }
     codename = release.get("VERSION_CODENAME", "").strip('"') if release.get("ID") == "debian" else ""
     return sources.of_host(files, codename, suite)
 
@@ -141,7 +145,9 @@ def _run(words: Sequence[str], environment: Mapping[str, str] | None = None, *, 
     try:
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise BuildFault(f"{words[0]} is missing: an image is built on Debian or one of its kin (package apt)") from None
+        raise BuildFault(
+            f"{words[0]} is missing: an image is built on Debian or one of its kin (package apt)"
+        ) from None
     if done.returncode and not may_fail:
         last = " ".join(line for line in done.stderr.splitlines() if line.startswith(("E:", "W:", "Err:")))
         raise BuildFault(f"{' '.join(words[:3])} failed: {last or done.stderr.strip()[-400:]}")

@@ -27,9 +27,7 @@ def kernel_modules(kernel: Path, version: str, wanted: Sequence[str]) -> list[tu
         found = modules.closure(wanted, files, builtin, lambda path: Path(path).read_bytes())
     except (ValueError, lzma.LZMAError) as error:
         raise BuildFault(f"kernel {version}: {error}") from None
-    return [
-        (name, str(Path(files[name]).relative_to(base)).removesuffix(".xz"), content) for name, content in found
-    ]
+    return [(name, str(Path(files[name]).relative_to(base)).removesuffix(".xz"), content) for name, content in found]
 
 
 def folder(kernel: Path, version: str) -> Path:

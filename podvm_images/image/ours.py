@@ -55,7 +55,9 @@ def _imports(path: Path, name: str, project: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])])
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
+                )
             if _is_ours(base):
                 yield base
                 # `from package import name`: a module, or something that the package's own file defines.

@@ -40,9 +40,7 @@ def hashes(data: Path, target: Path, epoch: int) -> Verity:
 
 def command_line(recipe: Recipe, found: Verity) -> str:
     """The kernel's, in the UKI and in a direct boot alike."""
-    return (
-        f"{recipe.command_line} podvm.roothash={found.root_hash} podvm.salt={found.salt} podvm.blocks={found.blocks}"
-    )
+    return f"{recipe.command_line} podvm.roothash={found.root_hash} podvm.salt={found.salt} podvm.blocks={found.blocks}"
 
 
 def unified(stub: bytes, kernel: bytes, initrd: bytes, texts: Mapping[str, str]) -> bytes:

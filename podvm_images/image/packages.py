@@ -44,7 +44,9 @@ def kernel_of(depends: str, meta: str) -> str:
     """The kernel that the package `meta` stands for. Raises: BuildFault."""
     found = _KERNEL.search(depends)
     if found is None:
-        raise BuildFault(f"the package {meta} depends on no kernel ({depends or 'on nothing'}): the recipe must name another")
+        raise BuildFault(
+            f"the package {meta} depends on no kernel ({depends or 'on nothing'}): the recipe must name another"
+        )
     return found[0]
 
 

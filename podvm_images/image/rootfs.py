@@ -86,7 +86,9 @@ def build(  # noqa: PLR0913 - one call site
     tree.settle(root)
     lacking = tree.lacking(root, recipe.triplet)
     if lacking:
-        raise BuildFault(f"libraries are missing in the image, whose packages the recipe must name: {'; '.join(lacking)}")
+        raise BuildFault(
+            f"libraries are missing in the image, whose packages the recipe must name: {'; '.join(lacking)}"
+        )
     say("compile the image's Python")
     compile_all(root, recipe)
     try_imports(root, recipe)
@@ -97,7 +99,9 @@ def try_imports(root: Path, recipe: Recipe) -> None:
 
     Raises: BuildFault naming what is missing.
     """
-    found = sorted(path.relative_to(root / _OURS) for name in ours.ROOMS for path in (root / _OURS / name).rglob("*.py"))
+    found = sorted(
+        path.relative_to(root / _OURS) for name in ours.ROOMS for path in (root / _OURS / name).rglob("*.py")
+    )
     names = [ours.module(str(path)) for path in found]
     code = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)"
     environment = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(root / _OURS), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -23,7 +23,12 @@ class Tools:
         self._gconv = self._libraries / "gconv"
 
     def run(
-        self, name: str, *words: str, argv0: str = "", environment: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        name: str,
+        *words: str,
+        argv0: str = "",
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> str:
         """What it prints. Raises: BuildFault with its words."""
         program = next((path for each in _PATHS if (path := self.tree / each / name).exists()), None)

@@ -55,7 +55,12 @@ def overlay(source: Path, tree: Path) -> None:
         if path.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         elif path.suffix != ".pyc":
-            put(tree, str(path.relative_to(source)), path.read_bytes(), executable=bool(path.stat().st_mode & stat.S_IXUSR))
+            put(
+                tree,
+                str(path.relative_to(source)),
+                path.read_bytes(),
+                executable=bool(path.stat().st_mode & stat.S_IXUSR),
+            )
 
 
 def put(tree: Path, name: str, content: bytes, *, executable: bool = False) -> None:
