@@ -1,6 +1,7 @@
 """Which form an image has, by its content, and the raw disk in it."""
 
 import shutil
+import struct
 import subprocess
 import tarfile
 import zlib
@@ -27,6 +28,8 @@ _UNKNOWN: Final = {
 }
 # What qemu-img calls them.
 _CONVERTED: Final = {"qcow2": "qcow2", "sparse-vhd": "vpc"}
+_QCOW2: Final = struct.Struct(">4xIQ56xQ")  # version, offset of the backing file's name, incompatible features
+_EXTERNAL_DATA: Final = 4
 
 
 class ImageFault(ValueError):
@@ -110,6 +113,10 @@ def _copy(content: IO[bytes], out: BinaryIO, size: int) -> None:
 
 
 def _convert(path: Path, form: str, target: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(_QCOW2.size)
+    if form == "qcow2" and len(head) == _QCOW2.size and any(_elsewhere(*_QCOW2.unpack(head))):
+        raise ImageFault("it leans on another file (a backing or a data file): what it holds is not all in it")
     program = shutil.which("qemu-img")
     if program is None:
         raise ImageFault("it must be converted, and qemu-img is not installed (Debian's package qemu-utils)")
@@ -117,3 +124,8 @@ def _convert(path: Path, form: str, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ImageFault(f"qemu-img cannot read it: {' '.join(done.stderr.split())}")
+
+
+def _elsewhere(version: int, backing: int, features: int) -> tuple[bool, bool]:
+    """Whether a qcow2 has a backing file, or its data in another file."""
+    return backing != 0, version >= 3 and bool(features & _EXTERNAL_DATA)
