@@ -47,6 +47,14 @@ def add_parsers(verbs: Verbs) -> None:
     form.add_argument(
         "--rvps", metavar="PLATFORM", choices=_PLATFORMS, help=f"Trustee's message: {', '.join(_PLATFORMS)}"
     )
+    measure.add_argument(
+        "--also",
+        metavar="IMAGE",
+        type=Path,
+        action="append",
+        default=[],
+        help="with --rvps: accept this one, too (or its measurements.json); Trustee forgets what it was told before",
+    )
     snp = measure.add_argument_group("SNP's launch measurement (needs the package sev-snp-measure)")
     snp.add_argument("--ovmf", metavar="FILE", type=Path, help="the firmware that VMs are started with")
     snp.add_argument("--vcpus", metavar="N", type=int, action="append", help="of the VM; again for other sizes")
@@ -68,13 +76,16 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run_measure(arguments: Namespace) -> int:
     """Measure and print. Raises: InvalidRequest, Unavailable."""
+    if arguments.also and not arguments.rvps:
+        raise InvalidRequest("--also is for Trustee's message: give --rvps PLATFORM with it")
     with _readable():
         from podvm_images.image import finished, measurements
 
         image = finished.measured(arguments.image)
         image = replace(image, launches=_launches(arguments))
         if arguments.rvps:
-            print(measurements.rvps_message(image, arguments.rvps).decode())
+            images = [image, *map(finished.read, arguments.also)]
+            print(measurements.rvps_message(images, arguments.rvps).decode())
         elif arguments.json:
             sys.stdout.write(measurements.to_json(image))
         else:

@@ -7,9 +7,9 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from podvm_images.image import measure
 from podvm_images.image.pe import Executable
@@ -98,13 +98,13 @@ def parameter(line: str, name: str) -> str:
     return next((word.partition("=")[2] for word in reversed(line.split()) if word.startswith(f"{name}=")), "")
 
 
-def reference_values(image: Image) -> dict[str, dict[str, Any]]:
+def reference_values(image: Image) -> dict[str, dict[str, list[str]]]:
     """Per platform, by the ids of Trustee's default policy and in its forms: lists of what is accepted.
 
     The policy asks for PCR 11 alone; `*_pcr04` and `*_pcr12` are for the two lines that docs/measurement.md adds to it.
     """
     registers = {"pcr04": image.pcr4, "pcr11": image.pcr11, "pcr12": image.pcr12}
-    found: dict[str, dict[str, Any]] = {
+    found: dict[str, dict[str, list[str]]] = {
         platform: {f"{prefix}_{name}": [value] for name, value in registers.items()}
         for platform, prefix in (("az-snp-vtpm", "snp"), ("az-tdx-vtpm", "tdx"), ("tpm", "tpm"))
     }
@@ -122,15 +122,21 @@ def to_add(image: Image) -> dict[str, dict[str, str]]:
     }
 
 
-def rvps_message(image: Image, platform: str) -> bytes:
-    """What Trustee's reference value provider is sent. Raises: MeasurementsFault when nothing is known for `platform`."""
-    values = reference_values(image).get(platform)
-    if values is None:
+def rvps_message(images: Sequence[Image], platform: str) -> bytes:
+    """What Trustee's reference value provider is sent so that each of `images` is accepted.
+
+    Raises: MeasurementsFault when nothing is known for `platform`.
+    """
+    if platform not in TO_ADD:
         raise MeasurementsFault(f"{platform!r} is no platform that is known here: {', '.join(TO_ADD)}")
-    if not values:
+    accepted: dict[str, set[str]] = {}
+    for image in images:
+        for name, values in reference_values(image)[platform].items():
+            accepted.setdefault(name, set()).update(values)
+    if not accepted:
         missing = "; ".join(f"{name} ({where})" for name, where in TO_ADD[platform].items())
         raise MeasurementsFault(f"nothing that {platform} attests follows from the image alone. Register: {missing}")
-    return measure.rvps_message(values)
+    return measure.rvps_message({name: sorted(values) for name, values in accepted.items()})
 
 
 def to_json(image: Image) -> str:

@@ -90,6 +90,7 @@ def test_trustees_message_goes_out_and_what_is_lacking_is_told_apart_from_it(
         (["measure", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
         (["verify", "IMAGE", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
         (["measure", "IMAGE", "--rvps", "tdx"], "nothing that tdx attests follows from the image alone"),
+        (["measure", "IMAGE", "--also", "IMAGE"], "--also is for Trustee's message"),
         (["measure", "IMAGE", "--vcpus", "2"], "needs all of --ovmf, --vcpus and --vcpu-type"),
         (
             ["measure", "IMAGE/podvm.raw", "--direct", "--ovmf", "f", "--vcpus", "2", "--vcpu-type", "EPYC"],

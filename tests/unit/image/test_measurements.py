@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_trusted_to_be_ours_is_refused(text: str, why: str
 
 
 def sent(image: Image, platform: str) -> dict[str, object]:
-    message = json.loads(rvps_message(image, platform))
+    message = json.loads(rvps_message([image], platform))
     payload = json.loads(base64.b64decode(message["payload"]))
     assert isinstance(payload, dict)
     return payload
@@ -96,14 +96,22 @@ def test_snp_gets_the_launch_measurements_of_all_sizes_of_vm_and_nothing_without
     with pytest.raises(
         MeasurementsFault, match=r"nothing that snp attests follows from the image alone. Register: snp_launch"
     ):
-        rvps_message(KNOWN, "snp")
+        rvps_message([KNOWN], "snp")
+
+
+def test_one_message_accepts_the_old_image_and_the_new() -> None:
+    other = uki(initrd=b"new")
+    message = json.loads(rvps_message([KNOWN, other, KNOWN], "tpm"))
+    payload = json.loads(base64.b64decode(message["payload"]))
+    assert payload["tpm_pcr11"] == sorted([KNOWN.pcr11, other.pcr11])
+    assert payload["tpm_pcr12"] == ["00" * 32]
 
 
 def test_for_tdx_there_is_nothing_to_send_and_it_says_what_is_needed() -> None:
     with pytest.raises(MeasurementsFault, match=r"nothing that tdx attests .* rtmr_1, rtmr_2"):
-        rvps_message(KNOWN, "tdx")
+        rvps_message([KNOWN], "tdx")
     with pytest.raises(MeasurementsFault, match="'sgx' is no platform that is known here: az-snp-vtpm, "):
-        rvps_message(KNOWN, "sgx")
+        rvps_message([KNOWN], "sgx")
 
 
 # -- compare ----------------------------------------------------------------------------------------
