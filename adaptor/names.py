@@ -67,6 +67,9 @@ NFT_TABLE: Final = "peerpods"  # family inet, on the worker and in the VM
 # -- inside the pod VM ----------------------------------------------------------------------------
 KATA_AGENT_SOCKET: Final = "/run/kata-containers/agent.sock"
 CIDATA_USER_DATA: Final = "/media/cidata/user-data"
+FW_CFG_USER_DATA: Final = (
+    "/sys/firmware/qemu_fw_cfg/by_name/opt/podvm/user-data/raw"  # QEMU's -fw_cfg name=opt/podvm/user-data
+)
 GUEST_RUN_DIR: Final = RUN_DIR  # aa.toml, cdh.toml, auth.json, initdata, initdata.digest, as upstream lays them out
 POD_NETNS: Final = "/run/netns/podns"
 GUEST_VOLUMES_DIR: Final = "/run/cloud-volumes"  # <vol-N>: where a pod's disks are mounted

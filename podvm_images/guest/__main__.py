@@ -20,12 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
         default="external",
         help="external: wait for the image's agent on its socket; development: start the stand-in (default: external)",
     )
+    parser.add_argument(
+        "--agent-policy",
+        default=defaults.policy,
+        metavar="FILE",
+        help="the stand-in's policy where initdata brings none (default: it allows all)",
+    )
     parser.add_argument("--agent-socket", default=defaults.agent_socket, metavar="PATH", help="default: %(default)s")
     parser.add_argument(
         "--user-data",
-        default=defaults.user_data,
+        action="append",
         metavar="FILE",
-        help="read instead of the cloud's metadata service, if it exists (default: %(default)s)",
+        help=f"read instead of the cloud's metadata service, if it exists (default: {', '.join(defaults.user_data)})",
     )
     parser.add_argument(
         "--user-data-timeout", type=float, default=defaults.user_data_timeout, metavar="SECONDS", help="default: 180"
@@ -41,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             host=host,
             port=port,
             development=given.agent == "development",
+            policy=given.agent_policy,
             agent_socket=given.agent_socket,
-            user_data=given.user_data,
+            user_data=given.user_data or defaults.user_data,
             user_data_timeout=given.user_data_timeout,
             run_dir=given.run_dir,
             imds_url=given.imds,

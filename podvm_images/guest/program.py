@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,9 @@ class Options:
     host: str = "0.0.0.0"
     port: int | None = None
     development: bool = False
+    policy: str = ""  # the stand-in's, where initdata brings none; empty: it allows all
     agent_socket: str = names.KATA_AGENT_SOCKET
-    user_data: str = names.CIDATA_USER_DATA
+    user_data: Sequence[str] = (names.CIDATA_USER_DATA, names.FW_CFG_USER_DATA)
     user_data_timeout: float = 180.0
     run_dir: str = names.GUEST_RUN_DIR
     imds_url: str = imds.URL
@@ -48,7 +50,7 @@ class Options:
 def run(options: Options) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. What keeps it from serving is told in one line."""
     signal.signal(signal.SIGTERM, _end)  # PID 1 is sent no signal that it has no handler for
-    agent = Agent(options.agent_socket, (*DEVELOPMENT_AGENT, options.agent_socket) if options.development else ())
+    agent = Agent(options.agent_socket, _stand_in(options) if options.development else ())
     programs = Programs()
     try:
         service = _service(options, agent, programs)
@@ -58,6 +60,11 @@ def run(options: Options) -> int:
     uvloop.run(_serve(service, agent, programs))
     log.info("the guest has ended")
     return 0
+
+
+def _stand_in(options: Options) -> tuple[str, ...]:
+    policies = (f"{options.run_dir}/policy.rego", options.policy) if options.policy else ()
+    return (*DEVELOPMENT_AGENT, options.agent_socket, *(word for each in policies for word in ("--policy", each)))
 
 
 def _service(options: Options, agent: Agent, programs: Programs) -> Service:

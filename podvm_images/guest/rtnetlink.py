@@ -169,6 +169,9 @@ class Rtnetlink:
     def bring_up(self, index: int) -> None:
         self._exchange.do(message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP)))
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        self._exchange.do(message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attribute(_IFLA_MTU, _int(mtu))))
+
     def add_address(self, index: int, address: Address) -> None:
         """Without a route of the kernel's own to its network."""
         own = ipaddress.ip_address(address.own)

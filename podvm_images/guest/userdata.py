@@ -11,7 +11,7 @@ import binascii
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ class UserData:
 
 
 def read(
-    file: str,
+    files: Sequence[str],
     imds_url: str,
     timeout: float,
     *,
@@ -51,7 +51,7 @@ def read(
     now: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> UserData:
-    """Wait until `file` or the cloud's metadata service gives user-data, `timeout` seconds at most.
+    """Wait until one of `files` or the cloud's metadata service gives user-data, `timeout` seconds at most.
 
     Raises UserDataError, at once when what is there cannot be used: it will not change by itself.
     """
@@ -59,12 +59,13 @@ def read(
     sources = imds.candidates(dmi)
     last_said = ""
     while True:
-        if os.path.exists(file):
-            return _from_file(file)
+        for file in files:
+            if os.path.exists(file):
+                return _from_file(file)
         found, tried = _ask(imds_url, sources)
         if found is not None:
             return found
-        report = "; ".join([f"{file}: no such file", *tried])
+        report = "; ".join([*(f"{file}: no such file" for file in files), *tried])
         if now() >= deadline:
             raise UserDataError(f"no user-data within {timeout:g} s. Tried: {report}")
         if report != last_said:

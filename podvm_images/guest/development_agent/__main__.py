@@ -14,8 +14,9 @@ from adaptor import names
 from adaptor.errors import AdaptorError
 from adaptor.telemetry import logs
 from adaptor.ttrpc.aio import Server
-from podvm_images.guest.development_agent import kernel, machine, runtime
+from podvm_images.guest.development_agent import defaults, kernel, machine, runtime
 from podvm_images.guest.development_agent.children import Children
+from podvm_images.guest.development_agent.defaults import Defaults
 from podvm_images.guest.development_agent.files import Tree
 from podvm_images.guest.development_agent.ledger import Ledger, remove
 from podvm_images.guest.development_agent.sandbox import Sandbox, Surroundings
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     logs.setup(level="info")
     try:
-        asyncio.run(_serve(options.socket, os.path.abspath(options.root), options.runtime))
+        policy = _policy(options.policy)
+        asyncio.run(_serve(options.socket, os.path.abspath(options.root), options.runtime, policy))
     except (OSError, AdaptorError) as error:
         print(f"development agent: {error}", file=sys.stderr)
         return 1
@@ -48,20 +50,42 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--root", default=os.path.dirname(names.KATA_AGENT_SOCKET), help=f"directory below {BASE} to work in"
     )
     parser.add_argument("--runtime", default="", choices=["", *runtime.KNOWN], help="default: the first installed one")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="refuse what its `default` lines refuse; of several the first that exists counts (default: allow all)",
+    )
     options = parser.parse_args(arguments)
     if not os.path.abspath(options.root).startswith(f"{BASE}/"):
         parser.error(f"--root {options.root} is not below {BASE}, where the pod's files come")
     return options
 
 
-async def _serve(socket: str, root: str, wanted: str) -> None:
+def _policy(files: Sequence[str]) -> Defaults | None:
+    """Raises OSError where policies are named and none can be read."""
+    if not files:
+        return None
+    chosen = next((file for file in files if os.path.exists(file)), files[-1])
+    with open(chosen, encoding="utf-8") as stream:
+        policy = defaults.read(stream.read())
+    log.info(
+        "agent policy", file=chosen, refused=sorted(name for name, allowed in policy.allowed.items() if not allowed)
+    )
+    if policy.beyond:
+        log.warning("THE POLICY HAS RULES THAT THIS STAND-IN CANNOT EVALUATE: ITS DEFAULTS COUNT", lines=policy.beyond)
+    return policy
+
+
+async def _serve(socket: str, root: str, wanted: str, policy: Defaults | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     program = runtime.find(wanted)
     with _claimed(root):
         here = await _prepare(program, root)
-        agent = Agent(Sandbox(here), here.tree)
+        agent = Agent(Sandbox(here), here.tree, policy)
         server = Server(agent.services())
         try:
             await server.listen_unix(socket)

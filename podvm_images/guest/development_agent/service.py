@@ -16,8 +16,9 @@ from adaptor.errors import Code, StatusError
 from adaptor.protos import agent_pb2
 from adaptor.telemetry import logs
 from adaptor.ttrpc.aio import Call, Handler, Service
-from podvm_images.guest.development_agent import stats, storages
+from podvm_images.guest.development_agent import defaults, stats, storages
 from podvm_images.guest.development_agent.containers import Container
+from podvm_images.guest.development_agent.defaults import Defaults
 from podvm_images.guest.development_agent.files import Tree
 from podvm_images.guest.development_agent.processes import Process
 from podvm_images.guest.development_agent.sandbox import Sandbox
@@ -31,10 +32,11 @@ EMPTY: Final = agent_pb2.Empty()
 class Agent:
     """The two services over one sandbox."""
 
-    def __init__(self, sandbox: Sandbox, tree: Tree) -> None:
+    def __init__(self, sandbox: Sandbox, tree: Tree, policy: Defaults | None = None) -> None:
+        """Without a `policy` everything is allowed."""
         self._sandbox = sandbox
         self._tree = tree
-        self._policy = ""
+        self._policy = policy
         self._deeds: set[asyncio.Task[Any]] = set()
 
     def services(self) -> list[Service]:
@@ -68,7 +70,7 @@ class Agent:
         health: dict[str, Callable[[Any], Awaitable[Message]]] = {"Check": self._check, "Version": self._version}
         named = agent_pb2.DESCRIPTOR.services_by_name
         return [
-            Service(named["AgentService"], {name: _told(call) for name, call in calls.items()}),
+            Service(named["AgentService"], {name: self._judged(name, _told(call)) for name, call in calls.items()}),
             Service(named["Health"], {name: _told(call) for name, call in health.items()}),
         ]
 
@@ -88,8 +90,9 @@ class Agent:
         return EMPTY
 
     async def _set_policy(self, request: agent_pb2.SetPolicyRequest) -> agent_pb2.Empty:
-        self._policy = request.policy
-        log.info("policy stored, not enforced", characters=len(request.policy))
+        if self._policy is not None:
+            self._policy = defaults.read(request.policy)
+        log.info("policy stored", characters=len(request.policy), enforced=self._policy is not None)
         return EMPTY
 
     async def _copy_file(self, request: agent_pb2.CopyFileRequest) -> agent_pb2.Empty:
@@ -187,6 +190,14 @@ class Agent:
 
     def _process(self, request: Any) -> Process:
         return self._container(request).process(request.exec_id)
+
+    def _judged(self, name: str, handler: Handler) -> Handler:
+        async def judged(request: Any, call: Call) -> Message:
+            if self._policy is not None and not self._policy.allows(name):
+                raise StatusError(Code.PERMISSION_DENIED, f"{defaults.rule(name)} is blocked by policy")
+            return await handler(request, call)
+
+        return judged
 
     async def _whole(self, deed: Coroutine[Any, Any, None]) -> None:
         """Do all of `deed`, though the caller may stop waiting for it."""

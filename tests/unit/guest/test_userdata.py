@@ -56,7 +56,7 @@ def time() -> VirtualTime:
 
 def read(where: Path, time: VirtualTime, url: str, *, timeout: float = 5, dmi: str = "/nonexistent") -> UserData:
     file = str(where / "user-data")
-    return userdata.read(file, url, timeout, dmi=dmi, now=time.now, pause=time.pause)
+    return userdata.read((file,), url, timeout, dmi=dmi, now=time.now, pause=time.pause)
 
 
 @pytest.fixture
