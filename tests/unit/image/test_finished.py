@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from podvm_images.image import finished, formats, measurements
+from podvm_images.image import compare, finished, formats, measurements
 from podvm_images.image.forms import ImageFault, recognise
 from podvm_images.image.measurements import Image
 from tests.unit.image.disks import image_of, partition, small
@@ -87,6 +87,26 @@ def test_a_truncated_file_of_any_form_is_refused_by_name(
     (tmp_path / "disk").write_bytes(whole[: len(whole) * 2 // 3 if form != "qcow2" else -70_000])
     with pytest.raises(ImageFault, match=r"/disk: .*(truncated|damaged|cannot read it)"):
         finished.measured(tmp_path / "disk")
+
+
+def test_a_disk_that_lost_its_last_byte_is_truncated(tmp_path: Path, made: Path) -> None:
+    (tmp_path / "cut").write_bytes((made / "podvm.raw").read_bytes()[:-1])
+    with pytest.raises(ImageFault, match=r"speaks of (\d+) bytes, and \d+ are there: it is truncated"):
+        finished.measured(tmp_path / "cut")
+
+
+def test_a_disk_that_was_made_longer_is_the_same_in_an_archive_holes_and_all(
+    tmp_path: Path, made: Path, known: Image
+) -> None:
+    longer = tmp_path / "longer"
+    shutil.copyfile(made / "podvm.raw", longer)
+    with longer.open("r+b") as file:
+        file.truncate(longer.stat().st_size + (3 << 20) + 5)
+    as_tar(longer, tmp_path / "tar")
+    image = finished.measured(tmp_path / "tar")
+    assert image == finished.measured(longer)
+    assert image.disk == sha256(longer) != known.disk
+    assert compare.same_when_booted(image, known)
 
 
 def test_a_qcow2_that_leans_on_another_file_is_refused(tmp_path: Path, made: Path) -> None:
