@@ -6,12 +6,14 @@ from typing import Final
 
 from adaptor.cli.verbs import Verbs
 
-PARTS: Final = ("image_build",)  # modules of this room, in the order of their verbs
+PARTS: Final = ("image_build", "image_measure")  # modules of this room, in the order of their verbs
 
 _EXAMPLES: Final = """\
 examples:
   peerpods image build                                     a debug image, with the development agent, for trying things out
   peerpods image build --release --kata-agent ./kata-agent --kata-agent-sha256 HASH --kata-agent-version 3.20.0
+  peerpods image measure podvm.raw                         what a TPM will say of it
+  peerpods image verify podvm.raw measurements.json        is it the one that was published?
   peerpods image lock                                      pin today's packages anew
 """
 

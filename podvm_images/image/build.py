@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from podvm_images.image import gpt, initrd, manifest, pack, packages, rootfs, tree, wheels
+from podvm_images.image import finished, gpt, initrd, manifest, measurements, pack, packages, rootfs, tree, wheels
 from podvm_images.image.apt import Apt
 from podvm_images.image.faults import BuildFault
 from podvm_images.image.lock import Package
@@ -109,7 +109,10 @@ def _built(wanted: Wanted, work: _Work) -> Manifest:
         ("podvm-verity", gpt.VERITY[recipe.architecture], out / "root.verity"),
     ]
     pack.disk(parts, out / "podvm.raw")
-    return _manifest(wanted, version, line, found.root_hash, out)
+    made = _manifest(wanted, version, line, found.root_hash, out)
+    say("measure")
+    (out / measurements.FILE).write_text(measurements.to_json(finished.measured(out)), "utf-8")
+    return made
 
 
 def _initrd(wanted: Wanted, version: str, work: _Work, target: Path, tools: Tools) -> None:

@@ -53,15 +53,6 @@ def measure(uki: Executable) -> Measurements:
     )
 
 
-def reference_values(measurements: Measurements) -> Mapping[str, Any]:
-    """By the ids that Trustee's default policies ask for, per platform that attests with a virtual TPM."""
-    return {
-        "snp_pcr11": measurements.pcr11,  # Azure, SNP
-        "tdx_pcr11": measurements.pcr11,  # Azure, TDX
-        "tpm_pcr11": measurements.pcr11,
-    }
-
-
 def rvps_message(values: Mapping[str, Any]) -> bytes:
     """The message with which Trustee's reference value provider registers `values` (type "sample": not signed)."""
     payload = json.dumps({name: values[name] for name in sorted(values)}, separators=(",", ":")).encode()
