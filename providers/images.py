@@ -89,8 +89,15 @@ class Ledger:
 
     @classmethod
     def open(cls, image: ImageFile, cloud: str) -> "Ledger":
-        """What was written for this image; a new one, not on disk yet, where there is nothing to be believed."""
-        file, size = image.path.with_name(f"{image.path.name}.{cloud}-upload"), image.path.stat().st_size
+        """What was written for this image; a new one, not on disk yet, where there is nothing to be believed.
+
+        Raises: InvalidSpec when there is no such disk.
+        """
+        file = image.path.with_name(f"{image.path.name}.{cloud}-upload")
+        try:
+            size = image.path.stat().st_size
+        except OSError as error:
+            raise InvalidSpec(f"cannot read {image.path}: {error.strerror}") from None
         with contextlib.suppress(OSError, ValueError):
             lines = file.read_text("ascii").splitlines(keepends=True)
             head = json.loads(lines[0])

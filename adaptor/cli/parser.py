@@ -23,6 +23,7 @@ FAMILIES: Final = (
     "journal",
     "gc",
     "migrate",
+    "image",
     "simcloud",
 )  # as a stranger should read them
 

@@ -4,6 +4,7 @@ A form appears under its name when it is whole: whatever goes wrong before leave
 """
 
 import errno
+import functools
 import gzip
 import os
 import shutil
@@ -45,7 +46,7 @@ def azure(raw: Path, target: Path, *, digest: str, progress: Progress = silent) 
     with raw.open("rb") as disk, _appearing(target, size) as file:
         for start, end in sparse.extents(disk, 0, size):
             file.seek(start)
-            _copy(disk, file, start, end, lambda done: progress("copying the disk", done, size))
+            _copy(disk, file, start, end, functools.partial(_told, progress, "copying the disk", size))
         file.seek(size)
         file.write(footer)
     progress("copying the disk", size, size)
@@ -66,7 +67,7 @@ def google(raw: Path, target: Path, *, progress: Progress = silent) -> None:
             packed.write(sparse.header("disk.raw", kept, whole, MADE_AT))
             packed.write(begin + bytes(gpt.MIB - len(begin)))
             for start, stop in middle:
-                _copy(disk, packed, start, stop, lambda done: progress("packing the disk", done, size))
+                _copy(disk, packed, start, stop, functools.partial(_told, progress, "packing the disk", size))
             packed.write(end)
             packed.write(sparse.trailer(sum(stop - start for start, stop in kept)))
     progress("packing the disk", size, size)
@@ -80,7 +81,8 @@ def qemu(raw: Path, target: Path, *, progress: Progress = silent) -> None:
     command = ["qemu-img", "convert", "-m", "1", "-c", "-f", "raw", "-O", "qcow2"]
     with _appearing(target, size) as file:
         try:
-            done = subprocess.run([*command, raw, file.name], capture_output=True, text=True, errors="replace")
+            call = [*command, str(raw), file.name]
+            done = subprocess.run(call, capture_output=True, text=True, errors="replace", check=False)
         except FileNotFoundError:
             raise FormatFault("qemu-img is missing: apt-get install qemu-utils") from None
         if done.returncode:
@@ -94,14 +96,18 @@ def direct(sources: tuple[Path, ...], target: Path, *, progress: Progress = sile
     for source in sources:
         if source.parent.resolve() == target.resolve():
             raise FormatFault(f"{source} is there already: name another directory for the copies")
-        size = source.stat().st_size
+        size, what = source.stat().st_size, f"copying {source.name}"
         with source.open("rb") as given, _appearing(target / source.name, size) as file:
-            _copy(
-                given, file, 0, size, lambda done, size=size, name=source.name: progress(f"copying {name}", done, size)
-            )
+            _copy(given, file, 0, size, functools.partial(_told, progress, what, size))
 
 
-def _copy(source: IO[bytes], target: IO[bytes], start: int, end: int, tell: Callable[[int], None]) -> None:
+def _told(progress: Progress, what: str, total: int, done: int) -> None:
+    progress(what, done, total)
+
+
+def _copy(
+    source: IO[bytes], target: IO[bytes] | gzip.GzipFile, start: int, end: int, tell: Callable[[int], None]
+) -> None:
     source.seek(start)
     while start < end:
         data = source.read(min(_COPIED, end - start))

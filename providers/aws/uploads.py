@@ -251,7 +251,7 @@ class AwsImages:
     ) -> Mapping[str, Any]:
         """The answer, all pages of it; asked again where that may help, for errors of `passing` too."""
 
-        def ask() -> Mapping[str, Any]:
+        def ask() -> Any:
             try:
                 client = self._client(service)
                 if client.can_paginate(method):
@@ -261,13 +261,14 @@ class AwsImages:
                 raise
             except Exception as error:
                 made = translate(error, doing)
-                if getattr(error, "response", {}).get("Reason") in _AGAIN or isinstance(made, passing):
+                said = getattr(error, "response", None) or {}
+                if said.get("Reason") in _AGAIN or isinstance(made, passing):
                     raise Transient(made.message, code=made.code, request_id=made.request_id) from error
                 raise made from error
 
         async for attempt in retry.retrying(self._sleep, retry.attempts(_ATTEMPTS)):
             with attempt:
-                return await self._in_thread(ask)
+                return dict(await self._in_thread(ask))
         raise AssertionError("the last attempt raises")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -47,7 +47,7 @@ class Written(Snapshot):
 
     def __init__(self, account: Account, asked: Mapping[str, Any]) -> None:
         size = int(asked["VolumeSize"])
-        volume = Volume(account, _NO_VOLUME, size, None)
+        volume = cast("Any", Volume)(account, _NO_VOLUME, size, None)
         self._completed_at: float | None = None
         super().__init__(account, random_snapshot_id(), volume, asked.get("Description") or "")
         self.asked = dict(asked)
@@ -64,7 +64,7 @@ class Written(Snapshot):
 
     @status.setter
     def status(self, value: str) -> None:
-        """moto says completed of everything that it makes."""
+        """Moto says completed of everything that it makes."""
 
     @property
     def state(self) -> str:

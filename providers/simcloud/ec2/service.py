@@ -243,8 +243,8 @@ def _reason(life: Life) -> tuple[str, str]:
 def _refused(error: ServiceException, status: int = 0) -> Answer:
     request_id = str(uuid4())
     body = errors.xml(error.code, str(error.message), request_id)
-    # The header is for services that speak JSON: a fault that is injected looks the same for all of them.
-    headers = {**_named(request_id), "x-amzn-query-error": f"{error.code};Sender"}
+    # The headers are for services that speak JSON: a fault that is injected looks the same for all of them.
+    headers = {**_named(request_id), "x-amzn-query-error": f"{error.code};Sender", "x-amzn-ErrorType": error.code}
     return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", headers, error.code)
 
 
