@@ -392,6 +392,10 @@ class SupportsImages(Protocol):
         """
         ...
 
+    async def tidy(self, digest: str) -> None:
+        """Remove what the upload of a finished image left, were it cut off at its very end. Raises: as upload."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of connections and threads."""
         ...

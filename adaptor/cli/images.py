@@ -72,6 +72,8 @@ async def upload(wanted: Wanted, env: Mapping[str, str], *, as_json: bool) -> in
         with Bars() as progress:
             digest = await asyncio.to_thread(_checked, raw, manifest, progress)
             found = await opened.find(digest)
+            if found:
+                await opened.tidy(digest)
             image_id = found or await _make_image(opened, wanted, manifest, digest, progress)
     except ProviderError as error:
         raise (InvalidRequest if isinstance(error, InvalidSpec) else Unavailable)(str(error)) from error

@@ -77,6 +77,9 @@ class AwsImages:
         ledger.remove()
         return made
 
+    async def tidy(self, digest: str) -> None:
+        """See SupportsImages.tidy: the snapshot is the image's, and nothing else was made."""
+
     async def aclose(self) -> None:
         """See SupportsImages.aclose."""
         await asyncio.to_thread(self._threads.shutdown)
