@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 
@@ -353,4 +354,48 @@ class SupportsConsole(Protocol):
         Some clouds still tell of a machine that has been deleted. Raises: NotFound, Throttled, Denied, InvalidSpec
         (this machine's console is not kept), Transient.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A pod VM's disk, in the form that the cloud takes (SupportsImages.form)."""
+
+    path: Path
+    digest: str  # SHA-256 of the raw disk, in hex: what makes it this image, in whichever form
+    name: str  # what people will see in the cloud: at most 63 of [a-z0-9-]
+    architecture: str = "x86_64"  # or "arm64"
+
+
+class Progress(Protocol):
+    """Hears how far something is that takes long."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes; both 0 while something is waited for that has no measure."""
+        ...
+
+
+class SupportsImages(Protocol):
+    """A cloud that takes pod VM images; opened by a module `<cloud>.uploads`, apart from the provider of a node."""
+
+    form: str  # raw, vhd or gcp
+
+    async def find(self, digest: str) -> str:
+        """The id of the image that this disk has become, as a launch may name it; empty where there is none."""
+        ...
+
+    async def upload(self, image: ImageFile, progress: Progress) -> str:
+        """Make it an image, and return its id. What is there already is found, what was begun is gone on with.
+
+        A file `<path>.<cloud>-upload` beside the disk says how far it came; it goes with the last step.
+        Raises: as Provider.create; InvalidSpec for a disk that is not as it should be.
+        """
+        ...
+
+    async def tidy(self, digest: str) -> None:
+        """Remove what the upload of a finished image left, were it cut off at its very end. Raises: as upload."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections and threads."""
         ...

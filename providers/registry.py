@@ -1,12 +1,13 @@
 """Cloud names and where they live; imports nothing of a cloud until it is selected."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol, cast
 
-from providers.base import Ownership, Provider
+from providers.base import Ownership, Provider, SupportsImages
 from providers.settings import Faults
 
 ENTRY_POINT_GROUP: Final = "peerpods.providers"
@@ -54,8 +55,24 @@ def open_provider(name: str, config: Any, owner: Ownership) -> Provider:
 
     Raises: KeyError for an unknown cloud; ModuleNotFoundError, saying which extra to install.
     """
+    return cast("Cloud", _loaded(name, "provider")).open(config, owner)
+
+
+def open_images(name: str, config: Any, place: str) -> SupportsImages:
+    """Where this cloud's images are made. `place`: what it takes besides its settings, see docs/image-upload.md.
+
+    Raises: KeyError for an unknown cloud, or one that takes no images; InvalidSpec for a place that cannot be one;
+    ModuleNotFoundError, saying which extra to install.
+    """
+    package = BUILT_IN[name].package if name in BUILT_IN else _third_party(name)
+    if importlib.util.find_spec(f"{package}.uploads") is None:
+        raise KeyError(name)
+    return cast("SupportsImages", _loaded(name, "uploads").open(config, place))
+
+
+def _loaded(name: str, part: str) -> Any:
     try:
-        module = _module(name, "provider")
+        return _module(name, part)
     except ModuleNotFoundError as error:
         entry = BUILT_IN.get(name)
         if entry is None or (error.name or "").startswith("providers"):
@@ -63,7 +80,6 @@ def open_provider(name: str, config: Any, owner: Ownership) -> Provider:
         raise ModuleNotFoundError(
             f"the {name} provider needs {error.name}: install peerpods[{entry.extra}]", name=error.name
         ) from error
-    return module.open(config, owner)
 
 
 def _module(name: str, part: str) -> Cloud:

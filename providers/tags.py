@@ -11,6 +11,7 @@ SANDBOX: Final = "peerpods-sandbox"
 TOKEN: Final = "peerpods-token"  # noqa: S105 - a tag's name; the create's idempotency token: resolves a lost reply
 POD_NAMESPACE: Final = "peerpods-pod-namespace"
 POD_NAME: Final = "peerpods-pod-name"
+IMAGE: Final = "peerpods-image"  # SHA-256 of the disk that an image, and what it is made of, came from
 
 
 def ownership(owner: Ownership) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from adaptor.cli.verbs import Verbs
 
-PARTS: Final = ("image_build", "image_measure")  # modules of this room, in the order of their verbs
+PARTS: Final = ("image_build", "image_measure", "image_upload")  # modules of this room, in the order of their verbs
 
 _EXAMPLES: Final = """\
 examples:
@@ -14,6 +14,8 @@ examples:
   peerpods image build --release --kata-agent ./kata-agent --kata-agent-sha256 HASH --kata-agent-version 3.20.0
   peerpods image measure podvm.raw                         what a TPM will say of it
   peerpods image verify podvm.raw measurements.json        is it the one that was published?
+  peerpods image upload IMAGE --cloud aws                  an AMI of it; prints its id
+  peerpods image formats IMAGE --form qcow2                for a hypervisor of your own
   peerpods image lock                                      pin today's packages anew
 """
 

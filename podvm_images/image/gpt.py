@@ -83,6 +83,19 @@ def read(head: bytes) -> tuple[int, list[Partition]]:
     return (backup + 1) * SECTOR, [each for n in range(count) if (each := _parsed(table[n * size :][:size]))]
 
 
+def grown(head: bytes, size: int) -> tuple[bytes, bytes]:
+    """What stands at the beginning and the end of a disk of ours when it is made so large; `head`: its first MiB.
+
+    Raises: DiskFault, also for a table that others wrote: what it has more than ours would be lost.
+    """
+    own_size, partitions = read(head)
+    identity = uuid.UUID(bytes_le=_HEADER.unpack(head[SECTOR : SECTOR + _HEADER.size])[9])
+    begin, _ = write(own_size, identity, partitions)
+    if head[: len(begin)] != begin or any(head[len(begin) : MIB]):
+        raise DiskFault("the partition table was not written by `peerpods image build`: it cannot be moved")
+    return write(size, identity, partitions)
+
+
 def _check(disk_size: int, partitions: Sequence[Partition]) -> None:
     if disk_size % SECTOR or disk_size // SECTOR > _MOST_SECTORS:
         raise DiskFault(f"a disk of {disk_size} bytes cannot be: it must be whole sectors, and 2 TiB at most")

@@ -18,7 +18,7 @@ PUBLIC_IPS: Final = ("none", "auto", "elastic")
 TENANCIES: Final = ("default", "dedicated", "host")
 VOLUME_TYPES: Final = ("gp3", "gp2", "io1", "io2")
 UPSTREAMS_TEMPLATE: Final = "kata"
-SERVICES: Final = ("sts", "pricing", "service-quotas")  # besides EC2
+SERVICES: Final = ("ebs", "sts", "pricing", "service-quotas")  # besides EC2
 
 _subnet: Final = forms.matching(r"subnet-[0-9a-f]{8,17}", "a subnet's id: subnet-0123456789abcdef0")
 _group: Final = forms.matching(r"sg-[0-9a-f]{8,17}", "a security group's id: sg-0123456789abcdef0")

@@ -30,6 +30,9 @@ _IAM: Final = {
     "GetServiceQuota": "servicequotas:GetServiceQuota",
     "GetAWSDefaultServiceQuota": "servicequotas:GetAWSDefaultServiceQuota",
     "GetCallerIdentity": "sts:GetCallerIdentity",
+    "StartSnapshot": "ebs:StartSnapshot",
+    "PutSnapshotBlock": "ebs:PutSnapshotBlock",
+    "CompleteSnapshot": "ebs:CompleteSnapshot",
 }
 INSTANCE_TERMINATED: Final = "IdempotentInstanceTerminated"  # the token's instance has died; it launches no other
 
@@ -67,6 +70,7 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "TagLimitExceeded",
         "HostLimitExceeded",
         "AttachmentLimitExceeded",
+        "ServiceQuotaExceededException",
     ),
     Throttled: (
         "RequestLimitExceeded",
@@ -80,6 +84,7 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "BandwidthLimitExceeded",
         "PriorRequestNotComplete",
         "SlowDown",
+        "ConcurrentLimitExceededException",
     ),
     Denied: (
         "UnauthorizedOperation",
@@ -116,6 +121,8 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "UnsupportedOperation",
         "UnsupportedInstanceAttribute",
         "ValidationError",
+        "ValidationException",
+        "ConflictException",  # a client token that was another call's
         "VPCIdNotSpecified",
         "VPCResourceNotSpecified",
         "IdempotentParameterMismatch",
@@ -136,6 +143,7 @@ _BY_CLASS: Final[Mapping[type[ProviderError], tuple[str, ...]]] = {
         "InvalidLaunchTemplateName.NotFoundException",
         "InvalidLaunchTemplateId.VersionNotFound",
         "InvalidPlacementGroup.Unknown",
+        "ResourceNotFoundException",
         "NoSuchResourceException",  # Service Quotas' word
     ),
     Transient: (

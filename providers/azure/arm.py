@@ -147,9 +147,9 @@ class Arm:
     async def put(self, path: str, api: str, body: Body, doing: str) -> Answer:
         return await self._send("PUT", path, api, doing, [WRITE], Rank.CREATE, body=body)
 
-    async def post(self, path: str, api: str, doing: str) -> Answer:
+    async def post(self, path: str, api: str, doing: str, body: Body | None = None) -> Answer:
         """An action that asks something; ARM counts it among the writes."""
-        return await self._send("POST", path, api, doing, [WRITE], Rank.READ)
+        return await self._send("POST", path, api, doing, [WRITE], Rank.READ, body=body)
 
     async def delete(self, path: str, api: str, doing: str) -> Answer:
         """Status 204: there was none."""

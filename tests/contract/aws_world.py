@@ -203,5 +203,5 @@ async def _settings(admin: Any, endpoint_url: str) -> AwsConfig:
         instance_types=("m7g.large", "g5.xlarge"),
         confidential=False,
         endpoint_url=endpoint_url,
-        endpoint_urls=tuple((service, endpoint_url) for service in ("sts", "pricing", "service-quotas")),
+        endpoint_urls=tuple((service, endpoint_url) for service in ("ebs", "sts", "pricing", "service-quotas")),
     )

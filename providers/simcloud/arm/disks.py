@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from azure.mgmt.compute import models
 
-from providers.simcloud.arm import schema, skus
+from providers.simcloud.arm import schema, skus, uploads
 from providers.simcloud.arm.desk import Asked, Desk, Handlers, Reply, check_etag
 from providers.simcloud.arm.errors import Refused
 from providers.simcloud.arm.listing import page
@@ -63,7 +63,9 @@ class Disks:
     def _new(self, group: str, name: str, body: Mapping[str, Any]) -> Resource:
         properties = dict(body.get("properties") or {})
         option = (properties.get("creationData") or {}).get("createOption", "")
-        if option not in ("Empty", "FromImage", "Copy"):
+        if option == "Upload":
+            properties = {**uploads.check_new(properties), "diskState": "ReadyToUpload"}
+        elif option not in ("Empty", "FromImage", "Copy"):
             raise Refused("InvalidParameter", f"simcloud makes no disk with createOption '{option}'.", target="disk")
         if option == "Empty" and not properties.get("diskSizeGB"):
             raise Refused(
@@ -101,7 +103,7 @@ class Disks:
                 "diskSizeGB": 8,
                 **properties,
                 "uniqueId": str(uuid.uuid4()),
-                "diskState": "Unattached",
+                "diskState": properties.get("diskState", "Unattached"),
             },
         )
         resource.properties["timeCreated"] = resource.created.isoformat()
@@ -140,6 +142,8 @@ class Disks:
             return Reply(204)
         if users := holders(disk):
             raise Refused("OperationNotAllowed", f"Disk {disk.name} is attached to VM {users[0]}.")
+        if disk.properties["diskState"] == "ActiveUpload":
+            raise Refused("OperationNotAllowed", f"Disk {disk.name} has an active shared access signature.")
         self._world.remove(disk)
         return accepted(self._desk, asked, disk.id)
 

@@ -13,6 +13,7 @@ from providers.simcloud.arm.state import (
     GALLERY_VERSION,
     GROUP,
     IMAGE,
+    Resource,
     ResourceId,
     World,
     id_of,
@@ -117,8 +118,24 @@ def _from_id(world: World, text: str) -> Image:
     if found.type == IMAGE:
         made: Mapping[str, Any] = found.properties
         return Image(found.id, made.get("hyperVGeneration", "V1"))
-    definition = _DEFINITIONS[parsed.names[1].lower()]
-    return _with_id(definition, found.id)
+    return _described(world, found)
+
+
+def _described(world: World, found: Resource) -> Image:
+    """A definition or version of one of the subscription's galleries."""
+    definition = world.find(found.id.partition("/versions/")[0], GALLERY_IMAGE)
+    assert definition is not None, "a version has a definition"
+    about = definition.properties
+    features = {each["name"]: each["value"] for each in about.get("features") or []}
+    stored = (found.properties.get("storageProfile") or {}).get("osDiskImage") or {}
+    return Image(
+        found.id,
+        about.get("hyperVGeneration", "V1"),
+        about.get("architecture", "x64") == "Arm64",
+        features.get("SecurityType", ""),
+        int(stored.get("sizeInGB", _SIZE_GB)),
+        about["osState"] == "Specialized",
+    )
 
 
 def _from_community(text: str) -> Image:
@@ -189,7 +206,7 @@ def _version(world: World, image: Image) -> dict[str, Any]:
 
 
 class Images:
-    """The actions on images: all of them read."""
+    """The actions that read images."""
 
     def __init__(self, desk: Desk) -> None:
         self._world = desk.world

@@ -15,12 +15,14 @@ from providers.simcloud.arm.desk import Asked, Desk, Reply
 from providers.simcloud.arm.diagnostics import Diagnostics
 from providers.simcloud.arm.disks import Disks
 from providers.simcloud.arm.errors import Refused
+from providers.simcloud.arm.galleries import Galleries
 from providers.simcloud.arm.identity import Issuer
 from providers.simcloud.arm.images import Images
 from providers.simcloud.arm.limits import Limits
 from providers.simcloud.arm.nics import Network
 from providers.simcloud.arm.operations import Operations
 from providers.simcloud.arm.state import DISK, GROUP, NIC, SUBSCRIPTION, VM, World, id_of
+from providers.simcloud.arm.uploads import PAGES, Uploads
 from providers.simcloud.arm.vm_belongings import Belongings
 from providers.simcloud.arm.vm_launch import Launcher, seeded
 from providers.simcloud.arm.vm_view import Vm
@@ -64,7 +66,9 @@ class Arm:
         self._limits = Limits(options.rate_limits)
         whole = Account(desk, lambda: [load for vm in self.machines.known.values() if (load := vm.load)])
         self._diagnostics = Diagnostics(self.machines)
-        rooms = (self.machines, self.network, disks, Images(desk), whole, self._diagnostics)
+        self.uploads = Uploads(desk)
+        images_ = (Images(desk), Galleries(desk), self.uploads)
+        rooms = (self.machines, self.network, disks, *images_, whole, self._diagnostics)
         self._handlers = {action: handler for room in rooms for action, handler in room.handlers().items()}
 
     def facts(self) -> dict[str, str]:
@@ -107,6 +111,8 @@ class Arm:
         left: dict[str, str] = {}
         try:
             asked = self._asked(call)
+            if call.action in PAGES:
+                return self.uploads.perform(call, asked)
             if call.action not in _OPEN:
                 left = self._admit(call, asked)
             reply = self._open(asked) if call.action in _OPEN else self._handlers[call.action](asked)
@@ -202,7 +208,7 @@ class Arm:
 
 
 def _body(call: Call) -> dict[str, Any]:
-    if not call.body or call.method not in ("PUT", "PATCH", "POST"):
+    if not call.body or call.method not in ("PUT", "PATCH", "POST") or call.action in PAGES:
         return {}
     try:
         body = json.loads(call.body)

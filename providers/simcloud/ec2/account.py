@@ -59,6 +59,9 @@ class Bought:
 class Image(Ami):
     """An image with the volumes it was registered with; moto's own all have the same one."""
 
+    tpm_support: str | None = None
+    imds_support: str | None = None
+    ena_support: bool = True
     volumes: list[dict[str, Any]] | None = None  # as BlockDeviceMappings; None: one root volume
 
     @property

@@ -14,9 +14,8 @@ from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
-from moto.ec2.utils import random_ami_id
 
-from providers.simcloud.ec2 import catalog, checks, describe, prices, tags
+from providers.simcloud.ec2 import catalog, checks, describe, prices, registering, tags
 from providers.simcloud.ec2.account import Account, Note, Reservation
 from providers.simcloud.ec2.belongings import Belongings
 from providers.simcloud.ec2.errors import Refused
@@ -222,26 +221,9 @@ class Api(Belongings):
 
     def register_image(self) -> ActionResult:
         """Moto keeps nothing but the name."""
-        account, params = self._desk.account, self.params
-        name = params.get("Name") or ""
-        for known in account.amis.values():
-            if known.name == name and known.owner_id == account.account_id:
-                raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {known.id}")
-        volumes = [
-            {**each, "Ebs": {"DeleteOnTermination": True, **_of_snapshot(account, each["Ebs"])}}
-            for each in params.get("BlockDeviceMappings") or []
-            if each.get("Ebs")
-        ]
-        root = params.get("RootDeviceName") or "/dev/sda1"
-        if root not in [each["DeviceName"] for each in volumes]:
-            raise Refused("InvalidBlockDeviceMapping", f"No snapshot is mapped to the root device {root}")
+        volumes = registering.check(self._desk.account, self.params)
         self.error_on_dryrun()
-        architecture = params.get("Architecture") or "i386"  # EC2's own default, good for nothing
-        image = account.add_image(random_ami_id(), name, architecture, root, params.get("BootMode"))
-        image.description, image.volumes = params.get("Description"), volumes
-        for specification in params.get("TagSpecifications") or []:
-            image.add_tags(tags.check(specification.get("Tags") or []))
-        return ActionResult({"ImageId": image.id})
+        return ActionResult({"ImageId": registering.register(self._desk.account, self.params, volumes).id})
 
     # -- tags and interfaces ----------------------------------------------------------------------
 
@@ -298,15 +280,6 @@ class Api(Belongings):
             after = {"Code": note.instance.state_code, "Name": note.instance.state}
             changes.append({"InstanceId": note.instance.id, "PreviousState": before, "CurrentState": after})
         return changes
-
-
-def _of_snapshot(account: Account, ebs: Mapping[str, Any]) -> dict[str, Any]:
-    """A volume as large as its snapshot, unless it says otherwise. Raises Refused for one that does not exist."""
-    if not ebs.get("SnapshotId"):
-        return dict(ebs)
-    if ebs["SnapshotId"] not in account.snapshots:
-        raise Refused("InvalidSnapshot.NotFound", f"The snapshot '{ebs['SnapshotId']}' does not exist.")
-    return {"VolumeSize": account.snapshots[ebs["SnapshotId"]].volume.size, **ebs}
 
 
 def _refuse_protected(notes: Sequence[Note], attribute: str, name: str, participle: str) -> None:

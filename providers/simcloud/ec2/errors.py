@@ -12,6 +12,7 @@ _STATUS: Final = {
     "InsufficientAddressCapacity": 500,
     "InternalError": 500,
     "InternalFailure": 500,
+    "InternalServerException": 500,
     "RequestLimitExceeded": 503,
     "ServiceUnavailable": 503,
     "Unavailable": 503,

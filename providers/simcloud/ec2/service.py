@@ -16,7 +16,7 @@ from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores, get_service_model, utcnow
 from moto.ec2.models.instances import StateReason
 
-from providers.simcloud.ec2 import errors, neighbours
+from providers.simcloud.ec2 import blocks, errors, neighbours
 from providers.simcloud.ec2.account import AMI, ARM_AMI, SECURITY_GROUP, Account, Note
 from providers.simcloud.ec2.api import Api, Desk
 from providers.simcloud.ec2.belongings import let_go
@@ -37,7 +37,7 @@ _FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"
 _ENDPOINT: Final = "http://127.0.0.1/"  # which moto would read a region from, were there one in it
 _COMMON: Final = frozenset({"Action", "Version"})
 _CREDENTIAL: Final = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>ec2|sts|pricing|servicequotas)/aws4_request,"
+    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>ec2|ebs|sts|pricing|servicequotas)/aws4_request,"
     r"\s*SignedHeaders=[^,]+,\s*Signature=[0-9a-f]{64}"
 )
 _CODES: Final = {
@@ -96,7 +96,7 @@ class Ec2:
         return "aws", {
             "endpoint_url": endpoint_url,
             "region": self._region,
-            "endpoint_urls": ",".join(f"{name}={endpoint_url}" for name in ("sts", "pricing", "service-quotas")),
+            "endpoint_urls": ",".join(f"{name}={endpoint_url}" for name in ("ebs", "sts", "pricing", "service-quotas")),
             "subnet_ids": [self.account.subnet],
             "security_group_ids": [SECURITY_GROUP],
             "image": AMI,
@@ -106,7 +106,8 @@ class Ec2:
         """See Cloud.read."""
         sources = (urlsplit(target).query, body.decode("utf-8", "replace"))
         form = {key: value for text in sources for key, value in parse_qsl(text, keep_blank_values=True)}
-        return Call(form.get("Action", "") or neighbours.target(headers), form, method, target, headers, body)
+        action = form.get("Action", "") or neighbours.target(headers) or blocks.action(method, target)
+        return Call(action, form, method, target, headers, body)
 
     def refusal(self, code: str, message: str, status: int) -> Answer:
         """See Cloud.refusal."""
@@ -116,6 +117,8 @@ class Ec2:
         """See Cloud.perform."""
         service = self._service(call)
         try:
+            if service == "ebs":
+                return blocks.perform(call, self.account)
             if service != "ec2":
                 return neighbours.perform(service, call, self.account, self._faults)
             self._admit(call)
@@ -133,9 +136,11 @@ class Ec2:
         return [self._view(note) for note in self.account.notes.values()]
 
     def age(self, resource_id: str, seconds: float) -> None:
-        """Have an instance or volume be made so much earlier. Raises KeyError for another or unknown one."""
+        """Have an instance or volume be made, a snapshot have been written to so much earlier. Raises KeyError for another or unknown one."""
         if resource_id in self.account.notes:
             self.account.notes[resource_id].instance.launch_time -= timedelta(seconds=seconds)
+        elif isinstance(snapshot := self.account.snapshots.get(resource_id), blocks.Written):
+            snapshot.touched_at -= seconds
         else:
             self.account.volumes[resource_id].create_time -= timedelta(seconds=seconds)
 
@@ -238,8 +243,8 @@ def _reason(life: Life) -> tuple[str, str]:
 def _refused(error: ServiceException, status: int = 0) -> Answer:
     request_id = str(uuid4())
     body = errors.xml(error.code, str(error.message), request_id)
-    # The header is for services that speak JSON: a fault that is injected looks the same for all of them.
-    headers = {**_named(request_id), "x-amzn-query-error": f"{error.code};Sender"}
+    # The headers are for services that speak JSON: a fault that is injected looks the same for all of them.
+    headers = {**_named(request_id), "x-amzn-query-error": f"{error.code};Sender", "x-amzn-ErrorType": error.code}
     return Answer(status or errors.status(error.code), body, "text/xml;charset=UTF-8", headers, error.code)
 
 
