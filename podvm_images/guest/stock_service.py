@@ -20,10 +20,13 @@ from adaptor.ttrpc.connection import ClientConnection, RequestReceived, Response
 from podvm_images.guest import bind, rewrite
 from podvm_images.guest.agent import Agent
 from podvm_images.guest.network import Network
+from podvm_images.guest.rtnetlink import Rtnetlink
 from podvm_images.guest.stock import Stock
 
 SERVICES: Final = (names.AGENT_SERVICE, names.HEALTH_SERVICE)
 AGENT_TIMEOUT: Final = 150.0  # seconds, as in upstream's forwarder
+NETWORK_TIMEOUT: Final = 60.0  # seconds for the VM's own network: user-data may be there before it
+_LOOK: Final = 0.1
 _CHUNK: Final = 65536
 
 log = logs.get(__name__)
@@ -78,6 +81,7 @@ class StockService:
             raise StatusError(Code.FAILED_PRECONDITION, f"this VM was bound to {pod} before: it takes no other")
         plan = self._network.understand(request.network)
         provision = bind.provision(request)
+        await _reachable(plan.worker)
         bind.write(self._run_dir, provision.files)
         if provision.ignored:
             log.warning("initdata has entries that nothing here reads", entries=provision.ignored)
@@ -135,3 +139,18 @@ class StockService:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(StatusError(Code.UNAVAILABLE, "the pod VM's agent closed its connection"))
+
+
+async def _reachable(worker: str) -> None:
+    """Return once there is a route to it. Raises StatusError."""
+    deadline = asyncio.get_running_loop().time() + NETWORK_TIMEOUT
+    while True:
+        try:
+            with contextlib.closing(Rtnetlink()) as network:
+                network.way_to(worker)
+                return
+        except OSError as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                why = f"this VM has no route to the worker {worker} after {NETWORK_TIMEOUT:g} s: {error.strerror}"
+                raise StatusError(Code.DEADLINE_EXCEEDED, why) from error
+        await asyncio.sleep(_LOOK)
