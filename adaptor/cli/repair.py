@@ -148,6 +148,11 @@ def _print_findings(
         state = fold(own)
         owned.add(state.instance_id)
         print(f"  adopt          {state.spec.pod:<32} {sandbox[:_SHOWN_ID]:<{_SHOWN_ID}}  VM {state.instance_id}")
+    if unknown := sum(fold(own).network is None for _, own in entries):
+        print(
+            f"note: the tunnels of {unknown} of these pods are not known: they go on as they are, and no adaptor looks for "
+            "what is left of others before these pods have ended"
+        )
     for sandbox in lost:
         print(
             f"  no VM          {'':<32} {sandbox[:_SHOWN_ID]:<{_SHOWN_ID}}  the relay carries it, the cloud does not list it"

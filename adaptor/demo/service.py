@@ -26,7 +26,7 @@ while (1) {
     while (my $line = <$client>) {
         $path = $1 if $line =~ /^GET (\\S+)/;
         next unless $line =~ /^\\r?$/;
-        my $body = "$path from " . (uname)[1] . ' to ' . $client->peerhost;
+        my $body = "$path from " . (uname)[1] . ' to ' . $client->peerhost =~ s/^::ffff://r;
         print $client "HTTP/1.1 200 OK\\r\\nContent-Length: " . length($body) . "\\r\\n\\r\\n" . $body;
     }
     exit 0;
@@ -124,7 +124,7 @@ class Client:
             words = (await reader.readexactly(min(length, _BOUND))).decode().split()
         match words:
             case [answered, "from", host, "to", client] if answered == path:
-                return Answer(path, host, client.removeprefix("::ffff:"), time.perf_counter() - began)
+                return Answer(path, host, client, time.perf_counter() - began)
             case _:
                 raise NoAnswer(f"{self._address} answered {' '.join(words)!r} when asked for {path}")
 

@@ -5,6 +5,6 @@
     sandbox ──► hosts ──► operations ──► worker ──► devices, nftables       probe: does the VM answer?
 
 `hosts.HostNetworks` is what the sandbox's life calls (`rooms.Tunnels`). operations, inspect, plan, vxlan decide; worker,
-devices, nftables and netlink act, on one thread. Nothing here makes, moves or names a namespace: they belong to the
-container runtime. Nothing of a pod's namespace is changed besides what is ours, so that its end leaves it as it was.
+devices, nftables, netlink and filters act, on one thread. Nothing here makes, moves or names a namespace: they belong
+to the container runtime. Nothing of a pod's namespace is changed besides what is ours, so that its end leaves it as it was.
 """

@@ -178,7 +178,7 @@ class Userspace(_Linked):
             if served and not self._spawn:
                 self._tell(wireguard.RESET)
             elif served:
-                with telling(f"see {PROGRAM} end, which served {self.device}"):
+                with telling(f"see {PROGRAM} end, which served {self.device}", but=errno.ECONNRESET):
                     while watched.recv(4096):
                         pass
 

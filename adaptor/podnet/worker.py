@@ -30,6 +30,7 @@ from adaptor.podnet.plan import PodNetwork, Tunnel, WireGuard
 
 _T = TypeVar("_T")
 
+_FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
 _NO_SUPPORT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT})
 
 
@@ -50,7 +51,7 @@ class Worker:
         self._host = self._table = self._visitor = None
 
     def describe(self, netns: str, ours: Sequence[str]) -> PodNetwork:
-        """What the pod's namespace holds besides our devices. Raises: InvalidRequest."""
+        """What the pod's namespace holds besides our devices. Raises: InvalidRequest, Unavailable."""
         try:
             with namespaces.opened(netns) as descriptor:
                 if descriptor is None:
@@ -58,7 +59,8 @@ class Worker:
                 with self._at_home().inside(descriptor):
                     rows = netlink.read_here()
         except OSError as error:
-            raise InvalidRequest(f"the pod's network namespace {netns} cannot be read: {error}") from error
+            said = f"the pod's network namespace {netns} cannot be read: {_said(error)}"
+            raise (Unavailable if error.errno in _FORBIDDEN else InvalidRequest)(said) from error
         return inspect.describe(netns, rows, ours)
 
     def address(self, known: str, interface: str | None) -> str:
@@ -221,6 +223,6 @@ def _meaning(tunnel: Tunnel, operation: Operation, error: OSError) -> AdaptorErr
 
 def _said(error: OSError) -> str:
     said = error.strerror or str(error)
-    if error.errno in (errno.EPERM, errno.EACCES):
+    if error.errno in _FORBIDDEN:
         return f"{said}. The adaptor needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN"
     return said

@@ -133,11 +133,8 @@ def _vm(found: tuple[Way, ...]) -> None:
                 gateway = {"gateway": way.out.gateway, "flags": _ONLINK} if way.out.gateway else {}
                 ip.route("replace", family=family, dst=_everything(way), oif=way.out.index, table=TABLE, **gateway)
     if any(way.family == 4 for way in found):
-        for name in sorted({DEVICE, *(card.name for way in found for card in (way.first, way.out) if card)}):
+        for name in sorted({DEVICE, *(card.name for way in found for card in egress_layout.cards(way))}):
             _sysctl(f"ipv4/conf/{name}/forwarding", 1)
-    for way in found:
-        if way.family == 4 and way.out is not None and way.out != way.first:
-            _sysctl(f"ipv4/conf/{way.out.name}/rp_filter", 2)  # the VM's own way to whoever answers is the first card
 
 
 def _pod(found: tuple[Way, ...], tunnels: list[str]) -> None:

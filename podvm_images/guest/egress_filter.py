@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from podvm_images.guest.egress_layout import DEVICE, MARK, Card, Way
+from podvm_images.guest.egress_layout import DEVICE, MARK, Way, cards
 
 TABLE: Final = "peerpods-egress"  # family inet, in the VM and in podns
 INET: Final = 1
@@ -48,14 +48,12 @@ def in_vm(ways: Sequence[Way], tcp_ports: Sequence[int], udp_ports: Sequence[int
     yield _rule("input", _iif(DEVICE), _verdict(_DROP))
     yield _rule("forward", _iif(DEVICE), _verdict(_GOTO, "pod"))
     yield _rule("forward", _oif(DEVICE), _state(_RETURNING), _verdict(_ACCEPT))
-    yield _rule("forward", _oif(DEVICE), _verdict(_DROP))
-    for name in sorted({card.name for way in ways for card in _cards(way)}):
-        yield _rule("forward", _iif(name), _verdict(_DROP))  # it forwards for the pod, and for nobody else
+    yield _rule("forward", _verdict(_DROP))  # it forwards for the pod, and for nobody else
     yield _rule("pod", _state(_INVALID), _verdict(_DROP))
     for way in ways:
         for address in way.addresses:
             yield _rule("pod", _address(address, _SOURCE), _verdict(_GOTO, "checked"))
-            for name in sorted({card.name for card in _cards(way)}):
+            for name in sorted({card.name for card in cards(way)}):
                 yield _rule("postrouting", _address(address, _SOURCE), _oif(name), [_expression("masq")])
     yield _rule("pod", _verdict(_DROP))
     yield from _checked(ways, tcp_ports, udp_ports)
@@ -100,13 +98,6 @@ def _hop(ways: Sequence[Way]) -> Iterator[Statement]:
         for network in way.metadata:
             ttl = _expression("payload", base=1, offset=offset, len=1, sreg=_R1, **summed)
             yield _rule("prerouting", _iif(way.first.name), _network(network, _SOURCE), [_immediate(_TTL), ttl])
-
-
-def _cards(way: Way) -> Iterator[Card]:
-    if way.metadata:
-        yield way.first
-    if way.out is not None:
-        yield way.out
 
 
 def _chain(name: str, hook: int, priority: int = 0, kind: str = "filter") -> Statement:

@@ -120,9 +120,17 @@ def ways(plan: GuestPlan, links: Sequence[Link], defaults: Sequence[Default]) ->
     return found
 
 
+def cards(way: Way) -> Iterator[Card]:
+    """Those that it leaves by."""
+    if way.metadata:
+        yield way.first
+    if way.out is not None:
+        yield way.out
+
+
 def mtu(found: Sequence[Way]) -> int:
     """Of the pair: no more than any card that it leads to."""
-    return min(card.mtu for way in found for card in (way.first, way.out) if card is not None)
+    return min(card.mtu for way in found for card in cards(way))
 
 
 def told(way: Way) -> str:

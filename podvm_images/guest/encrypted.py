@@ -5,6 +5,7 @@ plan ─► device ppwg0, listening; the worker's key, wherever it calls from �
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from adaptor import names
@@ -30,9 +31,10 @@ class Encrypted:
     def wants(self) -> str:
         """What this VM lacks for WireGuard; empty: nothing. Milliseconds, once."""
         if self._wants is None:
-            kernel = wireguard_choice.kernel_wants()
-            userspace = wireguard_choice.userspace_wants() if kernel else ""
-            self._wants = f"{kernel}; {userspace}" if userspace else ""
+            # The kernel last: asking it loads its module, for which no pod that needs none should wait.
+            userspace = wireguard_choice.userspace_wants()
+            kernel = wireguard_choice.kernel_wants() if userspace else ""
+            self._wants = f"{kernel}; {userspace}" if kernel else ""
         return self._wants
 
     def check(self, plan: GuestPlan) -> None:
@@ -94,11 +96,9 @@ async def _keep(endpoint: Endpoint) -> None:
 
 async def _ended() -> None:
     """Until the process that serves our device is gone."""
-    try:
+    with suppress(OSError):  # it may be so already; and killed, it resets the connection
         reader, writer = await asyncio.open_unix_connection(f"{SOCKETS}/{names.WIREGUARD_DEVICE}.sock")
-    except OSError:
-        return
-    try:
-        await reader.read()
-    finally:
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()

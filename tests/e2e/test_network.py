@@ -166,52 +166,48 @@ async def largest_datagram(address: str) -> int:
             return len(await asyncio.get_running_loop().sock_recv(probe, 65536))
 
 
-async def test_a_pods_address_is_its_containers_in_the_vm(world: World) -> None:
-    async with pod(world, "web") as web:
-        with Wiretap("sim-") as tap:
-            answer = await service.ask(web.network.ipv4, "/hello")
-        assert any(b"GET /hello" in packet for packet in tap.packets), "by the cloud's network"
-        assert (answer.host, answer.client) == ("web", str(cni.IPV4[1]))
-        seen = await web.run(["perl", "-e", INTERFACE])
-        assert seen == f"{hardware_address(web.network.netns)} {cni.MTU}"
-        await web.echo()
-        assert await largest_datagram(web.network.ipv4) == cni.MTU - 28
-        bulk = random.Random(1).randbytes(5 << 20)
-        async with on_the_worker(bulk) as (port, clients):
-            command = ["bash", "-c", f"md5sum < /dev/tcp/{cni.IPV4[1]}/{port}"]
-            assert (await web.run(command)).split()[0] == hashlib.md5(bulk).hexdigest()
-            assert clients == [web.network.ipv4]
-        (instance,) = await world.instances()
-        assert "AWS metadata" in instance["console"], "the VM itself has the metadata service"
-        assert (await web.run(service.asker(METADATA, "/latest/user-data", 80))).startswith(service.NONE)
-
-
-async def test_what_a_pod_had_on_the_worker_goes_with_it(world: World) -> None:
+async def test_a_pods_address_is_its_containers_in_the_vm_and_nothing_of_it_stays_on_the_worker(world: World) -> None:
     with world.pod_network():  # for the bridge, and a neighbour who is not to notice anything
         before = netdump.dump()
-        async with pod(world, "brief") as brief:
-            assert netdump.dump() != before
-            assert vnis(brief.network.netns)
+        async with pod(world, "web") as web:
+            assert vnis(web.network.netns)
+            with Wiretap("sim-") as tap:
+                answer = await service.ask(web.network.ipv4, "/hello")
+            assert (answer.host, answer.client) == ("web", str(cni.IPV4[1]))
+            assert any(b"GET /hello" in packet for packet in tap.packets), "by the cloud's network"
+            seen = await web.run(["perl", "-e", INTERFACE])
+            assert seen == f"{hardware_address(web.network.netns)} {cni.MTU}"
+            await web.echo()
+            assert await largest_datagram(web.network.ipv4) == cni.MTU - 28
+            await much_arrives_whole(web)
+            (instance,) = await world.instances()
+            assert "AWS metadata" in instance["console"], "the VM itself has the metadata service"
+            assert (await web.run(service.asker(METADATA, "/latest/user-data", 80))).startswith(service.NONE)
         await clean(world)
         assert netdump.dump() == before
 
 
-async def test_pods_of_one_node_reach_each_other_and_a_services_address(world: World) -> None:
-    async with pod(world, "one") as one, pod(world, "two") as two:
+async def much_arrives_whole(web: Pod) -> None:
+    """Megabytes, from a server on the worker to the container, which is known there by the pod's address."""
+    bulk = random.Random(1).randbytes(5 << 20)
+    async with on_the_worker(bulk) as (port, clients):
+        got = await web.run(["bash", "-c", f"md5sum < /dev/tcp/{cni.IPV4[1]}/{port}"])
+    assert got.split()[0] == hashlib.md5(bulk).hexdigest()
+    assert clients == [web.network.ipv4]
+
+
+async def test_pods_of_one_node_reach_each_other_by_both_families_and_a_services_address(world: World) -> None:
+    async with pod(world, "one") as one, pod(world, "two", (4, 6)) as two, pod(world, "six", (6,)) as six:
         assert await one.run(service.asker(two.network.ipv4, "/hi")) == f"/hi from two to {one.network.ipv4}"
         assert await two.run(service.asker(one.network.ipv4, "/hi")) == f"/hi from one to {two.network.ipv4}"
+        assert await six.run(service.asker(two.network.ipv6, "/hi")) == f"/hi from two to {six.network.ipv6}"
+        assert await two.run(service.asker(six.network.ipv6, "/hi")) == f"/hi from six to {two.network.ipv6}"
+        for address in (two.network.ipv4, two.network.ipv6, six.network.ipv6):
+            assert (await service.ask(address)).host in ("two", "six")
         with dnat.service("10.96.0.10", 80, two.network.ipv4, service.PORT):
             assert await one.run(service.asker("10.96.0.10", "/svc", 80)) == f"/svc from two to {cni.IPV4[1]}"
         assert (await one.run(service.asker("10.96.0.10", "/svc", 80))).startswith(service.NONE)
-        assert len(vnis(one.network.netns) | vnis(two.network.netns)) == 2
-
-
-@pytest.mark.parametrize("families", [(4, 6), (6,)], ids=["dual-stack", "ipv6-only"])
-async def test_a_pod_has_its_ipv6_address_too(world: World, families: tuple[int, ...]) -> None:
-    async with pod(world, "six", families) as six:
-        for address in filter(None, (six.network.ipv4, six.network.ipv6)):
-            assert (await service.ask(address, "/")).host == "six"
-        assert await six.run(service.asker(str(cni.IPV6[1]), "/", 1)) == "no answer: Connection refused"
+        assert len(set().union(*(vnis(each.network.netns) for each in (one, two, six)))) == 3
 
 
 async def test_nothing_of_the_traffic_is_lost_when_adaptor_and_relay_are_replaced(world: World) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +18,12 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from adaptor import names
 from adaptor.pki import NodePki
 from adaptor.protos import ttrpc_pb2
-from adaptor.protos.agent_pb2 import CreateContainerRequest
+from adaptor.protos.agent_pb2 import CreateContainerRequest, CreateSandboxRequest
 from adaptor.relay.client import RelayClient, Session, SessionState, ensure_relay
 from adaptor.ttrpc.frames import HEADER, Frame, MessageType, encode
 from tests.worlds.cable import UNCUT
 from tests.worlds.carried import Carried, carried
-from tests.worlds.recording import NAMES, Answer, Connection, Recording, Request, impersonate, load, play
+from tests.worlds.recording import NAMES, Answer, Connection, Recording, Request, Step, impersonate, load, play
 from tests.worlds.wire import PATIENCE, Wire
 
 
@@ -87,10 +88,24 @@ def frames(kind: type[Request | Answer], connection: Connection) -> list[bytes]:
     return [step.frame for step in connection.steps if isinstance(step, kind)]
 
 
+def as_the_agent_hears(connection: Connection) -> Connection:
+    """What the VM passes on: the pod's name servers are not to become its own (`podvm_images.guest.rewrite`)."""
+    steps: list[Step] = []
+    for step in connection.steps:
+        if isinstance(step, Request) and isinstance(step.message, CreateSandboxRequest):
+            without = CreateSandboxRequest()
+            without.CopyFrom(step.message)
+            del without.dns[:]
+            steps.append(replace(step, message=without))
+        else:
+            steps.append(step)
+    return replace(connection, steps=steps)
+
+
 def check_unchanged(pod: Carried, session: Session, connection: Connection) -> None:
     """Shim and agent got exactly the other's bytes, frame by frame in order; and the relay counted them."""
     sent, answered = frames(Request, connection), frames(Answer, connection)
-    assert pod.at_agent == sent
+    assert pod.at_agent == frames(Request, as_the_agent_hears(connection))
     assert pod.at_shim == answered
     assert session.requests == len(sent)
     assert session.bytes_to_guest == sum(map(len, sent))
@@ -177,7 +192,7 @@ async def test_with_all_gpus_only_create_container_differs_and_only_by_the_annot
         assert (await pod.session()).requests == len(recording.agent.requests)
     assert pod.at_shim == frames(Answer, recording.agent)
     containers = 0
-    for request, got in zip(recording.agent.requests.values(), pod.at_agent, strict=True):
+    for request, got in zip(as_the_agent_hears(recording.agent).requests.values(), pod.at_agent, strict=True):
         if request.method == "CreateContainer":
             assert got != request.frame
             assert without_annotation(got) == request.frame
@@ -212,7 +227,8 @@ async def test_five_pods_at_once_with_both_ends_at_their_own_pace(start: Start) 
     async def pod_of(recording: Recording) -> None:
         async with start(recording) as pod:
             outcomes, _ = await asyncio.gather(
-                play(recording.agent, pod.connect), impersonate(recording.agent, pod.agent.reader, pod.agent.writer)
+                play(recording.agent, pod.connect),
+                impersonate(as_the_agent_hears(recording.agent), pod.agent.reader, pod.agent.writer),
             )
             expected = {step.stream_id: step.outcome for step in recording.agent.steps if isinstance(step, Answer)}
             assert outcomes == expected

@@ -245,9 +245,10 @@ def test_a_filter_that_somebody_added_to_our_qdisc_stays(world: World, pod: str)
 def test_without_the_right_to_do_it_the_adaptor_says_which_it_needs(world: World, pod: str) -> None:
     async def attempt() -> str:
         networks = HostNetworks()
-        tunnel = await intended(networks, pod)
         with pytest.raises(Unavailable) as failure:
-            await networks.open(tunnel)
+            await networks.open(Tunnel(pod, 4789, (Cord("eth0", 555_000, "vxlan1"),), VM, "10.0.0.1"))
+        with pytest.raises(Unavailable, match="CAP_NET_ADMIN"):
+            await networks.intend(pod)
         await networks.aclose()
         return str(failure.value)
 

@@ -1,8 +1,11 @@
 """Both halves of an encrypted pod network: the worker's HostNetworks and the VM's guest, with real wireguard-go."""
 
 import asyncio
+import ipaddress
 import json
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +19,12 @@ from adaptor.podnet import wireguard_choice
 from adaptor.podnet.encryption import Encryption
 from adaptor.podnet.hosts import HostNetworks
 from adaptor.podnet.plan import Tunnel, to_json
-from adaptor.podnet.wireguard import PrivateKey
+from adaptor.podnet.wireguard import PrivateKey, inner_address
 from adaptor.podnet.wireguard_device import Endpoint, Userspace
 from podvm_images.guest.network import Network
 from tests.podnet.test_tunnels import ping
 from tests.podnet.world import World, changed
+from tests.unit.guest.vm import listener
 from tests.unit.podnet.netns import capture
 from tests.unit.podnet.test_wireguard_device import served_by
 
@@ -151,6 +155,62 @@ def test_an_adaptor_that_starts_anew_leaves_tunnels_alone_and_takes_away_what_no
 
     world.worker.do(lambda: asyncio.run(lost()))
     assert not served_by(world.worker)
+
+
+def test_what_comes_by_another_way_than_wireguard_does_not_reach_the_pods_side(world: World, tmp_path: Path) -> None:
+    pod, vm = reachable(world), Vm(world, tmp_path)
+
+    async def life() -> tuple[Tunnel, bytes]:
+        host = await networks()
+        tunnel, plan = await opened(host, pod)
+        tunnel = host.answered(tunnel, await vm.bind(plan))
+        await host.connect(tunnel, 10.0)
+        await host.aclose()
+        return tunnel, plan
+
+    tunnel, plan = world.worker.do(lambda: asyncio.run(life()))
+    worker, ours = json.loads(plan)["worker"], inner_address(tunnel.public_key)
+    heard = world.worker.do(lambda: listener("10.1.255.254", 7))
+    mac = world.worker.netlink(lambda ip: ip.link("get", ifname="pod1.0")[0].get("address"))
+
+    def send(source: str, target: str, payload: bytes) -> None:
+        packet = vxlan_packet(tunnel.cords[0].vni, mac, world.address(1), "10.1.255.254", payload)
+        with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.bind((source, 0))
+            out.sendto(packet, (target, SETTINGS.vxlan_port))
+
+    def by_the_cable(verb: str) -> None:
+        world.vm.netlink(lambda ip: ip.route(verb, dst=f"{worker}/128", gateway="fd00::1", family=10))
+
+    with heard:
+        world.vm.do(send, VM, "10.0.0.1", b"in the open")
+        world.vm.do(send, "fd00::2", "fd00::1", b"in the open")
+        by_the_cable("add")
+        with pytest.raises(PermissionError):
+            world.vm.do(send, ours, worker, b"")  # an honest VM's own rules keep it in
+        world.vm.do(_be_hostile)
+        world.vm.do(send, ours, worker, b"in the open, with the VM's own inner address")
+        by_the_cable("del")
+        world.vm.do(send, ours, worker, b"inside")
+        assert heard.recv(100) == b"inside"
+
+
+def _be_hostile() -> None:
+    from pyroute2.nftables.main import NFTables
+
+    with NFTables(nfgen_family=1) as nft:
+        nft.table("del", name=names.NFT_TABLE)
+
+
+def vxlan_packet(vni: int, mac: str, source: str, target: str, payload: bytes) -> bytes:
+    """With a datagram from port 9 to port 7."""
+    udp = struct.pack(">HHHH", 9, 7, 8 + len(payload), 0) + payload
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+    ip += ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    total = sum(struct.unpack(">10H", ip))
+    ip = ip[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + ip[12:]
+    frame = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("020000000001") + b"\x08\x00" + ip + udp
+    return struct.pack(">II", 0x08000000, vni << 8) + frame
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _FILTERS, _ACTIONS = 46, 50
 _PARENTS: Final = (0xFFFFFFF2, 0xFFFFFFF3)
 _TABLES, _CHAINS, _RULES, _SETS, _ELEMENTS = 1, 4, 7, 10, 13
 _NUD_PERMANENT: Final = 0x80
+_RS_SENT: Final = 0x10
 
 Dump = dict[str, list[Any]]
 
@@ -103,7 +104,7 @@ class World:
                     ip.addr("add", index=index, address=address, prefixlen=64, flags=0x02)
                 ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway="10.1.255.254")
-            _settled(ip, [f"eth{place}" for place in range(interfaces)])
+            _settled(ip, [f"eth{place}" for place in range(interfaces)], solicited=True)
 
         ends = [f"pod{number}.{place}" for place in range(interfaces)]
         self.worker.netlink(cables)
@@ -127,7 +128,7 @@ class World:
 
     def inside(self, path: str, work: Callable[[], T]) -> T:
         """In that namespace, on a thread that ends there."""
-        return _elsewhere(path, work)
+        return elsewhere(path, work)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -209,7 +210,9 @@ def _namespace() -> int:
     return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _elsewhere(path: str, work: Callable[[], T]) -> T:
+def elsewhere(path: str, work: Callable[[], T]) -> T:
+    """In the namespace at that path, on a thread that ends there."""
+
     def visit() -> T:
         libc = ctypes.CDLL(None, use_errno=True)
         with open(path, "rb") as there:
@@ -233,10 +236,16 @@ def _link(ip: Any, name: str) -> Any:
     return ip.link("get", ifname=name)[0]
 
 
-def _settled(ip: Any, names: list[str]) -> None:
-    """A link's state follows its carrier a moment later."""
-    while any(_link(ip, name).get("operstate") != "UP" for name in names):
-        time.sleep(0.001)
+def _settled(ip: Any, names: list[str], *, solicited: bool = False) -> None:
+    """A link's state follows its carrier a moment later; an address of IPv6, even one that is not to be tried first, is
+    complete when the kernel has asked for routers there."""
+    for name in names:
+        while True:
+            link = _link(ip, name)
+            asked = link.get(("af_spec", "af_inet6", "inet6_flags")) or 0
+            if link.get("operstate") == "UP" and (asked & _RS_SENT or not solicited):
+                break
+            time.sleep(0.001)
 
 
 def _mac(number: int, place: int) -> str:

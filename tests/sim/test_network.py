@@ -11,6 +11,7 @@ from adaptor.errors import AdaptorError, InvalidRequest, NetworkFailed, StartFai
 from adaptor.sandbox.model import Phase, SandboxSpec
 from adaptor.sandbox.registry import Registry
 from adaptor.sandbox.rooms import GuestSettings
+from adaptor.telemetry import metrics
 from tests.worlds.networks import FIRST_VNI, away
 from tests.worlds.node import Node, spec
 
@@ -31,8 +32,10 @@ async def fails(registry: Registry, node: Node, match: str, error: type[AdaptorE
 
 
 async def test_a_running_pod_has_its_tunnel_and_a_stopped_one_nothing(node: Node) -> None:
+    before = metrics.TUNNELS._value.get()
     async with node.adaptor() as registry:
         await started(registry)
+        assert metrics.TUNNELS._value.get() == before + 1
         tunnel = registry.sandboxes[WEB.id].network
         assert tunnel is not None
         assert node.kernel.whole(tunnel)
@@ -41,6 +44,7 @@ async def test_a_running_pod_has_its_tunnel_and_a_stopped_one_nothing(node: Node
         assert (plan["vnis"], plan["worker"], plan["imds"]) == ([FIRST_VNI], "192.0.2.1", False)
         await registry.stop(WEB.id, "StopVM")
         await node.gone(registry)
+    assert metrics.TUNNELS._value.get() == before
 
 
 async def test_a_network_that_no_vm_can_have_is_refused_before_any_is_paid_for(node: Node) -> None:

@@ -99,7 +99,8 @@ async def carried(
     async with AsyncExitStack() as stack:
         agent_at = await stack.enter_async_context(_agent(directory / "agent.sock"))
         agent = Agent(str(directory / "agent.sock"))
-        control = Control(TOKEN, me.der, directory / "guest", agent, volumes or Volumes(Programs()), Network())
+        mounts, network = volumes or Volumes(Programs()), Network(str(directory / "podns"))
+        control = Control(TOKEN, me.der, directory / "guest", agent, mounts, network)
         listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
         context = tls.guest_server(me.certificate, me.key, pki.ca_pem)
         await stack.enter_async_context(_running(Service(listener, context, control)))

@@ -97,7 +97,7 @@ OPERATIONS: Final[dict[str, Scenario]] = {
     "together-throttled": _three(CallFault("create", 2, "throttled")),
     "together-partly": _three(CallFault("create", 2, "partly filled")),
     "together-give-up": _three(patience=1.0),
-    "together-leave": _three(Window("disk full", _BEGIN + 0.042, 1.0)),  # one has written down its seat by then
+    "together-leave": _three(Window("disk full", _BEGIN + 0.047, 1.0)),  # one has written down its seat by then
 }
 # Killed twice: the second time in what the next adaptor does about the first.
 _TWICE: Final = ("start-stop", "lost-reply", "shim-killed")

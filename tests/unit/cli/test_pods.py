@@ -4,11 +4,13 @@ import io
 import json
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adaptor.cli import parser
+from adaptor.podnet.plan import Cord, Tunnel
 from adaptor.sandbox import journal_file
 from adaptor.sandbox.model import (
     Bound,
@@ -18,6 +20,7 @@ from adaptor.sandbox.model import (
     LaunchAccepted,
     LaunchIntended,
     LaunchRefused,
+    NetworkIntended,
     Reached,
     SandboxSpec,
     StartRequested,
@@ -114,6 +117,23 @@ def test_describe_shows_the_pods_wish_machine_cost_and_start_and_no_secret(node:
         assert "#InstanceDetails:instanceId=i-0123456789abcdef0" in out
         assert "What next" not in out
         assert not any(secret in out for secret in ("hunter2", "bGF1bmNo", "dXNlcg=="))
+
+
+def test_describe_shows_the_pods_tunnel_and_trace_when_it_was_made(node: Node, capsys: Said) -> None:
+    intended = Tunnel("/run/netns/web", 8472, (Cord("eth0", 555_003, "vxlan1"),), encrypted=True)
+    reached = replace(intended, peer="10.0.0.1", worker="10.0.0.9")
+    created, started, *launched, bound = RUNNING
+    events = (created, started, NetworkIntended(intended), *launched, NetworkIntended(reached), bound)
+    node.journal(WEB, events, 0.0, 0.1, 0.12, 0.4, 1.9, 21.4, 21.41, 21.6)
+    node.peerpods("describe", "web")
+    page = capsys.readouterr().out
+    assert "VXLAN number of eth0: 555003; UDP port 8472, from 10.0.0.9 to 10.0.0.1, encrypted" in page
+    node.peerpods("describe", "web", "-o", "json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["tunnel"]["cords"] == [{"interface": "eth0", "vni": 555_003, "device": "vxlan1"}]
+    assert list(told["times"])[-3:] == ["reached", "network-intended", "bound"], "numbering it is no step of its own"
+    node.peerpods("trace", "web")
+    assert capsys.readouterr().out.count("the pod's tunnel is made") == 1
 
 
 def test_a_start_that_failed_says_why_and_what_to_do(node: Node, capsys: Said) -> None:

@@ -9,7 +9,8 @@ import pytest
 from adaptor import names, upstream_env
 from adaptor.cli import parser, reference
 from adaptor.config import ROOMS, load
-from adaptor.errors import InvalidRequest
+from adaptor.errors import InvalidRequest, Unavailable
+from adaptor.podnet import wireguard_choice
 from providers import forms, registry
 from providers.settings import MISSING, Form, settings_of
 
@@ -44,6 +45,31 @@ def test_check_shows_every_setting_with_its_value_and_source(
     assert rows["aws.tags"].startswith('{ "team" = "a b" }')
     assert rows["http.listen"].split() == ['"127.0.0.1:8000"', "default"]
     assert {key.partition(".")[0] for key in rows} == {"setting", *ROOMS, "aws"}
+
+
+@pytest.mark.parametrize("kind", ["kernel", "userspace"])
+def test_check_tells_which_wireguard_would_encrypt_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    asked = []
+
+    def choose(wish: str, *, spawn: bool) -> Any:
+        asked.append((wish, spawn))
+        if len(asked) == 2:
+            raise Unavailable("the kernel's WireGuard: it has none; wireguard-go: it is not installed")
+        return type("Backend", (), {"kind": kind})
+
+    monkeypatch.setattr(wireguard_choice, "choose", choose)
+    path = tmp_path / "peerpods.toml"
+    path.write_text('[network]\nencryption = "required"\n[node]\nspawn_relay = false\n')
+    status, out, _ = run(capsys, "check", "--config", str(path))
+    assert status == 0
+    assert out.splitlines()[-1].startswith("WireGuard on this machine: ")
+    assert ("kernel" in out.splitlines()[-1]) == (kind == "kernel")
+    status, out, _ = run(capsys, "check", "--config", str(path))
+    assert status == 0, "it may be another machine than the node"
+    assert out.splitlines()[-1].startswith("warning: no WireGuard here, which network.encryption requires")
+    assert asked == [("auto", False)] * 2
 
 
 def test_check_lists_every_fault_and_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from pyroute2 import IPRoute
+from pyroute2.nftables.main import NFTables
 
 from adaptor.podnet.plan import Egress, GuestPlan, Interface, Route
 
@@ -128,12 +129,16 @@ class Namespace:
         return self.run(inside)
 
     def state(self) -> list[str]:
-        """Its links, routes and rules."""
+        """Its links, routes, rules, and the filter's."""
 
         def dump(ip: Any) -> list[str]:
             links = [(each.get_attr("IFLA_IFNAME"), each["flags"] & 1) for each in ip.get_links()]
+            names = {each["index"]: each.get_attr("IFLA_IFNAME") for each in ip.get_links()}
             routes = [
-                (each["family"], each["type"], each["dst_len"], each.get_attr("RTA_DST"), each.get_attr("RTA_OIF"))
+                (
+                    *(each["family"], each["type"], each.get_attr("RTA_TABLE"), each["dst_len"]),
+                    *(each.get_attr("RTA_DST"), names.get(each.get_attr("RTA_OIF")) if each["type"] == 1 else ""),
+                )
                 for family in (2, 10)
                 for each in ip.get_routes(family=family)
                 # What the kernel adds for IPv6 comes when the other end is up.
@@ -144,7 +149,11 @@ class Namespace:
                 for family in (2, 10)
                 for each in ip.get_rules(family=family)
             ]
-            return sorted(map(str, (*links, *routes, *rules)))
+            with NFTables(nfgen_family=1) as nft:
+                filters = [
+                    (each.get_attr("NFTA_RULE_TABLE"), each.get_attr("NFTA_RULE_CHAIN")) for each in nft.get_rules()
+                ]
+            return sorted(map(str, (*links, *routes, *rules, *filters)))
 
         return self.ip(dump)
 
@@ -168,6 +177,9 @@ class World:
             self._card("eth1", self.second, "10.0.9", 200)
         if ipv6:
             self._ipv6()
+        if ipv6 and second:
+            _configure(self.vm, "eth1", ["2001:db8:9::5/64"])
+            _configure(self.second, "vm0", ["2001:db8:9::1/64"])
 
     def __enter__(self) -> Self:
         return self

@@ -70,8 +70,8 @@ def assert_nothing_comes(receiver: socket.socket) -> None:
         receiver.recv(99)
 
 
-def _route_by_the_vm(network: str, ip: Any) -> None:
-    ip.route("add", dst=network, gateway=VM)
+def _route(address: str, gateway: str, ip: Any) -> None:
+    ip.route("replace", family=10 if ":" in address else 2, dst=str(ip_network(address)), gateway=gateway)
 
 
 def test_what_leaves_the_cluster_leaves_from_the_vm_and_the_rest_stays_in_the_tunnel() -> None:
@@ -183,20 +183,23 @@ def test_what_belongs_to_no_connection_does_not_leave_with_the_pods_own_address(
             assert_nothing_comes(seen)
 
 
-def test_nobody_outside_gets_to_the_pod_or_through_the_vm() -> None:
-    with World(second=True) as world:
-        apply(world, world.plan())
-        at_the_pod, at_the_second = world.pod.sees(53), world.second.sees(53)
-        for network in (f"{POD}/32", "10.0.9.1/32"):
-            world.cloud.ip(partial(_route_by_the_vm, network))
-            world.cloud.send(network.partition("/")[0], 53)
-        world.vm.sysctl("ipv4/conf/eth1/forwarding", 1)
-        world.second.ip(lambda ip: ip.route("add", dst=f"{POD}/32", gateway=CARD2))
+@pytest.mark.parametrize("nic", [False, True])
+def test_nobody_outside_gets_to_the_pod_or_through_the_vm(nic: bool) -> None:
+    with World(second=True, ipv6=True) as world:
+        apply(world, world.plan(nic=nic))
+        at_the_pod, at_the_second = world.pod.sees(53, "::"), world.second.sees(53, "::")
+        for card in ("eth0", "eth1"):
+            world.vm.sysctl(f"ipv4/conf/{card}/forwarding", 1)
+        for address, gateway in ((POD, VM), ("10.0.9.1", VM), (POD6, VM6), ("2001:db8:9::1", VM6)):
+            world.cloud.ip(partial(_route, address, gateway))
+            world.cloud.send(address, 53)
+        world.second.ip(partial(_route, POD, CARD2))
         world.second.send(POD, 53)
         for receiver in (at_the_pod, at_the_second):
             assert_nothing_comes(receiver)
-        world.vm.send("10.0.9.1", 53)
-        assert at_the_second.recv(9) == b"x"
+        for address in ("10.0.9.1", "2001:db8:9::1"):
+            world.vm.send(address, 53)
+            assert at_the_second.recv(9) == b"x"
 
 
 def test_the_metadata_service_answers_a_pod_that_may_ask_it_and_one_hop_further() -> None:
@@ -270,13 +273,12 @@ def test_the_second_cards_dhcp_is_waited_for() -> None:
         assert world.pod.ask(INTERNET) == CARD2
 
 
-def test_what_was_made_is_replaced_and_not_doubled() -> None:
-    with World(ipv6=True) as world:
-        apply(world, world.plan(imds=True))
-        first = world.pod.state(), world.vm.state()
-        apply(world, world.plan(imds=True))
-        again = world.pod.state(), world.vm.state()
-        assert [len(each) for each in again] == [len(each) for each in first]
+def test_what_was_made_is_replaced_and_nothing_of_it_left() -> None:
+    with World(ipv6=True, second=True) as world, World(ipv6=True, second=True) as fresh:
+        apply(world, world.plan(nic=True, imds=True, inside=("172.16.0.0/12", "fd99::/16")))
+        for each in (world, fresh):
+            apply(each, each.plan())
+        assert (world.pod.state(), world.vm.state()) == (fresh.pod.state(), fresh.vm.state())
         everybody_listens(world)
         assert world.pod.ask(INTERNET) == VM
 
@@ -306,6 +308,14 @@ def test_the_vm_goes_on_learning_its_ipv6_routes() -> None:
         assert world.vm.sysctl("ipv6/conf/all/forwarding") == 1
         assert world.vm.sysctl("ipv6/conf/eth0/accept_ra") == 2
         assert world.vm.sysctl("ipv4/ip_forward") == 0
+
+
+def test_the_pair_has_no_life_of_its_own() -> None:
+    with World(ipv6=True) as world:
+        apply(world, world.plan())
+        for end in (world.vm, world.pod):
+            assert end.sysctl("ipv6/conf/ppegress/accept_ra") == 0
+            assert end.ip(lambda ip: list(ip.get_addr(index=ip.link_lookup(ifname="ppegress")[0]))) == []
 
 
 def test_a_namespace_that_is_gone_is_told() -> None:

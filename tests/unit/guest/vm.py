@@ -81,11 +81,7 @@ class Vm:
     def found(self) -> PodNetwork:
         """What the worker's own reader makes of the pod's namespace."""
 
-        def read() -> PodNetwork:
-            with IPRoute() as ip:
-                return describe(self.podns, netlink.read(ip))
-
-        return self.in_pod(read)
+        return self.in_pod(lambda: describe(self.podns, netlink.read_here()))
 
 
 def in_a_vm(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

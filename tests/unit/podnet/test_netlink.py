@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from adaptor.errors import InvalidRequest
-from adaptor.podnet.netlink import HostNetworks
+from adaptor.podnet.hosts import HostNetworks
 from adaptor.podnet.plan import Interface, Neighbour, PodNetwork, Route
+from adaptor.podnet.worker import Worker
 
 _SETUP = """
 from pyroute2 import IPRoute
@@ -46,7 +47,9 @@ def pod_netns() -> Iterator[str]:
 async def test_a_pods_namespace_is_read_as_it_is(pod_netns: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("entering another user namespace's network needs root")
-    network = await HostNetworks().describe(pod_netns)
+    worker = Worker(None)
+    network = await asyncio.to_thread(worker.describe, pod_netns, [])
+    worker.close()
     # the veth's other end is down, so there is exactly one
     assert network == PodNetwork(
         (
@@ -77,13 +80,15 @@ async def test_reading_a_namespace_sends_no_signal_and_leaves_no_thread_behind(p
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, signals.append, signal.SIGTERM)
     try:
+        networks = HostNetworks()
         for _ in range(50):
-            await HostNetworks().describe(pod_netns)
+            await networks.intend(pod_netns)
+        await networks.aclose()
         await asyncio.sleep(0)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     assert signals == []
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("netns")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("podnet")]
 
 
 def test_a_namespace_that_is_not_there_is_refused_with_its_path(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ POD, NEIGHBOUR = 5, 6  # the pods' numbers on the host
 HOST_ADDRESSES = ("172.31.66.1/24", "fd66::1/64")
 VM_ADDRESSES = ("172.31.66.2/24", "fd66::2/64")
 FAR_MTU = 1300  # of the far pod's interface: less than on the way there
-NOWHERE = {4: "203.0.113.0/24", 6: "2001:db8::/32"}  # what the other host has no way to, and says so
 _BETWEEN_HOSTS = (("172.31.67.1/24", "fd67::1/64"), ("172.31.67.2/24", "fd67::2/64"))
 _FAMILY = {4: 2, 6: 10}
 _PERMANENT = 0x80
@@ -135,7 +134,6 @@ def _other_host(pods: Pods) -> None:
         ours, theirs = (each[which == 6].partition("/")[0] for each in _BETWEEN_HOSTS)
         add_route(other, up, Via("", ours))
         add_route(pods.host, pods.host.index("to-other"), Via("", theirs))
-        other.ip.route("add", family=_FAMILY[which], dst=NOWHERE[which], type="unreachable")
 
 
 def _whole(address: str) -> int:
@@ -170,7 +168,8 @@ def _attach(host: Namespace, pod: Namespace, wire: Wire, number: int, name: str)
         add_address(pod, inside, address.format(n=number))
         if not wire.connected:
             network = ipaddress.ip_interface(address.format(n=number)).network
-            pod.ip.route("del", dst=str(network), oif=inside, scope=layouts.LINK, proto=_KERNEL)
+            which = _FAMILY[family(address)]
+            pod.ip.route("del", family=which, dst=str(network), oif=inside, scope=layouts.LINK, proto=_KERNEL)
     for via in sorted(wire.routes, key=lambda each: bool(each.gateway)):
         add_route(pod, inside, Via(via.destination, via.gateway, via.source.format(n=number), via.scope, via.mtu))
     for address, hardware in wire.neighbours:

@@ -143,9 +143,9 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "ovn-kubernetes",
-        "ovn-org/ovn-kubernetes, docs on the node's subnet and go-controller/pkg/cni: MTU 1400, MAC 0a:58 and the IPv4 "
-        "address, routes to the cluster's, the services' and the join network by the subnet's first address; the "
-        "switch is Open vSwitch there and a bridge here",
+        "ovn-org/ovn-kubernetes, go-controller/pkg/util/pod_annotation.go and types: MAC 0a:58 and the IPv4 address, "
+        "routes to the cluster's, the services' and the join network by the subnet's first address; MTU 1400 for Geneve; "
+        "the switch is Open vSwitch there and a bridge here",
         (
             Wire(
                 ("10.128.1.{n}/23",),
@@ -194,8 +194,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "gke",
-        "GKE's documentation of VPC-native clusters (ptp by netd, MTU of the VPC): as ptp with a /24 for the node; "
-        "nothing on the pod's subnet is reached but by way of its first address",
+        "kubernetes/kubernetes, cluster/gce: the template of containerd's CNI configuration has ptp with MTU 1460 and "
+        "host-local; so nothing on the node's subnet is reached but by way of its first address",
         (
             Wire(
                 ("10.4.1.{n}/24",),
@@ -241,12 +241,32 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "dual-stack",
-        "containernetworking/plugins bridge with a range of each family, as kind and k3s have it",
+        "containernetworking/plugins bridge with a range of each family, as flannel delegates to it with EnableIPv6",
         (
             Wire(
                 ("10.244.3.{n}/24", "fd00:10:244:3::{n}/64"),
                 (Via("", "10.244.3.1"), Via("", "fd00:10:244:3::1")),
                 Host(bridge="cni0", addresses=("10.244.3.1/24", "fd00:10:244:3::1/64")),
+            ),
+        ),
+        far=("10.77.0.9", "fd00:10:77::9"),
+    ),
+    Layout(
+        "kindnet",
+        "kubernetes-sigs/kind, images/kindnetd: its CNI configuration is ptp with a range of each family",
+        (
+            Wire(
+                ("10.244.5.{n}/24", "fd00:10:244:5::{n}/64"),
+                (
+                    Via("10.244.5.1/32", source="10.244.5.{n}", scope=LINK),
+                    Via("10.244.5.0/24", "10.244.5.1", source="10.244.5.{n}"),
+                    Via("", "10.244.5.1"),
+                    Via("fd00:10:244:5::1/128", source="fd00:10:244:5::{n}"),
+                    Via("fd00:10:244:5::/64", "fd00:10:244:5::1", source="fd00:10:244:5::{n}"),
+                    Via("", "fd00:10:244:5::1"),
+                ),
+                Host(addresses=("10.244.5.1/32", "fd00:10:244:5::1/128")),
+                connected=False,
             ),
         ),
         far=("10.77.0.9", "fd00:10:77::9"),

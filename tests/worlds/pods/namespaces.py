@@ -17,10 +17,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
 
-# What the machine's own namespace has may be inherited; and an address is there at once.
+# What the machine's own namespace has may be inherited; an address is there at once, and so is each ICMP error.
 _SYSCTLS = {
     "ipv4/conf/all/rp_filter": 0,
     "ipv4/conf/default/rp_filter": 0,
+    "ipv4/icmp_ratelimit": 0,
+    "ipv6/icmp/ratelimit": 0,
     "ipv6/conf/all/disable_ipv6": 0,
     "ipv6/conf/default/disable_ipv6": 0,
     "ipv6/conf/all/accept_dad": 0,

@@ -7,7 +7,6 @@ from tests.worlds.pods.build import FAR_MTU, NEIGHBOUR, POD, Pods
 from tests.worlds.pods.namespaces import Namespace
 
 SERVICE = {4: "10.96.0.10", 6: "fd96::10"}
-_NOWHERE = {4: ("203.0.113.9", 9, errno.EHOSTUNREACH), 6: ("2001:db8::9", 9, errno.ENETUNREACH)}
 _SERVICE_PORT, _BACKEND_PORT, _ALLOWED, _DENIED, _CLOSED = 80, 7000, 7001, 7002, 7003
 
 
@@ -56,9 +55,10 @@ def service(pods: Pods, inside: Namespace, address: str, far: str) -> None:
 
 
 def outside(inside: Namespace, far: str) -> None:
-    """What routers on the way answer."""
+    """What is answered on the way to another host."""
     traffic.path_mtu(inside, far, _CLOSED, FAR_MTU)
-    traffic.unreachable(inside, *_NOWHERE[build.family(far)])
+    traffic.unreachable(inside, far, _CLOSED, errno.EHOSTUNREACH, hops=2)  # its host, where the packet's time is over
+    traffic.unreachable(inside, far, _CLOSED, errno.ECONNREFUSED)
 
 
 def policy(pods: Pods, inside: Namespace) -> None:

@@ -21,6 +21,7 @@ _PATIENCE = 5.0  # seconds for what takes milliseconds
 # linux/in.h, linux/in6.h; Python has no names for them
 _IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU = 10, 11, 14
 _IPV6_MTU_DISCOVER, _IPV6_RECVERR, _IPV6_MTU = 23, 25, 24
+_HOPS4, _HOPS6 = (socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
 _DO = 2
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
@@ -142,12 +143,15 @@ def mtu(made: socket.socket, *, six: bool) -> int:
     return made.getsockopt(level, option)
 
 
-def unreachable(source: Namespace, address: str, port: int, number: int) -> None:
-    """A datagram is answered by the ICMP error that is `number` here."""
+def unreachable(source: Namespace, address: str, port: int, number: int, *, hops: int = 64) -> None:
+    """A datagram, which lives for so many hops, is answered by the ICMP error that is `number` here."""
+    six = ":" in address
     with _datagrams(source, address) as made:
+        made.setsockopt(*(_HOPS6 if six else _HOPS4), hops)
         made.connect((address, port))
         made.send(b"is anybody there?")
-        assert _told(made) == errno.errorcode[number]
+        told = _told(made)
+        assert told == errno.errorcode[number], f"UDP to {address} port {port}: {told}"
 
 
 def path_mtu(source: Namespace, address: str, port: int, narrow: int) -> None:
@@ -157,7 +161,8 @@ def path_mtu(source: Namespace, address: str, port: int, narrow: int) -> None:
         made.connect((address, port))
         if mtu(made, six=six) > narrow:  # else it knows already
             made.send(bytes(narrow))
-            assert _told(made) == "EMSGSIZE"
+            told = _told(made)
+            assert told == "EMSGSIZE", f"{narrow} bytes by UDP to {address}: {told}"
         assert mtu(made, six=six) == narrow
 
 
