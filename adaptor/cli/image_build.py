@@ -5,11 +5,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from adaptor.cli.verbs import Verbs
 from adaptor.errors import AdaptorError, InvalidRequest, Unavailable
+
+if TYPE_CHECKING:  # the image room is loaded by these verbs alone
+    from podvm_images.image.apt import Apt
+    from podvm_images.image.build import Telling
+    from podvm_images.image.recipe import Recipe
+    from podvm_images.image.wanted import Slot, Wanted
 
 _PROFILES: Final = ("min", "systemd")
 _ARCHITECTURES: Final = ("amd64", "arm64")
@@ -47,7 +54,10 @@ def add_parsers(verbs: Verbs) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", choices=_PROFILES, default="min", help="min: our own init; systemd: Debian's (default: %(default)s)"
+        "--profile",
+        choices=_PROFILES,
+        default="min",
+        help="min: our own init; systemd: Debian's (default: %(default)s)",
     )
     parser.add_argument("--architecture", choices=_ARCHITECTURES, default=_native(), help="default: this machine's")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="default: the one that comes with this program")
@@ -58,7 +68,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="'URL [SUITE]'",
         help="instead of the host's own mirrors, a dated one for example; may be repeated",
     )
-    parser.add_argument("--keyring", default="", metavar="FILE", help="whose keys --mirror is signed with (default: Debian's)")
+    parser.add_argument(
+        "--keyring", default="", metavar="FILE", help="whose keys --mirror is signed with (default: Debian's)"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", default=_cache(), help="default: %(default)s")
 
 
@@ -84,22 +96,24 @@ def run_lock(arguments: argparse.Namespace) -> int:
 
 def run_build(arguments: argparse.Namespace) -> int:
     """Build, and say what it has become."""
-    from podvm_images.image import build, lock
-    from podvm_images.image.store import Store
+    with _faults():
+        from podvm_images.image import build, lock
+        from podvm_images.image.store import Store
+        from podvm_images.image.wanted import Wanted
 
     path, out = _lock_path(arguments), _out(arguments)
     with _faults():
         recipe = _recipe(arguments)
         if not path.exists():
             raise InvalidRequest(f"there is no lock {path}: peerpods image lock makes one")
-        wanted = build.Wanted(
+        wanted = Wanted(
             recipe=recipe,
             lock=lock.parse(path.read_text("utf-8"), str(path)),
             profile=arguments.profile,
             release=arguments.release,
             slots=tuple(_slots(arguments)),
         )
-        build.check(wanted)
+        wanted.check()
         _warn(wanted)
         work = arguments.work or arguments.cache / "work"
         with _telling() as telling:
@@ -112,7 +126,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(wanted: "build.Wanted") -> None:
+def _warn(wanted: "Wanted") -> None:
     if wanted.development_agent:
         print(
             "peerpods: WARNING: this image carries the DEVELOPMENT AGENT: it attests nothing, and pods with secrets must "
@@ -123,8 +137,8 @@ def _warn(wanted: "build.Wanted") -> None:
         print("peerpods: WARNING: this is a debug image: it has a shell. --release leaves it out", file=sys.stderr)
 
 
-def _slots(arguments: argparse.Namespace) -> Iterator["rootfs.Slot"]:
-    from podvm_images.image.rootfs import Slot
+def _slots(arguments: argparse.Namespace) -> Iterator["Slot"]:
+    from podvm_images.image.wanted import Slot
 
     for name in _SLOTS:
         key = name.replace("-", "_")
@@ -137,21 +151,21 @@ def _slots(arguments: argparse.Namespace) -> Iterator["rootfs.Slot"]:
 
 
 @contextmanager
-def _telling() -> Iterator["build.Telling"]:
+def _telling() -> Iterator["Telling"]:
     """A bar for the fetching and a line for each stage; on a terminal they move."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from podvm_images.image.build import Telling
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        tasks = []
+        tasks: list[TaskID] = []
 
         def stage(text: str) -> None:
-            for task in tasks:
-                progress.update(task, total=1, completed=1) if not progress.tasks[task].finished else None
+            for task in tasks[-1:]:
+                progress.update(task, total=1, completed=1)
             tasks.append(progress.add_task(text, total=None))
             if not console.is_terminal:
                 console.print(text, highlight=False)
@@ -172,18 +186,18 @@ def _faults() -> Iterator[None]:
     except (BuildFault, LockFault) as error:
         raise AdaptorError(str(error)) from error
     except OSError as error:
-        hint = ": free some space, or name other places with --cache, --work and --out" if error.errno == 28 else ""
+        hint = ": free some space, or name other places with --cache, --work and --out" if error.errno == ENOSPC else ""
         raise AdaptorError(f"{error.filename or 'a file'}: {error.strerror}{hint}") from error
 
 
-def _recipe(arguments: argparse.Namespace) -> "recipe.Recipe":
+def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from podvm_images.image import recipe
 
     path = _room() / f"{arguments.profile}.toml"
     return recipe.parse(path.read_text("utf-8"), arguments.architecture, path.name)
 
 
-def _apt(arguments: argparse.Namespace, suite: str) -> "apt.Apt":
+def _apt(arguments: argparse.Namespace, suite: str) -> "Apt":
     from podvm_images.image.apt import Apt
 
     where = arguments.cache / "apt" / arguments.architecture

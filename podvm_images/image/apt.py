@@ -58,8 +58,7 @@ class Apt:
 
     def update(self) -> None:
         """Fetch the mirror's lists; apt checks their signatures. Raises: BuildFault."""
-        said = self._apt("apt-get", "--error-on=any", "update", "-q")
-        del said
+        self._apt("apt-get", "--error-on=any", "update", "-q")
 
     def candidates(self, names: Sequence[str]) -> dict[str, tuple[Package, str]]:
         """Name -> (the version that would be installed, its Depends). Raises: BuildFault naming those unknown."""

@@ -14,29 +14,13 @@ from typing import Final
 from podvm_images.image import gpt, initrd, manifest, pack, packages, rootfs, tree, wheels
 from podvm_images.image.apt import Apt
 from podvm_images.image.faults import BuildFault
-from podvm_images.image.lock import Lock, Package
+from podvm_images.image.lock import Package
 from podvm_images.image.manifest import Manifest
-from podvm_images.image.recipe import Recipe
-from podvm_images.image.rootfs import Slot
 from podvm_images.image.store import Store
 from podvm_images.image.tools import Tools
+from podvm_images.image.wanted import Wanted
 
 _STUBS: Final = {"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be built. `slots`: programs given by the builder; `debug` adds a shell and says so."""
-
-    recipe: Recipe
-    lock: Lock
-    profile: str
-    release: bool
-    slots: tuple[Slot, ...] = ()
-
-    @property
-    def development_agent(self) -> bool:
-        return all(slot.name != rootfs.AGENT for slot in self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +45,7 @@ class _Work:
 
 def build(wanted: Wanted, apt: Apt, store: Store, out: Path, work: Path, telling: Telling) -> Manifest:
     """Build into `out`, which is replaced when all of it is there. Raises: BuildFault, OSError."""
-    check(wanted)
+    wanted.check()
     fetch(wanted, apt, store, telling)
     work.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,25 +53,6 @@ def build(wanted: Wanted, apt: Apt, store: Store, out: Path, work: Path, telling
         result = _built(wanted, _Work(Path(base), store, telling))
         _replace(Path(base) / "out", out)
     return result
-
-
-def check(wanted: Wanted) -> None:
-    """What can be known to be wrong before anything is fetched. Raises: BuildFault."""
-    if wanted.lock.suite != wanted.recipe.suite or wanted.lock.architecture != wanted.recipe.architecture:
-        raise BuildFault(
-            f"the lock is for {wanted.lock.suite} on {wanted.lock.architecture}, the recipe for {wanted.recipe.suite} on "
-            f"{wanted.recipe.architecture}: take the lock anew (peerpods image lock)"
-        )
-    if wanted.release and wanted.development_agent:
-        raise BuildFault(
-            "an image with the development agent is never a release: it answers whoever is bound, and attests nothing. "
-            "Give it a kata-agent (--kata-agent FILE --kata-agent-sha256 HASH --kata-agent-version TEXT), or leave "
-            "--release out"
-        )
-    packages.locked_kernel(wanted.lock)
-    packages.room(wanted.recipe, wanted.lock, *wanted.recipe.packages)
-    for slot in wanted.slots:
-        slot.check(wanted.recipe)
 
 
 def fetch(wanted: Wanted, apt: Apt, store: Store, telling: Telling) -> None:

@@ -7,7 +7,6 @@ from typing import Final
 
 from podvm_images.image import cpio, elf, modules
 from podvm_images.image.faults import BuildFault
-from podvm_images.image.tools import Tools
 
 FILES: Final = Path(__file__).parent / "files"
 _MODULES: Final = "lib/initmod"  # flat; "order" says in which order
@@ -48,11 +47,6 @@ def build(tree: Path, triplet: str, loaded: Sequence[tuple[str, str, bytes]], in
         entries[f"{_MODULES}/{name}.ko"] = cpio.file(content)
     entries[f"{_MODULES}/order"] = cpio.file("".join(f"{name}\n" for name, _, _ in loaded).encode())
     return cpio.archive(entries)
-
-
-def compress(archive: Path, tools: Tools) -> None:
-    """`archive` to a file beside it, without its suffix: small, and quick to unpack."""
-    tools.run("zstd", "--quiet", "--force", "--single-thread", "-19", str(archive), "-o", str(archive.with_suffix("")))
 
 
 def _programs(tree: Path, triplet: str) -> Mapping[str, cpio.Entry]:

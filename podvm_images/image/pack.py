@@ -28,7 +28,16 @@ def identity(name: str) -> uuid.UUID:
 
 def root(tree: Path, target: Path, tools: Tools, epoch: int) -> None:
     """The read-only file system: everything in it is root's and of the same age. Raises: BuildFault."""
-    words = ["-zlz4hc,12", "-C65536", "-Eztailpacking,fragments", "-x-1", "--all-root", "--quiet", f"-T{epoch}", f"-U{identity('root')}"]
+    words = [
+        "-zlz4hc,12",
+        "-C65536",
+        "-Eztailpacking,fragments",
+        "-x-1",
+        "--all-root",
+        "--quiet",
+        f"-T{epoch}",
+        f"-U{identity('root')}",
+    ]
     tools.run("mkfs.erofs", *words, str(target), str(tree))
 
 

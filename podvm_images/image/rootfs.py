@@ -1,28 +1,20 @@
 """What the image's root holds: Debian's libraries, our guest, kernel modules, and the agents that were given."""
 
-import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from podvm_images.image import elf, initrd, ours, packages, tree, wheels
+from podvm_images.image import initrd, ours, packages, tree, wheels
 from podvm_images.image.faults import BuildFault
-from podvm_images.image.lock import Lock
 from podvm_images.image.recipe import Recipe
 from podvm_images.image.store import Store
-from podvm_images.image.tools import Tools
+from podvm_images.image.tools import Tools, call
+from podvm_images.image.wanted import Wanted
 
-if TYPE_CHECKING:
-    from podvm_images.image.build import Wanted
-
-AGENT: Final = "kata-agent"
-SLOTS: Final = (AGENT, "attestation-agent", "confidential-data-hub", "api-server-rest")
 PYTHON: Final = "python3.13"
 _OURS: Final = "usr/lib/podvm"
 _PROGRAMS: Final = "usr/local/bin"
-_MACHINES: Final = {"amd64": 62, "arm64": 183}  # e_machine
 _WARNING: Final = "DEVELOPMENT AGENT: nothing in this image attests anything. Never run a pod with secrets in it."
 _ETC: Final = {
     "etc/passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -35,30 +27,8 @@ _ETC: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A program that the builder gives: `sha256` is what he says its hash is."""
-
-    name: str
-    path: Path
-    sha256: str
-    version: str
-
-    def check(self, recipe: Recipe) -> None:
-        """Raises: BuildFault when it is another file, or no program for this machine."""
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise BuildFault(f"--{self.name} {self.path} cannot be read: {error.strerror}") from None
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256.lower():
-            raise BuildFault(f"--{self.name} {self.path} has the SHA-256 {found}, and not {self.sha256} as was said")
-        if not elf.is_for(content, _MACHINES[recipe.architecture]):
-            raise BuildFault(f"--{self.name} {self.path} is no program for {recipe.architecture}")
-
-
-def build(  # noqa: PLR0913 - one call site
-    wanted: "Wanted",
+def build(
+    wanted: Wanted,
     version: str,
     root: Path,
     kernel: Path,
@@ -75,6 +45,8 @@ def build(  # noqa: PLR0913 - one call site
     tree.trust(root)
     tree.trim(root, recipe.trim)
     _our_files(root, wanted)
+    if not wanted.release:
+        _shell(root)
     for slot in wanted.slots:
         tree.put(root, f"{_PROGRAMS}/{slot.name}", slot.path.read_bytes(), executable=True)
     for wheel in wanted.lock.wheels:
@@ -83,7 +55,6 @@ def build(  # noqa: PLR0913 - one call site
     for library in sorted((root / _OURS).rglob("*.so*")):  # wheels come with debugging symbols
         tools.run(f"{recipe.triplet}-strip", "--strip-unneeded", str(library))
     _modules(root, kernel, version, recipe.root_modules, tools)
-    tree.settle(root)
     lacking = tree.lacking(root, recipe.triplet)
     if lacking:
         raise BuildFault(
@@ -92,6 +63,7 @@ def build(  # noqa: PLR0913 - one call site
     say("compile the image's Python")
     compile_all(root, recipe)
     try_imports(root, recipe)
+    tree.settle(root)
 
 
 def try_imports(root: Path, recipe: Recipe) -> None:
@@ -120,7 +92,7 @@ def compile_all(root: Path, recipe: Recipe) -> None:
         program.run(PYTHON, *words, str(root / folder), environment=environment)
 
 
-def os_release(base: str, wanted: "Wanted") -> str:
+def os_release(base: str, wanted: Wanted) -> str:
     """Debian's, with what this image is."""
     lines = {
         "IMAGE_ID": "podvm",
@@ -132,7 +104,7 @@ def os_release(base: str, wanted: "Wanted") -> str:
     return base.rstrip("\n") + "\n" + "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def _our_files(root: Path, wanted: "Wanted") -> None:
+def _our_files(root: Path, wanted: Wanted) -> None:
     base = (root / "usr/lib/os-release").read_text("utf-8")
     tree.put(root, "usr/lib/os-release", os_release(base, wanted).encode())
     tree.put(root, "etc/os-release", os_release(base, wanted).encode())
@@ -146,6 +118,13 @@ def _our_files(root: Path, wanted: "Wanted") -> None:
     for name, path in ours.guest(development=wanted.development_agent).items():
         tree.put(root, f"{_OURS}/{name}", path.read_bytes())
     tree.link(root, "usr/bin/python3", PYTHON)
+
+
+def _shell(root: Path) -> None:
+    """Busybox under the names of everything that it can do, where there is no such program already."""
+    for name in call([str(root / "usr/bin/busybox"), "--list"]).split():
+        if not any((root / each / name).exists() for each in ("usr/bin", "usr/sbin")):
+            tree.link(root, f"usr/bin/{name}", "busybox")
 
 
 def _modules(root: Path, kernel: Path, version: str, wanted: Sequence[str], tools: Tools) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from podvm_images.supervisor import conceal
+from podvm_images.supervisor import conceal, kernel
 
 
 def test_disks_are_left_out_and_all_else_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,10 +25,15 @@ def test_disks_are_left_out_and_all_else_is_there(tmp_path: Path, monkeypatch: p
     }
     for name in kinds:
         (source / name).touch()
-    made = []
-    monkeypatch.setattr(conceal.os, "mknod", lambda path, mode, device: made.append(path) or Path(path).touch())
+    made: list[str] = []
+
+    def node(path: str, mode: int, device: int) -> None:
+        made.append(path)
+        Path(path).touch()
+
+    monkeypatch.setattr(os, "mknod", node)
     monkeypatch.setattr(
-        conceal.os,
+        os,
         "scandir",
         lambda path: [_Entry(Path(path) / name, kinds, source) for name in sorted(os.listdir(path))],
     )
@@ -58,8 +63,8 @@ def test_a_program_that_cannot_be_hidden_from_disks_does_not_run(
     def refuse(flags: int) -> None:
         raise PermissionError(1, "unshare: Operation not permitted")
 
-    monkeypatch.setattr(conceal.kernel, "unshare", refuse)
+    monkeypatch.setattr(kernel, "unshare", refuse)
     monkeypatch.setattr(conceal, "hide_disks", lambda: refuse(0))
-    monkeypatch.setattr(conceal.os, "execv", lambda *given: pytest.fail("it runs"))
+    monkeypatch.setattr(os, "execv", lambda *given: pytest.fail("it runs"))
     assert conceal.main(["/usr/local/bin/kata-agent"]) == 1
     assert "without disks in sight" in capsys.readouterr().err
