@@ -58,10 +58,16 @@ def guest_server(certificate: bytes, key: bytes, worker_ca: bytes) -> ssl.SSLCon
     OpenSSL lets a client pass that offers another ALPN, or none: check `speaks_our_protocol` afterwards.
     Raises InvalidRequest for PEM that can not be used.
     """
+    context = stock_server(certificate, key, worker_ca)
+    context.set_alpn_protocols([names.GUEST_ALPN])
+    return context
+
+
+def stock_server(certificate: bytes, key: bytes, worker_ca: bytes) -> ssl.SSLContext:
+    """As `guest_server`, for workers that take the guest for a stock upstream VM: no ALPN."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # nobody resumes TLS sessions here
-    context.set_alpn_protocols([names.GUEST_ALPN])
     _trust(context, worker_ca)
     return context
 

@@ -14,5 +14,5 @@
 
 It is part of the measured trust base, so it is small and imports little; it must listen soon after exec, because
 every pod start waits for that. It never writes its key to a disk, never logs a secret, and lets no byte reach the
-agent before Bind. Stock upstream images run upstream's own programs instead of this one.
+agent before Bind. Given upstream's user-data (`stock`) it serves as upstream's forwarder does (`stock_service`).
 """

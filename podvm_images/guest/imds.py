@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from adaptor import names
-
 DMI: Final = "/sys/class/dmi/id"
 URL: Final = "http://169.254.169.254"  # no name service in between: it may come up later, or lie
 # Seconds for a connection or an answer. A metadata service is on this very host and answers in milliseconds; one that
 # drops packets (a hop limit, a missing route) must not eat the time of the others.
 TIMEOUT: Final = 2.0
-# Bytes that are read at most: the largest user-data, in base64 with line ends, and some air to recognise a longer one.
-MOST: Final = 2 * names.USER_DATA_LIMIT
+# Bytes that are read at most: no cloud gives a VM more.
+MOST: Final = 256 << 10
 
 
 class ImdsError(Exception):

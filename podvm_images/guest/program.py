@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import uvloop
 
@@ -25,6 +25,10 @@ from podvm_images.guest.network import Network, prepare
 from podvm_images.guest.programs import Programs
 from podvm_images.guest.service import Service
 from podvm_images.guest.volumes import Volumes
+
+if TYPE_CHECKING:
+    from podvm_images.guest.stock import Stock
+    from podvm_images.guest.stock_service import StockService
 
 DEVELOPMENT_AGENT: Final = (sys.executable, "-m", "podvm_images.guest.development_agent", "--socket")
 _BACKLOG: Final = 64  # connections the kernel holds while this program shakes hands with others
@@ -57,7 +61,11 @@ def run(options: Options) -> int:
     except (AdaptorError, OSError) as error:
         log.error("the guest cannot serve", reason=error)
         return 1
-    uvloop.run(_serve(service, agent, programs))
+    try:
+        uvloop.run(_serve(service, agent, programs))
+    except (AdaptorError, OSError) as error:
+        log.error("the guest cannot serve", reason=error)
+        return 1
     log.info("the guest has ended")
     return 0
 
@@ -67,23 +75,35 @@ def _stand_in(options: Options) -> tuple[str, ...]:
     return (*DEVELOPMENT_AGENT, options.agent_socket, *(word for each in policies for word in ("--policy", each)))
 
 
-def _service(options: Options, agent: Agent, programs: Programs) -> Service:
+def _service(options: Options, agent: Agent, programs: Programs) -> "Service | StockService":
     """Everything up to listening. The key first: it needs nothing, and user-data may be a while in coming."""
     me = identity.generate()
     told = userdata.read(options.user_data, options.imds_url, options.user_data_timeout)
-    context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
     run_dir = Path(options.run_dir)
     bind.prepare(run_dir)
+    if not isinstance(told, userdata.UserData):
+        return _stock_service(told, _listener(options, told.port), run_dir, agent)
+    context = tls.guest_server(me.certificate, me.key, told.worker_ca.encode())
     control = Control(told.launch_token, me.der, run_dir, agent, Volumes(programs), Network(port=told.port))
-    listener = socket.create_server(
-        (options.host, told.port if options.port is None else options.port),
+    return Service(_listener(options, told.port), context, control)
+
+
+def _stock_service(stock: "Stock", listener: socket.socket, run_dir: Path, agent: Agent) -> "StockService":
+    from podvm_images.guest.stock_service import StockService  # see userdata
+
+    context = tls.stock_server(stock.certificate, stock.key, stock.client_ca)
+    return StockService(listener, context, stock, run_dir, agent, Network(port=stock.port))
+
+
+def _listener(options: Options, port: int) -> socket.socket:
+    return socket.create_server(
+        (options.host, port if options.port is None else options.port),
         family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
         backlog=_BACKLOG,
     )
-    return Service(listener, context, control)
 
 
-async def _serve(service: Service, agent: Agent, programs: Programs) -> None:
+async def _serve(service: "Service | StockService", agent: Agent, programs: Programs) -> None:
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(service.serve())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,7 +3,7 @@
     {"peerpods": 1, "launch_token": "<base64 of 32 bytes>", "worker_ca": "<PEM>", "port": 15150}
 
 UTF-8 JSON of at most names.USER_DATA_LIMIT bytes, as it is or in base64 (some clouds hand it out that way); the two
-cannot be confused, for no base64 text begins with a brace. Unknown keys are ignored, an unknown version is refused.
+cannot be confused, for no base64 text begins with a brace. A #cloud-config is of upstream's adaptor: see `stock`. Unknown keys are ignored, an unknown version is refused.
 """
 
 import base64
@@ -13,14 +13,18 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adaptor import names
 from adaptor.errors import AdaptorError
 from adaptor.telemetry import logs
 from podvm_images.guest import imds
 
+if TYPE_CHECKING:
+    from podvm_images.guest.stock import Stock
+
 VERSION: Final = 1
+_STOCK: Final = b"#cloud-config"  # what upstream's adaptor writes: see `stock`
 TOKEN_BYTES: Final = 32
 # Seconds between two rounds. An instance's metadata service, or its network, may come up after this program: each
 # round that comes too late is added to the pod's start, and a refused connection costs nearly nothing.
@@ -50,7 +54,7 @@ def read(
     dmi: str = imds.DMI,
     now: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
-) -> UserData:
+) -> "UserData | Stock":
     """Wait until one of `files` or the cloud's metadata service gives user-data, `timeout` seconds at most.
 
     Raises UserDataError, at once when what is there cannot be used: it will not change by itself.
@@ -74,16 +78,19 @@ def read(
         pause(PAUSE)
 
 
-def parse(raw: bytes) -> UserData:
+def parse(raw: bytes) -> "UserData | Stock":
     """User-data out of the bytes that a file or a metadata service gave. Raises UserDataError saying what is wrong."""
-    document = _document(raw)
+    text = _text(raw)
+    if text.startswith(_STOCK):
+        return _stock(text)
+    document = _document(text)
     version = document.get("peerpods")
     if type(version) is not int or version != VERSION:  # `true` equals 1
         raise UserDataError(f"its version ('peerpods') is {version!r}; this guest understands {VERSION}")
     return UserData(_token(document), _worker_ca(document), _port(document))
 
 
-def _from_file(file: str) -> UserData:
+def _from_file(file: str) -> "UserData | Stock":
     try:
         with open(file, "rb") as stream:
             found = parse(stream.read(imds.MOST + 1))
@@ -93,7 +100,7 @@ def _from_file(file: str) -> UserData:
     return found
 
 
-def _ask(imds_url: str, sources: tuple[imds.Source, ...]) -> tuple[UserData | None, list[str]]:
+def _ask(imds_url: str, sources: tuple[imds.Source, ...]) -> "tuple[UserData | Stock | None, list[str]]":
     """One round over the metadata services: what was found, or what each of them answered."""
     tried, fault = [], None
     for source in sources:
@@ -113,17 +120,23 @@ def _ask(imds_url: str, sources: tuple[imds.Source, ...]) -> tuple[UserData | No
     return None, tried
 
 
-def _document(raw: bytes) -> dict[str, Any]:
+def _text(raw: bytes) -> bytes:
     text = raw.strip()
     if not text:
         raise UserDataError("it is empty")
-    if text.startswith(b"#cloud-config"):
-        raise UserDataError(
-            "it is a #cloud-config, meant for upstream's pod VM image; this is peerpods' own image, "
-            'which needs guest.flavor = "own" on the worker'
-        )
-    if not text.startswith(b"{"):
-        text = _unbase64(text)
+    return text if text.startswith((b"{", _STOCK)) else _unbase64(text)
+
+
+def _stock(text: bytes) -> "Stock":
+    from podvm_images.guest import stock  # few workers need it, and every pod's start would wait for it
+
+    try:
+        return stock.parse(text)
+    except stock.StockFault as fault:
+        raise UserDataError(str(fault)) from None
+
+
+def _document(text: bytes) -> dict[str, Any]:
     if len(text) > names.USER_DATA_LIMIT:
         raise UserDataError(f"it has {len(text)} bytes; {names.USER_DATA_LIMIT} is the limit")
     try:
@@ -140,8 +153,8 @@ def _unbase64(text: bytes) -> bytes:
         decoded = base64.b64decode(b"".join(text.split()), validate=True).strip()
     except binascii.Error:
         decoded = b""
-    if not decoded.startswith(b"{"):
-        raise UserDataError("it is neither a JSON object nor base64 of one")
+    if not decoded.startswith((b"{", _STOCK)):
+        raise UserDataError("it is neither a JSON object nor a #cloud-config, nor base64 of one")
     return decoded
 
 

@@ -35,14 +35,15 @@ def main(command: list[str]) -> int:
     return 1
 
 
-def hide_disks(mount: Callable[..., None] = kernel.mount, unshare: Callable[[int], None] = kernel.unshare) -> None:
+def hide_disks() -> None:
     """From here on this process sees a /dev of its own, with everything of the VM's but block devices, as it is now."""
-    unshare(kernel.NEW_MOUNTS)
-    mount("", "/", "", kernel.REC | kernel.SLAVE)
+    kernel.unshare(kernel.NEW_MOUNTS)
+    kernel.mount("", "/", "", kernel.REC | kernel.SLAVE)
     os.makedirs(_ASIDE, exist_ok=True)
-    mount("/dev", _ASIDE, "", kernel.BIND | kernel.REC)
-    mount("tmpfs", "/dev", "tmpfs", kernel.NOSUID, "mode=0755")
-    copy(_ASIDE, "/dev", mount)
+    kernel.mount("/dev", _ASIDE, "", kernel.BIND | kernel.REC)
+    kernel.mount("tmpfs", "/dev", "tmpfs", kernel.NOSUID, "mode=0755")
+    copy(_ASIDE, "/dev")
+    kernel.detach(_ASIDE)
 
 
 def copy(source: str, target: str, mount: Callable[..., None] = kernel.mount) -> None:

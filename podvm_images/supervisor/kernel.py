@@ -11,6 +11,7 @@ RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, MOVE, REC, SLAVE, SHARED = (
 )  # fmt: skip
 NEW_MOUNTS: Final = 0x00020000
 NEW_NETWORK: Final = 0x40000000
+_DETACH: Final = 2
 _POWER_OFF: Final = 0x4321FEDC
 _FINIT_MODULE: Final = {"x86_64": 313, "aarch64": 273}
 
@@ -19,6 +20,11 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     _call("mount", os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
+
+
+def detach(target: str) -> None:
+    """Take away what is mounted there, with all below it, from this namespace."""
+    _call("umount2", os.fsencode(target), _DETACH)
 
 
 def unshare(flags: int) -> None:

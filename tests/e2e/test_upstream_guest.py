@@ -23,16 +23,23 @@ _PROGRAM = os.environ.get(
 )
 
 
+# Our own image's guest, which takes upstream's user-data too.
+_OURS = f"{sys.executable} -m podvm_images.guest --agent development"
+
+
 @pytest.fixture
-async def world(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def world(
+    request: pytest.FixtureRequest, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
     monkeypatch.setenv("PYTHONPATH", str(_ROOT))
     async with World(directory, settings={"guest": {"start_timeout": "15s", "flavor": "upstream"}}) as world:
-        await world.start_cloud("--program", _PROGRAM)
+        await world.start_cloud("--program", getattr(request, "param", _PROGRAM))
         await world.start_adaptor()
         yield world
         await clean(world)
 
 
+@pytest.mark.parametrize("world", [_PROGRAM, _OURS], indirect=True, ids=["stock", "ours"])
 async def test_a_pod_runs_in_a_stock_image_from_create_vm_to_stop_vm(world: World) -> None:
     initdata = 'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "x = 1"\n'
     annotations = {"io.katacontainers.config.hypervisor.cc_init_data": initdata}

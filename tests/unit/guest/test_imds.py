@@ -80,7 +80,7 @@ def test_azure_and_gcp_hand_out_base64_as_it_is() -> None:
 
 
 def test_no_more_than_a_limit_is_read() -> None:
-    with Aws(b"x" * 100_000) as service:
+    with Aws(b"x" * 300_000) as service:
         assert len(imds.fetch(imds.AWS, service.url)) == imds.MOST + 1
 
 

@@ -56,7 +56,9 @@ def time() -> VirtualTime:
 
 def read(where: Path, time: VirtualTime, url: str, *, timeout: float = 5, dmi: str = "/nonexistent") -> UserData:
     file = str(where / "user-data")
-    return userdata.read((file,), url, timeout, dmi=dmi, now=time.now, pause=time.pause)
+    found = userdata.read((file,), url, timeout, dmi=dmi, now=time.now, pause=time.pause)
+    assert isinstance(found, UserData)
+    return found
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_every_form_in_which_clouds_hand_it_out_is_understood(encode: Callable[[
 
 def test_a_port_need_not_be_given_and_unknown_keys_are_ignored() -> None:
     assert userdata.parse(without("port")).port == names.GUEST_PORT
-    assert userdata.parse(raw(later={"more": [1]})).launch_token == TOKEN
+    assert userdata.parse(raw(later={"more": [1]})) == UserData(TOKEN, CA, 15999)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +103,12 @@ def test_a_port_need_not_be_given_and_unknown_keys_are_ignored() -> None:
         (b"{'peerpods': 1}", "not JSON"),
         (b'{"a":' + b"[" * 4000, "not JSON"),
         (b'{"peerpods": 1, "x": "\xff"}', "not JSON"),
-        (b"[1]", "neither a JSON object nor base64"),
-        (b"<html>portal</html>", "neither a JSON object nor base64"),
-        (base64.b64encode(raw())[:-3], "neither a JSON object nor base64|not JSON"),
-        (base64.b64encode(base64.b64encode(raw())), "neither a JSON object nor base64"),
-        (base64.b64encode(raw()) + b"!", "neither a JSON object nor base64"),
-        (b"#cloud-config\nwrite_files: []\n", "guest.flavor"),
+        (b"[1]", "neither a JSON object nor a #cloud-config"),
+        (b"<html>portal</html>", "neither a JSON object nor a #cloud-config"),
+        (base64.b64encode(raw())[:-3], "neither a JSON object nor a #cloud-config|not JSON"),
+        (base64.b64encode(base64.b64encode(raw())), "neither a JSON object nor a #cloud-config"),
+        (base64.b64encode(raw()) + b"!", "neither a JSON object nor a #cloud-config"),
+        (b"#cloud-config\nruncmd: []\n", "without write_files"),
         (raw(padding="x" * 4096), "4096 is the limit"),
         (base64.b64encode(raw(padding="x" * 4096)), "4096 is the limit"),
         (raw(peerpods=2), "version .* is 2; this guest understands 1"),
