@@ -88,6 +88,14 @@ _NARROWER: Final = "the networks of the cluster's pods and services: 10.244.0.0/
 def faults(network: Network, cloud: Any, flavor: str) -> Faults:
     """What settings that are right each by itself are wrong in together. `cloud`: its settings; None where none are."""
     found = list(_of_stock_guests(network)) if flavor == "upstream" else []
+    if hasattr(cloud, "vmm") and cloud.network == "user" and network.encryption != "required":
+        found.append(
+            Fault(
+                "network.encryption",
+                "'off' cannot pass the VMs' own network (local.network is user): VXLAN does not come back through it",
+                "required, or tap as local.network",
+            )
+        )
     if network.external_network == "off":
         return found
     if not network.pod_subnets:

@@ -38,11 +38,12 @@ STAGES: Final[Mapping[str, Stage]] = {
         "GCE instances.delete",
         {"machine_type": "n2d-standard-2", "machine_types": ["n2d-standard-2", "n2d-standard-4"]},
     ),
-    "local": Stage(
-        "",
-        "this machine",
-        "QEMU starts",
-        "QEMU ends",
-        {"instance_type": "local.small", "instance_types": ["local.medium"]},
-    ),
 }
+# No cloud is simulated for it.
+LOCAL: Final = Stage(
+    "",
+    "this machine",
+    "VM starts",
+    "VM ends",
+    {"instance_type": "local.small", "instance_types": ["local.medium"]},
+)

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from adaptor.demo import cni, leftovers
-from adaptor.demo.clouds import STAGES
+from adaptor.demo.clouds import LOCAL, STAGES
 from adaptor.errors import AdaptorError
 
 # Seconds for a process of ours to come up, on a machine that is busy with others.
@@ -48,7 +48,7 @@ class World:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
-        self.stage = STAGES[provider]
+        self.stage = LOCAL if provider == "local" else STAGES[provider]
         self.cloud: dict[str, Any] = {}
         self.hypervisor_socket = str(directory / "hypervisor.sock")
         self.relay_socket = str(directory / "relay.sock")

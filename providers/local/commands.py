@@ -19,7 +19,7 @@ _CX16_SOUND: Final = (10, 0)
 METADATA: Final = "169.254.169.254"
 _METADATA_NET: Final = "net=169.254.169.0/24,host=169.254.169.1,dns=169.254.169.3"
 # No privilege, process or resource limit is to be had from inside QEMU; obsolete calls neither.
-_SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn={spawn},resourcecontrol=deny"
+_SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,6 @@ class Files:
 def qemu(intent: Intent, image: Image, host: Host, config: LocalConfig, files: Files, metadata: str = "") -> list[str]:
     """One VM. `metadata`: the command, as a shell writes it, that answers a connection to the metadata service."""
     vcpus, mib = machine(intent)
-    spawns = "allow" if intent.user_data == "imds" else "deny"
     return [
         host.qemu,
         *("-name", f"{intent.name}-{intent.id[3:]}"),
@@ -85,7 +84,8 @@ def qemu(intent: Intent, image: Image, host: Host, config: LocalConfig, files: F
         *("-smp", str(vcpus)),
         *("-m", f"{mib}M"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-sandbox", _SANDBOX.format(spawn=spawns)),
+        # A metadata service is a process for each connection, which QEMU's filter kills before it runs.
+        *(() if intent.user_data == "imds" else ("-sandbox", _SANDBOX)),
         *("-chardev", f"file,id=console,path={_text(files.console)},append=on", "-serial", "chardev:console"),
         *("-qmp", f"unix:{_text(files.qmp)},server=on,wait=off"),
         *("-device", "virtio-rng-pci"),

@@ -147,6 +147,8 @@ class Machines:
             if intent is None or intent.launches != 1:
                 return False
             vm.end(intent, self._book.directory(id))
+            # Without it, and held, it is PENDING to whoever looks meanwhile.
+            os.unlink(f"{self._book.directory(id)}/{vm.PIDFILE}")
             again = replace(intent, launches=2, boot_id=processes.boot_id())
             self._book.change(again)
             vm.start(again, self._book.directory(id), self._config)

@@ -96,3 +96,13 @@ def test_addresses_are_given_out_once_and_then_there_are_none() -> None:
     assert len(used) == 13  # of 16: the network, this host, the broadcast
     assert "10.9.0.1" not in used
     assert str(requests.free_address(config, "user", ())).startswith("127.77.")
+
+
+def test_a_network_of_qemus_own_takes_encryption_for_pods_to_have_one() -> None:
+    from adaptor.config_network import Network
+    from adaptor.config_network import faults as of_network
+
+    user = LocalConfig(image="/img", network="user")
+    assert [each.key for each in of_network(Network(), user, "own")] == ["network.encryption"]
+    assert of_network(Network(encryption="required"), user, "own") == []
+    assert of_network(Network(), LocalConfig(image="/img"), "own") == []
