@@ -88,6 +88,7 @@ def test_the_tpm_holds_what_was_computed_when_the_image_has_booted(disk: Path, t
     boot = measured_vm.boot(disk, tmp_path, STARTED)
     told(boot, "the image")
     assert boot.registers == {4: computed.pcr4, 11: computed.pcr11, 12: computed.pcr12}
+    assert boot.sha384 == {number: computed.sha384[f"pcr{number}"] for number in (4, 11, 12)}
 
 
 def test_the_guest_reads_the_computed_values_in_its_own_tpm(disk: Path, tmp_path: Path) -> None:
