@@ -10,6 +10,7 @@ from podvm_images.image.faults import BuildFault
 from podvm_images.image.recipe import Recipe
 
 _LOADERS: Final = {"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}
+_UMASK: Final = 0o022  # mkfs.erofs writes it into the image: an inode of its own has the mode of a temporary file
 _PATHS: Final = ("usr/bin", "usr/sbin")
 
 
@@ -43,7 +44,13 @@ def call(command: Sequence[str], environment: Mapping[str, str] | None = None, c
     clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
     try:
         done = subprocess.run(
-            command, env={**clean, **(environment or {})}, cwd=cwd, capture_output=True, text=True, check=False
+            command,
+            env={**clean, **(environment or {})},
+            cwd=cwd,
+            umask=_UMASK,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as error:
         raise BuildFault(f"{command[0]} cannot be run: {error.strerror}") from None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 BLOCK: Final = 4096
-_PER_BLOCK: Final = BLOCK // 32
 _SUPERBLOCK: Final = struct.Struct("<8sII16s32sIIQH6x256s168x")
 
 
@@ -32,33 +31,33 @@ def write(data: Path, target: Path, salt: bytes, identity: uuid.UUID) -> Verity:
     if size == 0 or size % BLOCK:
         raise ValueError(f"{data} has {size} bytes: dm-verity covers whole blocks of {BLOCK}")
     with data.open("rb") as file:
-        levels = tree(_blocks(file), salt)
-    top = hashlib.sha256(salt + levels[-1]).hexdigest()
+        root, levels = tree(_blocks(file), salt)
     with target.open("wb") as file:
         file.write(_superblock(size // BLOCK, salt, identity))
         for level in reversed(levels):
             file.write(level)
-    return Verity(top, salt.hex(), size // BLOCK)
+    return Verity(root.hex(), salt.hex(), size // BLOCK)
 
 
-def tree(blocks: Iterable[bytes], salt: bytes) -> list[bytes]:
-    """Levels of hashes, the data's first; the last one is a single block, whose hash is the root's."""
-    levels = [_level(blocks, salt)]
-    while len(levels[-1]) > BLOCK:
-        below = levels[-1]
-        levels.append(_level((below[at : at + BLOCK] for at in range(0, len(below), BLOCK)), salt))
-    return levels
+def tree(blocks: Iterable[bytes], salt: bytes) -> tuple[bytes, list[bytes]]:
+    """The root's hash, and the levels of hashes below it, the data's first; each is whole blocks."""
+    levels: list[bytes] = []
+    hashes = _hashes(blocks, salt)
+    while len(hashes) > 1:
+        level = b"".join(hashes)
+        levels.append(level + bytes(-len(level) % BLOCK))
+        hashes = _hashes((levels[-1][at : at + BLOCK] for at in range(0, len(levels[-1]), BLOCK)), salt)
+    return hashes[0], levels
 
 
-def _level(blocks: Iterable[bytes], salt: bytes) -> bytes:
+def _hashes(blocks: Iterable[bytes], salt: bytes) -> list[bytes]:
     start = hashlib.sha256(salt)
     hashes = []
     for block in blocks:
         digest = start.copy()
         digest.update(block)
         hashes.append(digest.digest())
-    level = b"".join(hashes)
-    return level + bytes(-len(level) % BLOCK)
+    return hashes
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
