@@ -80,6 +80,7 @@ def told(boot: measured_vm.Boot, what: str) -> None:
 def verify(first: Path, second: Path) -> tuple[int, dict[str, object]]:
     command = [sys.executable, "-m", "adaptor", "image", "verify", "--json", str(first), str(second)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert not done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
