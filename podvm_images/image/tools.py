@@ -36,11 +36,14 @@ class Tools:
         if program is None:
             raise BuildFault(f"the packages of this lock bring no program {name}: the recipe must name its package")
         command = [str(self._loader), "--argv0", argv0 or name, "--library-path", str(self._libraries), str(program)]
-        return call([*command, *words], {"GCONV_PATH": str(self._gconv), **(environment or {})}, cwd)
+        return call([*command, *words], {"GCONV_PATH": str(self._gconv), **(environment or {})}, cwd, argv0 or name)
 
 
-def call(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+def call(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None, name: str = ""
+) -> str:
     """Run a program whose output depends on nothing of its caller's. Raises: BuildFault with its words."""
+    name = name or command[0]
     clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
     try:
         done = subprocess.run(
@@ -53,11 +56,10 @@ def call(command: Sequence[str], environment: Mapping[str, str] | None = None, c
             check=False,
         )
     except OSError as error:
-        raise BuildFault(f"{command[0]} cannot be run: {error.strerror}") from None
+        raise BuildFault(f"{name} cannot be run: {error.strerror}") from None
     if done.returncode:
         words = " ".join(f"{done.stderr} {done.stdout}".split())[-1200:]
         if "No space left" in words:
             raise BuildFault(f"no space left in {cwd or 'the work directory'}: free some, or name another (--work DIR)")
-        shown = " ".join(Path(word).name if word.startswith("/") else word for word in command[:6])
-        raise BuildFault(f"{shown} ended with status {done.returncode}: {words}")
+        raise BuildFault(f"{name} ended with status {done.returncode}: {words}")
     return done.stdout

@@ -28,7 +28,7 @@ def main() -> int:
     keeper.look()
     Cards(loop, lambda: None).look()
     media.Media(loop).look()
-    scratch.Scratch(loop).look()
+    scratch.Scratch(loop, keeper.run).look()
     loop.run()
     say("this VM ends")
     return 0

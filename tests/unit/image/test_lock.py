@@ -11,6 +11,7 @@ from podvm_images.image.lock import Lock, LockFault, Package
 
 LIBC = Package("libc6", "2.41-12+deb13u4", "pool/main/g/glibc/libc6_2.41-12+deb13u4_amd64.deb", 2846580, "ab" * 32)
 CRUN = Package("crun", "1.21-1", "pool/main/c/crun/crun_1.21-1_amd64.deb", 368640, "cd" * 32)
+WHEEL = Package("protobuf", "7.36.2", "protobuf-7.36.2-cp310-abi3-manylinux2014_x86_64.whl", 324512, "ef" * 32)
 LOCK = Lock("trixie", "amd64", 1_760_000_000, (CRUN, LIBC))
 
 names = st.from_regex(r"[a-z0-9][a-z0-9+.-]{1,20}", fullmatch=True).filter(lambda name: ".." not in name)
@@ -29,6 +30,11 @@ locks = st.builds(
     epoch=st.integers(0, 1 << 40),
     packages=st.lists(packages, min_size=1, max_size=5, unique_by=lambda each: each.name).map(
         lambda found: tuple(sorted(found))
+    ),
+    wheels=st.lists(packages, max_size=3, unique_by=lambda each: each.name).map(
+        lambda found: tuple(
+            sorted(replace(each, name=f"w{number}", path="x-1-py3-none-any.whl") for number, each in enumerate(found))
+        )
     ),
 )
 
@@ -94,3 +100,15 @@ def test_what_a_new_lock_brings_is_told_in_a_line_each() -> None:
 def test_another_file_under_the_same_version_is_called_out() -> None:
     (said,) = lock.changes(LOCK, replace(LOCK, packages=(replace(CRUN, sha256="ee" * 32), LIBC)))
     assert "another file than before" in said
+
+
+def test_a_wheel_may_have_a_packages_name_and_each_is_told_of() -> None:
+    both = replace(LOCK, wheels=(replace(WHEEL, name="crun"),))
+    assert lock.parse(lock.render(both), "lock") == both
+    assert lock.changes(LOCK, both) == ["wheel crun: new, 7.36.2"]
+
+
+@pytest.mark.parametrize("path", ["../x.whl", "a/x.whl", "pool/x.deb", "x.tar.gz"])
+def test_a_wheel_is_a_files_name_and_nothing_else(path: str) -> None:
+    with pytest.raises(LockFault, match=r"wheel 1 \('protobuf'\): path .* cannot be one"):
+        lock.parse(lock.render(replace(LOCK, wheels=(replace(WHEEL, path=path),))), "lock")

@@ -16,6 +16,7 @@ IMAGE = Manifest(
     command_line="podvm.roothash=00",
     root_hash="00",
     hashes=(("podvm.raw", "ab" * 32), ("vmlinuz", "cd" * 32)),
+    programs=(("kata-agent", "3.20.0 sha256:" + "ef" * 32),),
 )
 
 
