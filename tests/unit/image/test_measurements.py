@@ -156,7 +156,7 @@ def test_a_section_that_only_one_has_is_named() -> None:
 
 def test_another_root_shows_in_its_hashes_in_the_command_line_and_in_the_registers(tmp_path: Path) -> None:
     one, other = (
-        finished.measured(small(tmp_path / text, root=text.encode().ljust(4096, b"!"))) for text in ("a", "b")
+        finished.measured(small(tmp_path / text, root=text.encode().ljust(8192, b"!"))) for text in ("a", "b")
     )
     titles = [line.partition(":")[0] for line in compare.differences(one, other)]
     assert titles == [
