@@ -84,6 +84,10 @@ def verify(first: Path, second: Path) -> tuple[int, dict[str, object]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def test_what_the_build_wrote_down_is_what_its_image_measures() -> None:
+    assert finished.read(IMAGE / "measurements.json") == finished.measured(IMAGE)
+
+
 def test_the_tpm_holds_what_was_computed_when_the_image_has_booted(disk: Path, tmp_path: Path) -> None:
     computed = finished.measured(disk)
     boot = measured_vm.boot(disk, tmp_path, STARTED)
