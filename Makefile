@@ -52,6 +52,8 @@ unit: setup ## The unit tests alone
 	$(PYTEST) tests/unit
 
 nightly: setup packages ## Every test, the fuzzers at full length
+	@# What images are made of comes into the cache here: inside the tests' namespaces there is no network.
+	@$(BIN)/peerpods image build || echo 'going on without: tests that need an image say so and are skipped'
 	PEERPODS_NIGHTLY=1 $(BIN)/python -m adaptor.demo.enter $(PYTEST) -n $(WORKERS) --dist worksteal
 
 bench: setup packages ## Measurements beside their baselines; ARGS=--help for one at a time

@@ -193,8 +193,7 @@ def _faults() -> Iterator[None]:
 def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from podvm_images.image import recipe
 
-    path = _room() / f"{arguments.profile}.toml"
-    return recipe.parse(path.read_text("utf-8"), arguments.architecture, path.name)
+    return recipe.load(arguments.profile, arguments.architecture)
 
 
 def _apt(arguments: argparse.Namespace, suite: str) -> "Apt":

@@ -112,6 +112,8 @@ def _our_files(root: Path, wanted: Wanted) -> None:
         tree.put(root, name, text.encode())
     tree.link(root, "etc/resolv.conf", "../run/resolv.conf")
     tree.link(root, "etc/mtab", "../proc/self/mounts")
+    for name, target in wanted.recipe.links.items():
+        tree.link(root, name, target)
     for folder in ("common", wanted.profile, *["debug"] * (not wanted.release)):
         if (initrd.FILES / folder).is_dir():
             tree.overlay(initrd.FILES / folder, root)

@@ -19,7 +19,7 @@ from podvm_images.image.tools import call
 
 # Directories that something is mounted on, or that programs expect.
 _MOUNT_POINTS: Final = ("dev", "proc", "sys", "run", "tmp", "var", "etc", "opt", "root", "mnt", "usr/local/bin")
-_LIBRARIES: Final = ("usr/lib/{triplet}", "usr/lib", "usr/lib64")
+_LIBRARIES: Final = ("usr/lib/{triplet}", "usr/lib/{triplet}/systemd", "usr/lib", "usr/lib64")
 _CERTIFICATES: Final = "usr/share/ca-certificates"
 
 
@@ -102,18 +102,18 @@ def trust(tree: Path) -> None:
 
 
 def lacking(tree: Path, triplet: str) -> list[str]:
-    """Libraries that something in the tree needs and that are not there: "library (which needs it)"."""
+    """Libraries that something in the tree needs and that are not there: "library (needed by one of them)"."""
     folders = [tree / each.format(triplet=triplet) for each in _LIBRARIES]
     there = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
-    wrong = []
+    wrong: dict[str, str] = {}
     for path in sorted(_below(tree)):
         if path.is_symlink() or not path.is_file():
             continue
         for library in _needed(path, tree):
             name = library.rpartition("/")[2]
             if name not in there and not (path.parent / name).exists():
-                wrong.append(f"{name} (needed by {path.relative_to(tree)})")
-    return wrong
+                wrong.setdefault(name, f"{name} (needed by {path.relative_to(tree)})")
+    return list(wrong.values())
 
 
 def _needed(path: Path, tree: Path) -> list[str]:

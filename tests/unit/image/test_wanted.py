@@ -21,7 +21,7 @@ HASH = hashlib.sha256(PROGRAM.read_bytes()).hexdigest()
 
 
 def own(profile: str, architecture: str = "amd64") -> Recipe:
-    return recipe.parse((ROOM / f"{profile}.toml").read_text(), architecture, f"{profile}.toml")
+    return recipe.load(profile, architecture)
 
 
 def small(**changes: object) -> Wanted:
