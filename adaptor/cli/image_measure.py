@@ -152,6 +152,7 @@ def _lines(image: "Image") -> Iterator[str]:
         ("PCR 4", image.pcr4),
         ("PCR 11", image.pcr11),
         ("PCR 12", image.pcr12),
+        ("PCR 4, SHA-384", image.sha384["pcr4"]),
         ("root hash", image.root_hash or "(the command line names none)"),
         ("kernel", image.kernel_version),
         ("command line", image.command_line),

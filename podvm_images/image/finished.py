@@ -131,14 +131,14 @@ def _root(file: BinaryIO, data: Partition, hashes: Partition, line: str) -> tupl
     if not 0 < blocks * verity.BLOCK <= data.size:
         raise ImageFault(f"its command line speaks of {blocks} blocks of root, and the partition has {data.size} bytes")
     digest = hashlib.sha256()
-    levels = verity.tree(_blocks(file, data.start, blocks, digest), salt)
+    top, levels = verity.tree(_blocks(file, data.start, blocks, digest), salt)
     length = verity.BLOCK + sum(len(level) for level in levels)  # behind one block that describes them
     if length > hashes.size:
         raise ImageFault(f"its hashes need {length} bytes, and the partition podvm-verity has {hashes.size}")
     file.seek(hashes.start)
     stored = file.read(length)
     computed = b"".join(reversed(levels))
-    if hashlib.sha256(salt + levels[-1]).hexdigest() != wanted:
+    if top.hex() != wanted:
         raise ImageFault(_where(stored[verity.BLOCK :], computed, levels, salt, wanted))
     if stored[verity.BLOCK :] != computed:
         raise ImageFault("its hashes (partition podvm-verity) are damaged, its root is not: it would not boot")
@@ -147,7 +147,7 @@ def _root(file: BinaryIO, data: Partition, hashes: Partition, line: str) -> tupl
 
 def _where(stored: bytes, computed: bytes, levels: list[bytes], salt: bytes, wanted: str) -> str:
     """Why the root is not the one that the command line names: where, if its hashes can be believed."""
-    if hashlib.sha256(salt + stored[: verity.BLOCK]).hexdigest() != wanted:
+    if not levels or hashlib.sha256(salt + stored[: verity.BLOCK]).hexdigest() != wanted:
         return f"its root and hashes are not those that its command line names (podvm.roothash={wanted}): it would not boot"
     size = len(levels[0])
     one, other = stored[-size:], computed[-size:]

@@ -24,21 +24,20 @@ SECTIONS: Final = (
 )  # fmt: skip
 _BOOT: Final = b"Calling EFI Application from Boot Option"
 _SEPARATOR: Final = b"\0\0\0\0"
-_ZERO: Final = bytes(32)
 _RVPS_VERSION: Final = "0.1.0"
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """SHA-256 PCRs, hex in lower case."""
+    """PCRs of one bank, hex in lower case."""
 
     pcr4: str
     pcr11: str
-    pcr12: str = _ZERO.hex()
+    pcr12: str
 
 
-def measure(uki: Executable) -> Measurements:
-    """What a machine's TPM holds that booted this UKI from its boot option.
+def measure(uki: Executable, bank: str = "sha256") -> Measurements:
+    """What a machine's TPM holds in `bank` (hashlib's name) that booted this UKI from its boot option.
 
     Raises: ValueError when it is no UKI, or its kernel no executable.
     """
@@ -47,9 +46,12 @@ def measure(uki: Executable) -> Measurements:
     if missing:
         raise ValueError(f"it has no section {' and no '.join(missing)}: it is no unified kernel image")
     kernel = Executable.parse(sections[".linux"])
+    contents = [part for name in SECTIONS if name in sections for part in _entry(name, sections)]
+    events = _digests([_BOOT, _SEPARATOR], bank)
     return Measurements(
-        pcr4=_extended([*_digests([_BOOT, _SEPARATOR]), uki.authenticode(), kernel.authenticode()]),
-        pcr11=_extended(_digests(part for name in SECTIONS if name in sections for part in _entry(name, sections))),
+        pcr4=_extended([*events, uki.authenticode(bank), kernel.authenticode(bank)], bank),
+        pcr11=_extended(_digests(contents, bank), bank),
+        pcr12=_extended([], bank),
     )
 
 
@@ -64,12 +66,12 @@ def _entry(name: str, sections: Mapping[str, bytes]) -> tuple[bytes, bytes]:
     return name.encode() + b"\0", sections[name]
 
 
-def _digests(events: Iterable[bytes]) -> list[bytes]:
-    return [hashlib.sha256(event).digest() for event in events]
+def _digests(events: Iterable[bytes], bank: str) -> list[bytes]:
+    return [hashlib.new(bank, event).digest() for event in events]
 
 
-def _extended(digests: Iterable[bytes]) -> str:
-    register = _ZERO
+def _extended(digests: Iterable[bytes], bank: str) -> str:
+    register = bytes(hashlib.new(bank).digest_size)
     for digest in digests:
-        register = hashlib.sha256(register + digest).digest()
+        register = hashlib.new(bank, register + digest).digest()
     return register.hex()

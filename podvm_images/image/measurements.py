@@ -16,6 +16,7 @@ from podvm_images.image.pe import Executable
 
 FILE: Final = "measurements.json"
 VERSION: Final = 1
+_TABLES: Final = ("sections", "launches", "sha384")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 # By the words with which Trustee names what attests: what we cannot know and its default policy asks for.
 TO_ADD: Final[Mapping[str, Mapping[str, str]]] = {
@@ -68,6 +69,7 @@ class Image:
     root_hash: str  # of dm-verity
     sections: Mapping[str, Part]
     uki: str
+    sha384: Mapping[str, str]  # pcr4, pcr11 and pcr12 of that bank: AWS's attestation documents have it
     root: str = ""  # the file system, as root.erofs holds it
     verity: str = ""  # its hashes, as root.verity
     disk: str = ""  # the raw disk; clouds' forms of it are longer and have another one
@@ -90,6 +92,7 @@ def of_uki(data: bytes) -> Image:
         root_hash=parameter(line, "podvm.roothash") or parameter(line, "roothash"),
         sections={name: Part(len(content), _sha256(content)) for name, content in sections.items()},
         uki=_sha256(data),
+        sha384=dataclasses.asdict(measure.measure(executable, "sha384")),
     )
 
 
@@ -160,7 +163,7 @@ def parse(text: str, where: str) -> Image:
         strange = ", ".join(sorted(fields.keys() ^ names))
         raise MeasurementsFault(f"{where}: missing, or not known here: {strange}")
     for name, value in fields.items():
-        if type(value) is not (dict if name in ("sections", "launches") else str):
+        if type(value) is not (dict if name in _TABLES else str):
             raise MeasurementsFault(f"{where}: {name} is {value!r}")
     for name in ("pcr4", "pcr11", "pcr12", "uki"):
         if not _HASH.fullmatch(fields[name]):

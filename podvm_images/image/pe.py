@@ -41,11 +41,11 @@ class Executable:
             found.setdefault(_name(section), self._data[section.PointerToRawData :][:length])
         return found
 
-    def authenticode(self) -> bytes:
-        """SHA-256, as firmware extends PCR 4 with."""
+    def authenticode(self, algorithm: str = "sha256") -> bytes:
+        """What firmware extends PCR 4 with, in the bank of `algorithm` (hashlib's name)."""
         optional = self._headers.OPTIONAL_HEADER
         checksum = optional.get_file_offset() + _CHECKSUM_OFFSET
-        digest = hashlib.sha256(self._data[:checksum])
+        digest = hashlib.new(algorithm, self._data[:checksum])
         certificates = 0
         position = checksum + 4
         if len(optional.DATA_DIRECTORY) > _SECURITY:

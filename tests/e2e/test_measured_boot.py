@@ -80,7 +80,12 @@ def told(boot: measured_vm.Boot, what: str) -> None:
 def verify(first: Path, second: Path) -> tuple[int, dict[str, object]]:
     command = [sys.executable, "-m", "adaptor", "image", "verify", "--json", str(first), str(second)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert not done.stderr
     return done.returncode, json.loads(done.stdout)
+
+
+def test_what_the_build_wrote_down_is_what_its_image_measures() -> None:
+    assert finished.read(IMAGE / "measurements.json") == finished.measured(IMAGE)
 
 
 def test_the_tpm_holds_what_was_computed_when_the_image_has_booted(disk: Path, tmp_path: Path) -> None:
@@ -88,6 +93,7 @@ def test_the_tpm_holds_what_was_computed_when_the_image_has_booted(disk: Path, t
     boot = measured_vm.boot(disk, tmp_path, STARTED)
     told(boot, "the image")
     assert boot.registers == {4: computed.pcr4, 11: computed.pcr11, 12: computed.pcr12}
+    assert boot.sha384 == {number: computed.sha384[f"pcr{number}"] for number in (4, 11, 12)}
 
 
 def test_the_guest_reads_the_computed_values_in_its_own_tpm(disk: Path, tmp_path: Path) -> None:

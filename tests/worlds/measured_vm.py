@@ -23,7 +23,8 @@ OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 VARIABLES = OVMF.with_name("OVMF_VARS_4M.fd")
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "swtpm": "swtpm", "mcopy": "mtools"}
 _SET_DATA_SOCKET = 0x10
-_PCR_READ, _NO_SESSIONS, _SHA256 = 0x17E, 0x8001, 0x000B
+_PCR_READ, _NO_SESSIONS = 0x17E, 0x8001
+_SHA256, _SHA384 = 0x000B, 0x000C
 
 
 def missing() -> str:
@@ -38,6 +39,7 @@ class Boot:
 
     console: str
     registers: dict[int, str]
+    sha384: dict[int, str]
     ended: bool
     seconds: float
 
@@ -62,8 +64,8 @@ def boot(disk: Path, directory: Path, until: str, deadline: float = 240) -> Boot
             machine.stdout.close()
         seconds = time.monotonic() - begun
         # A QEMU that ends by itself tells its TPM to end, too.
-        registers = {} if ended else _registers(control, (4, 11, 12))
-        return Boot(console, registers, ended, seconds)
+        registers, sha384 = ({}, {}) if ended else (_registers(control, bank) for bank in (_SHA256, _SHA384))
+        return Boot(console, registers, sha384, ended, seconds)
 
 
 def _command(disk: Path, directory: Path, control: Path) -> list[str]:
@@ -112,8 +114,8 @@ def _tpm(directory: Path) -> Iterator[Path]:
             pass  # it ended with its QEMU
 
 
-def _registers(control: Path, wanted: tuple[int, ...]) -> dict[int, str]:
-    """SHA-256 PCRs, hex."""
+def _registers(control: Path, bank: int) -> dict[int, str]:
+    """PCR 4, 11 and 12, hex."""
     ours, its = socket.socketpair()
     with ours, its, socket.socket(socket.AF_UNIX) as channel:
         ours.settimeout(10)
@@ -121,12 +123,12 @@ def _registers(control: Path, wanted: tuple[int, ...]) -> dict[int, str]:
         channel.connect(str(control))
         socket.send_fds(channel, [struct.pack(">I", _SET_DATA_SOCKET)], [its.fileno()])
         assert channel.recv(4) == bytes(4)
-        return {number: _register(ours, number) for number in wanted}
+        return {number: _register(ours, bank, number) for number in (4, 11, 12)}
 
 
-def _register(tpm: socket.socket, number: int) -> str:
-    selection = struct.pack(">IHB3s", 1, _SHA256, 3, (1 << number).to_bytes(3, "little"))
+def _register(tpm: socket.socket, bank: int, number: int) -> str:
+    selection = struct.pack(">IHB3s", 1, bank, 3, (1 << number).to_bytes(3, "little"))
     tpm.sendall(struct.pack(">HII", _NO_SESSIONS, 10 + len(selection), _PCR_READ) + selection)
     answer = tpm.recv(4096)
     assert struct.unpack_from(">I", answer, 6) == (0,), f"PCR_Read: {answer.hex()}"
-    return answer[-32:].hex()
+    return answer[-48 if bank == _SHA384 else -32 :].hex()

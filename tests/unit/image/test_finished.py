@@ -138,6 +138,17 @@ def test_a_byte_flipped_anywhere_in_the_root_is_found_in_its_block(tmp_path: Pat
         finished.measured(tmp_path / "bad")
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 128, 129])
+def test_a_root_of_any_number_of_blocks_is_checked_whole(tmp_path: Path, blocks: int) -> None:
+    made = small(tmp_path / "out", root=b"r" * 4096 * blocks)
+    assert finished.measured(made).root == sha256(made / "root.erofs")
+    disk = bytearray((made / "podvm.raw").read_bytes())
+    disk[partition(disk, "podvm-root").start + 4096 * blocks - 1] ^= 1
+    (tmp_path / "bad").write_bytes(disk)
+    with pytest.raises(ImageFault, match="its root"):
+        finished.measured(tmp_path / "bad")
+
+
 def test_damaged_hashes_are_told_from_a_damaged_root(tmp_path: Path, made: Path) -> None:
     disk = bytearray((made / "podvm.raw").read_bytes())
     disk[partition(disk, "podvm-verity").start + 2 * 4096 + 7] ^= 1

@@ -62,6 +62,14 @@ def test_pcr_4_has_the_boot_managers_word_a_separator_the_uki_and_its_kernel() -
     assert measure(uki()).pcr4 == extend(action, h(bytes(4)), authenticode(image), authenticode(kernel))
 
 
+def test_a_bank_of_another_hash_has_the_same_events_in_that_hash() -> None:
+    register = bytes(48)
+    for event in (b".linux\0", KERNEL, b".cmdline\0", b"roothash=00"):
+        register = hashlib.sha384(register + hashlib.sha384(event).digest()).digest()
+    found = measure(uki([(".cmdline", b"roothash=00"), (".linux", KERNEL)]), "sha384")
+    assert (found.pcr11, found.pcr12) == (register.hex(), "00" * 48)
+
+
 def test_signing_an_image_changes_no_measurement() -> None:
     signed = uki(checksum=0xDEADBEEF, signature=b"a certificate table" * 8)
     assert signed.authenticode() == uki().authenticode()

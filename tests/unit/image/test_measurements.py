@@ -33,6 +33,7 @@ def test_a_synthetic_uki_measures_what_it_always_did() -> None:
         "d07b63bff0a30b91a3f377be687e059f1fac11a342a0c286cd3f8d85b3049b67",
         "00" * 32,
     )
+    assert {len(bytes.fromhex(value)) for value in KNOWN.sha384.values()} == {48}
     assert (KNOWN.root_hash, KNOWN.kernel_version, KNOWN.command_line) == ("ab", "6.12", LINE.decode())
 
 
@@ -155,7 +156,7 @@ def test_a_section_that_only_one_has_is_named() -> None:
 
 def test_another_root_shows_in_its_hashes_in_the_command_line_and_in_the_registers(tmp_path: Path) -> None:
     one, other = (
-        finished.measured(small(tmp_path / text, root=text.encode().ljust(4096, b"!"))) for text in ("a", "b")
+        finished.measured(small(tmp_path / text, root=text.encode().ljust(8192, b"!"))) for text in ("a", "b")
     )
     titles = [line.partition(":")[0] for line in compare.differences(one, other)]
     assert titles == [
@@ -175,6 +176,12 @@ def test_another_disk_around_the_same_parts_boots_the_same() -> None:
     one, other = replace(KNOWN, disk="11" * 32), replace(KNOWN, disk="22" * 32)
     assert compare.differences(one, other) == [f"the whole disk (podvm.raw): {'11' * 32} against {'22' * 32}"]
     assert compare.same_when_booted(one, other)
+
+
+def test_a_register_that_differs_in_one_bank_only_is_told() -> None:
+    forged = replace(KNOWN, sha384={**KNOWN.sha384, "pcr4": "44" * 48})
+    (found,) = compare.differences(KNOWN, forged)
+    assert found.startswith("PCR 4 (which executables were started) in SHA-384, which is the same in SHA-256: ")
 
 
 def test_launch_measurements_are_compared_for_the_same_machine() -> None:
