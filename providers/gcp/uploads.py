@@ -218,7 +218,7 @@ class GcpImages:
     async def _call(
         self, doing: str, method: str, url: str, headers: Mapping[str, str] | None = None, data: bytes = b""
     ) -> tuple[int, Mapping[str, str], str]:
-        return tuple(await self._again(lambda: self._api.send(doing, method, url, headers=headers or {}, data=data)))  # type: ignore[return-value]
+        return tuple(await self._again(lambda: self._api.send(doing, method, url, headers=headers or {}, data=data)))
 
     async def _again(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The answer; asked again where that may help."""
