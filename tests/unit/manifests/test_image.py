@@ -37,7 +37,7 @@ def test_the_packages_are_those_of_the_wheel_and_the_extras_exist() -> None:
     assert copied == set(pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     extras = re.search(r'^ARG EXTRAS="([^"]+)"', RECIPE.read_text(), re.MULTILINE)
     assert extras
-    assert set(extras[1].split()) == set(pyproject["project"]["optional-dependencies"]) - {"sim"}
+    assert set(extras[1].split()) == set(pyproject["project"]["optional-dependencies"]) - {"sim", "image"}
 
 
 def test_what_is_installed_is_locked_by_hash() -> None:
