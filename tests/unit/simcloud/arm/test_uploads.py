@@ -74,7 +74,7 @@ async def test_a_disk_that_cannot_be_uploaded_is_refused(world: AzureWorld, body
 
 async def test_pages_are_whole_inside_the_disk_and_as_their_hash_says(world: AzureWorld) -> None:
     link, page = await begun(world), b"x" * 512
-    cases = [
+    cases: list[tuple[tuple[int, bytes], dict[str, Any], int]] = [
         ((0, page), {}, 201),
         ((SIZE - 512, page), {}, 201),
         ((SIZE, page), {}, 416),
