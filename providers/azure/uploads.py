@@ -5,6 +5,7 @@ by that they are found again. The disk is deleted when the version has its copy.
 """
 
 import asyncio
+import functools
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
@@ -90,7 +91,9 @@ class AzureImages:
     async def _all_versions(self) -> list[Mapping[str, Any]]:
         try:
             doing = "cannot list the image's versions"
-            return await self._again(lambda: self._arm.items(f"{self._definition}/versions", GALLERIES_API, doing))
+            return list(
+                await self._again(lambda: self._arm.items(f"{self._definition}/versions", GALLERIES_API, doing))
+            )
         except NotFound:
             return []
 
@@ -197,7 +200,7 @@ class AzureImages:
                 data = await asyncio.to_thread(pieces.read, index)
                 first = index * PIECE
                 content = data[: pieces.size - first]
-                await self._again(lambda first=first, content=content: link.put(first, content, "cannot send pages"))
+                await self._again(functools.partial(link.put, first, content, "cannot send pages"))
                 ledger.note(index, pieces.hashes[index].hex())
                 sent += PIECE
                 progress("sending pages", sent, total)

@@ -17,6 +17,7 @@ T = TypeVar("T")
 # Seconds, for connecting and for each wait for bytes: the SDK takes one number. An insert is answered within one or two,
 # and a hung call is given up while a pod's start has time for two more with the same token.
 TIMEOUT: Final = 20.0
+UPLOAD_TIMEOUT: Final = 120.0  # seconds, for a piece of an image
 # Google counts calls per project and minute, for mutations, reads and lists apart: 1,500 each where a project has not
 # been given more. A bucket of two thirds of a minute's calls keeps a burst and its refill within one minute's count.
 MUTATE: Final = "gce mutations"
@@ -98,6 +99,26 @@ class Api:
                 raise from_http_response(answer)
             found = answer.json()
             return found if isinstance(found, dict) else {}
+
+        async with self.throttle.turn(OTHER, Rank.LAST):
+            return await self._in_thread(doing, work)
+
+    async def send(
+        self, doing: str, method: str, url: str, *, headers: Mapping[str, str], data: bytes = b""
+    ) -> tuple[int, Mapping[str, str], str]:
+        """A call whose body is no JSON, or whose answer is more than its body: status, headers, text."""
+
+        def work() -> tuple[int, Mapping[str, str], str]:
+            from google.api_core.exceptions import from_http_response
+
+            session = self._clients.session()
+            # 308 means "not all of it yet" to storage, and a redirect to the library.
+            answer = session.request(
+                method, url, data=data, headers=dict(headers), timeout=UPLOAD_TIMEOUT, allow_redirects=False
+            )
+            if answer.status_code >= 400:
+                raise from_http_response(answer)
+            return answer.status_code, answer.headers, answer.text
 
         async with self.throttle.turn(OTHER, Rank.LAST):
             return await self._in_thread(doing, work)

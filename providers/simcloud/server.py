@@ -30,7 +30,7 @@ class Front:
         self._cloud = cloud
         self._faults = faults
         self.calls: list[str] = []
-        application = web.Application(client_max_size=8 << 20)  # blob storage takes pieces of 4 MiB
+        application = web.Application(client_max_size=16 << 20)  # images come in pieces of 8 MiB
         application.add_subapp("/_simcloud", control)
         application.router.add_route("*", "/{rest:.*}", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE, handle_signals=False)

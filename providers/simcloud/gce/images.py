@@ -78,6 +78,14 @@ class Images:
             raise not_found(f"projects/{_named(asked)}/global/images/family/{asked.names['family']}")
         return found
 
+    def remove(self, asked: Asked) -> str:
+        """Its path. Raises Refused."""
+        path = f"projects/{_named(asked)}/global/images/{asked.names['image']}"
+        if path not in self.by_path:
+            raise not_found(path)
+        del self.by_path[path]
+        return path
+
     def resolve(self, wanted: Reference, text: str, field: str) -> Json:
         """The image that a request names. Raises Refused."""
         project = ID if wanted.project == NUMBER else wanted.project
@@ -93,7 +101,7 @@ class Images:
 
     def _newest(self, project: str, family: str) -> Json | None:
         of = f"projects/{project}/global/images/"
-        found = [i for p, i in self.by_path.items() if p.startswith(of) and i["family"] == family]
+        found = [i for p, i in self.by_path.items() if p.startswith(of) and i.get("family") == family]
         return max(found, key=lambda image: str(image["creationTimestamp"]), default=None)
 
 

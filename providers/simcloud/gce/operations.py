@@ -22,7 +22,7 @@ _NO_UUID: Final = "Must be a valid UUID; the zero UUID (00000000-0000-0000-0000-
 
 @dataclass(eq=False)
 class Operation:
-    """One change. `scope` is "zones/us-central1-a" or "regions/us-central1"."""
+    """One change. `scope` is "zones/us-central1-a", "regions/us-central1" or "global"."""
 
     name: str
     id: str
@@ -52,8 +52,9 @@ class Operation:
             "progress": 100 if self.status == "DONE" else 0,
             "insertTime": self.inserted,
             "selfLink": link(f"projects/{ID}/{self.scope}/operations/{self.name}"),
-            place.removesuffix("s"): link(f"projects/{ID}/{self.scope}"),
         }
+        if place != "global":
+            shown[place.removesuffix("s")] = link(f"projects/{ID}/{self.scope}")
         optional = {"startTime": self.started, "endTime": self.ended, "clientOperationId": self.request_id}
         shown |= {name: value for name, value in optional.items() if value}
         if self.failure is not None:
@@ -137,7 +138,9 @@ class Operations:
 
     def actions(self) -> Mapping[str, Verb]:
         """Actions on operations. `wait` answers at once, as Google's may."""
-        made: dict[str, Verb] = {}
+        made: dict[str, Verb] = {
+            "globalOperations.get": lambda asked: self.find("global", asked.names["operation"]).shown()
+        }
         for kind, place in (("zoneOperations", "zone"), ("regionOperations", "region")):
 
             def get(asked: Asked, place: str = place) -> Json:

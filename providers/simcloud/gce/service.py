@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from providers.simcloud.exchange import Answer, Call, InstanceView
 from providers.simcloud.faults import Faults
 from providers.simcloud.fleet import Fleet, Life, State
-from providers.simcloud.gce import errors, iam, limits, metadata, paths, schema
+from providers.simcloud.gce import errors, iam, image_insert, limits, metadata, paths, schema
 from providers.simcloud.gce.addresses import Addresses
 from providers.simcloud.gce.asked import Asked, Verb
 from providers.simcloud.gce.billing import Billing
@@ -25,6 +25,7 @@ from providers.simcloud.gce.operations import Operations
 from providers.simcloud.gce.places import Places
 from providers.simcloud.gce.project import ID, NETWORK, SUBNETWORK, Json, Project, Vm, older
 from providers.simcloud.gce.quotas import Quotas
+from providers.simcloud.gce.storage import BUCKET, Storage
 from providers.simcloud.machines.base import Host
 from providers.simcloud.options import Options
 
@@ -45,6 +46,7 @@ class Gce:
             project.hold(host.worker_address)
         self.operations = Operations(project, self._loop.call_soon)
         self.images = Images()
+        self.storage = Storage()
         networks, quotas = Networks(project, host.network), Quotas(project, faults)
         disks = Disks(project, self.operations, self.images)
         self.fleet = Fleet(host, faults, options, self._note_change)
@@ -61,6 +63,7 @@ class Gce:
         )  # fmt: skip
         self._verbs: dict[str, Verb] = {name: verb for room in rooms for name, verb in room.actions().items()}
         self._verbs |= self.operations.actions()
+        self._verbs |= {"images.insert": self._insert_image, "images.delete": self._delete_image}
 
     def facts(self) -> dict[str, str]:
         """See Cloud.facts."""
@@ -72,6 +75,7 @@ class Gce:
             "vpc_network": f"global/networks/{NETWORK}",
             "subnetwork": f"regions/{region}/subnetworks/{SUBNETWORK}",
             "image": f"projects/{ID}/global/images/{IMAGE}",
+            "bucket": BUCKET,
             "arm_image": f"projects/{ID}/global/images/{ARM_IMAGE}",
             "resource_tag": f"{TAG_KEY}={TAG_VALUE}",
         }
@@ -129,6 +133,8 @@ class Gce:
             token = str(self.iam.issue()["access_token"])
             return metadata.for_worker(call.method, call.target, call.headers, token)
         try:
+            if call.action.startswith("storage."):
+                return self._store(call)
             return Answer(200, errors.body(self._do(call)), errors.JSON)
         except Refused as refused:
             return refused.answer()
@@ -171,6 +177,18 @@ class Gce:
             self.project.check_place(names["project"], names.get("zone", ""), names.get("region", ""))
         self.iam.authorize(asked)
         return self._verbs[route.action](asked)
+
+    def _store(self, call: Call) -> Answer:
+        self.iam.authenticate(call.headers)
+        self.iam.authorize(Asked(call.action, {}, {}, {}))
+        return self.storage.perform(call)
+
+    def _insert_image(self, asked: Asked) -> Json:
+        return image_insert.insert(asked, self.project, self.images, self.storage, self.operations)
+
+    def _delete_image(self, asked: Asked) -> Json:
+        path = self.images.remove(asked)
+        return self.operations.at_once(asked.action, "global", path, self.project.new_id(), asked.request_id)
 
     def _note_change(self, life: Life) -> None:
         self._instances.note_change(life)

@@ -10,6 +10,7 @@ import pytest
 
 from providers import images
 from providers.azure import arm, uploads
+from providers.azure.config import AzureConfig
 from providers.azure.pages import PIECE
 from providers.azure.uploads import AzureImages
 from providers.base import ImageFile, Tee
@@ -215,4 +216,4 @@ async def test_a_disk_that_was_left_at_the_very_end_is_tidied_away(
 @pytest.mark.parametrize("place", ["", "gallery", "a/b/c", "-/x", "my-gallery/x"])
 def test_a_place_that_is_none_is_refused(place: str) -> None:
     with pytest.raises(InvalidSpec, match="GALLERY/DEFINITION"):
-        uploads.open(azure_world.AzureConfig.__new__(azure_world.AzureConfig), place)
+        uploads.open(AzureConfig.__new__(AzureConfig), place)
