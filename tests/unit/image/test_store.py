@@ -51,8 +51,11 @@ def test_after_a_failure_only_the_rest_is_fetched_and_every_failure_is_told(stor
 
 
 def test_another_file_than_the_locks_is_refused_and_not_kept(store: Store, tmp_path: Path) -> None:
+    def another(_wanted: Package, target: Path) -> None:
+        target.write_bytes(b"another")
+
     with pytest.raises(BuildFault, match=r"a1\.deb is not the file that the lock names"):
-        store.fetch(ALL[:1], lambda _wanted, target: target.write_bytes(b"another") and None, lambda _size: None)
+        store.fetch(ALL[:1], another, lambda _size: None)
     assert store.missing(ALL[:1]) == ALL[:1]
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
 
