@@ -51,7 +51,7 @@ def test_after_a_failure_only_the_rest_is_fetched_and_every_failure_is_told(stor
 
 
 def test_another_file_than_the_locks_is_refused_and_not_kept(store: Store, tmp_path: Path) -> None:
-    def another(wanted: Package, target: Path) -> None:
+    def another(_wanted: Package, target: Path) -> None:
         target.write_bytes(b"another")
 
     with pytest.raises(BuildFault, match=r"a1\.deb is not the file that the lock names"):
