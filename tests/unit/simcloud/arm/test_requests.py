@@ -124,7 +124,12 @@ def test_paths_and_ids_do_not_mind_case(account: Account) -> None:
 
 
 def test_every_path_that_is_known_is_answered(lasting: Account) -> None:
-    assert set(arm(lasting.cloud)._handlers) == routes.ACTIONS - {"Identity.Token", "Prices.List"}
+    assert set(arm(lasting.cloud)._handlers) == routes.ACTIONS - {
+        "Identity.Token",
+        "Prices.List",
+        "Pages.Put",
+        "Pages.List",
+    }
 
 
 def test_what_is_not_played_says_so(lasting: Account) -> None:
