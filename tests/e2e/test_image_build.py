@@ -32,12 +32,17 @@ def _fetched() -> None:
         pytest.skip("these tests have no network: run `peerpods image build` first, which fills the cache")
 
 
-def built(out: Path, project: Path = PROJECT, before: tuple[str, ...] = (), **environment: str) -> dict[str, Any]:
+def built(out: Path, project: Path, before: tuple[str, ...] = (), **environment: str) -> dict[str, Any]:
     """image.json of an image built by `project`'s program."""
     words = [sys.executable, "-m", "adaptor", "image", "build", "--cache", str(CACHE), "--out", str(out)]
     words += ["--work", str(out.parent / "work")]
     done = subprocess.run(
-        [*before, *words], cwd=project, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [*before, *words],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((out / "image.json").read_text())
@@ -45,15 +50,16 @@ def built(out: Path, project: Path = PROJECT, before: tuple[str, ...] = (), **en
 
 
 def test_two_builds_and_one_by_somebody_else_elsewhere_are_the_same_bytes(tmp_path: Path) -> None:
-    first = built(tmp_path / "one")
+    here, elsewhere = tmp_path / "here", tmp_path / "far" / "away"
+    for project in (here, elsewhere):  # copies: whoever edits the sources meanwhile changes nothing here
+        for name in SOURCES:
+            shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    first = built(tmp_path / "one", here)
     assert set(first["hashes"]) == {"initrd", "podvm.efi", "podvm.raw", "root.erofs", "root.verity", "vmlinuz"}
     assert (tmp_path / "one/podvm.raw").stat().st_size <= MOST_MB * 1_000_000
-    assert built(tmp_path / "two") == first
-    elsewhere = tmp_path / "far" / "away"
-    for name in SOURCES:
-        shutil.copytree(PROJECT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert built(tmp_path / "two", here) == first
     shell = ("sh", "-c", 'umask 0027; exec "$@"', "sh")
-    surroundings = {"PYTHONPATH": str(elsewhere), "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
+    surroundings = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
     third = built(elsewhere / "image", elsewhere, (*AS_SOMEBODY_ELSE, *shell), **surroundings)
     assert third == first
     for name in first["hashes"]:
