@@ -46,13 +46,14 @@ async def insert(cloud: Simcloud, data: bytes | None, **changes: Any) -> str:
     [
         (None, {}, "was not found"),
         (b"no archive", {}, "cannot be read"),
-        (gzip.compress(bytes(1024)), {}, "one file, disk.raw"),
+        (gzip.compress(bytes(1024), mtime=0), {}, "one file, disk.raw"),
         (archive("podvm.raw"), {}, "one file, disk.raw"),
         (archive(), {}, "multiple of 1 GB"),
         (archive(), {"name": "Mine"}, "Must be a match of regex"),
         (archive(), {"guestOsFeatures": [{"type": "SEV_SNP"}]}, "SEV_SNP"),
         (archive(), {"rawDisk": {}}, "rawDisk.source"),
     ],
+    ids=["none", "no archive", "no file in it", "another name", "too small", "its name", "a feature", "no source"],
 )
 async def test_what_is_no_image_is_refused(
     cloud: Simcloud, data: bytes | None, changes: dict[str, Any], why: str
