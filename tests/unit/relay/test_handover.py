@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -347,13 +348,22 @@ def test_another_users_program_is_handed_nothing(tmp_path: Path, monkeypatch: py
             reach(path)
 
 
+async def settled(count: Callable[[], int]) -> int:
+    """What it is when it has not changed for a while."""
+    before = -1
+    while (now := count()) != before:
+        before = now
+        await asyncio.sleep(0.3)
+    return now
+
+
 async def test_what_a_successor_cannot_take_stays_with_the_old_relay(node: Node, running: Pod) -> None:
     """As when it may not open so many descriptors."""
     shim = await running.start()
     node.relay.process.send_signal(signal.SIGSTOP)
     successor = node.successor()
     await eventually(lambda: os.path.exists(node.relay.socket_path + ".next"))
-    have = len(os.listdir(f"/proc/{successor.pid}/fd"))
+    have = await settled(lambda: len(os.listdir(f"/proc/{successor.pid}/fd")))  # it waits for the old one
     resource.prlimit(successor.pid, resource.RLIMIT_NOFILE, (have + 2, have + 2))
     node.relay.process.send_signal(signal.SIGCONT)
     assert await asyncio.to_thread(successor.wait, PATIENCE) == 1
