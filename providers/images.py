@@ -11,6 +11,7 @@ only where its hash is that of the disk's own. What a forged line claims to have
 last step counts and hashes the whole.
 """
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -18,13 +19,13 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 from providers.base import ImageFile, Progress
-from providers.errors import InvalidSpec
+from providers.errors import InvalidSpec, ProviderError
 
 _LINE: Final = re.compile(r"(0|[1-9]\d{0,9}) ([0-9a-f]{64})\n")
 _READ: Final = 4 << 20  # bytes
@@ -134,6 +135,40 @@ class Ledger:
         """The upload is over."""
         with contextlib.suppress(OSError):
             self.file.unlink()
+
+
+async def send_missing(
+    ledger: Ledger,
+    pieces: Pieces,
+    put: Callable[[int], Awaitable[None]],
+    told: Callable[[int, int], None],
+    *,
+    length: int,
+    workers: int,
+) -> None:
+    """`put` every piece that has not arrived, `workers` at a time, and note each. The first that cannot be sent ends it.
+
+    `told`: bytes sent, of so many; `length`: of a piece. Raises: ProviderError.
+    """
+    missing, total = ledger.missing(pieces), pieces.data()
+    sent = total - len(missing) * length
+    told(sent, total)
+
+    async def send_each(waiting: Iterator[int]) -> None:
+        nonlocal sent
+        for index in waiting:
+            await put(index)
+            ledger.note(index, pieces.hashes[index].hex())
+            sent += length
+            told(sent, total)
+
+    waiting = iter(missing)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(send_each(waiting))
+    except* ProviderError as failed:
+        raise failed.exceptions[0] from None
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ hash as a tag: by that they are found again, finished or not.
 
 import asyncio
 import base64
+import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -124,26 +125,9 @@ class AwsImages:
         ledger.write()
 
     async def _send(self, ledger: images.Ledger, pieces: images.Pieces, progress: Progress) -> None:
-        """Every block that is not there yet, WORKERS at a time. The first that cannot be sent ends it."""
-        missing, total = ledger.missing(pieces), pieces.data()
-        sent = total - len(missing) * BLOCK
-        progress("sending blocks", sent, total)
-
-        async def send_each(waiting: Iterator[int]) -> None:
-            nonlocal sent
-            for index in waiting:
-                await self._put(ledger.target, pieces, index)
-                ledger.note(index, pieces.hashes[index].hex())
-                sent += BLOCK
-                progress("sending blocks", sent, total)
-
-        waiting = iter(missing)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(WORKERS):
-                    group.create_task(send_each(waiting))
-        except* ProviderError as failed:
-            raise failed.exceptions[0] from None
+        put = functools.partial(self._put, ledger.target, pieces)
+        told = functools.partial(progress, "sending blocks")
+        await images.send_missing(ledger, pieces, put, told, length=BLOCK, workers=WORKERS)
 
     async def _put(self, snapshot: str, pieces: images.Pieces, index: int) -> None:
         data = await self._in_thread(lambda: pieces.read(index))

@@ -7,7 +7,7 @@ by that they are found again. The disk is deleted when the version has its copy.
 import asyncio
 import functools
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from providers import images, retry, tags
@@ -190,28 +190,14 @@ class AzureImages:
         await self._end_access(disk, doing)
 
     async def _send(self, link: Pages, ledger: images.Ledger, pieces: images.Pieces, progress: Progress) -> None:
-        missing, total = ledger.missing(pieces), pieces.data()
-        sent = total - len(missing) * PIECE
-        progress("sending pages", sent, total)
+        async def put(index: int) -> None:
+            data = await asyncio.to_thread(pieces.read, index)
+            first = index * PIECE
+            content = data[: pieces.size - first]
+            await self._again(functools.partial(link.put, first, content, "cannot send pages"))
 
-        async def send_each(waiting: Iterator[int]) -> None:
-            nonlocal sent
-            for index in waiting:
-                data = await asyncio.to_thread(pieces.read, index)
-                first = index * PIECE
-                content = data[: pieces.size - first]
-                await self._again(functools.partial(link.put, first, content, "cannot send pages"))
-                ledger.note(index, pieces.hashes[index].hex())
-                sent += PIECE
-                progress("sending pages", sent, total)
-
-        waiting = iter(missing)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(WORKERS):
-                    group.create_task(send_each(waiting))
-        except* ProviderError as failed:
-            raise failed.exceptions[0] from None
+        told = functools.partial(progress, "sending pages")
+        await images.send_missing(ledger, pieces, put, told, length=PIECE, workers=WORKERS)
 
     async def _link(self, disk: str, doing: str) -> str:
         """What opens the disk for writing: a secret."""
